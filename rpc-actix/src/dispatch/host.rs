@@ -1,0 +1,170 @@
+//! The actix System behind envs, and its arbiters.
+
+use super::actor::EndpointActor;
+use super::worker::{Worker, WorkerLoop, is_arbiter};
+use crate::options::Mode;
+use actix_rt::{Arbiter, System};
+use rpc_core::spi::EndpointTask;
+use rpc_core::{ErrorKind, RpcError};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use tokio::sync::oneshot;
+
+/// Threads that envs run on: one actix System, which several envs may share.
+///
+/// It ends when the last env on it has been shut down and the last handle is dropped.
+#[derive(Clone)]
+pub struct ActixHost {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// The System's own thread: it accepts, keeps time, and runs no user code.
+    main: Worker,
+    mode: Mode,
+    arbiters: Mutex<Arbiters>,
+    next: AtomicUsize,
+}
+
+/// Arbiters by index; none in inline mode, where everything is on the main worker.
+#[derive(Default)]
+struct Arbiters {
+    workers: Vec<Worker>,
+}
+
+impl ActixHost {
+    /// Starts a System on a thread of its own.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle, the thread ends.
+    pub async fn start() -> Result<Self, RpcError> {
+        let (ready, started) = oneshot::channel();
+        let (main, queue) = Worker::new();
+        let ended = |cause: &dyn fmt::Display| {
+            RpcError::new(
+                ErrorKind::Internal,
+                format!("cannot start the thread of an RpcEnv: {cause}"),
+            )
+        };
+        thread::Builder::new()
+            .name("rpc-system".into())
+            .spawn(move || {
+                let system = System::new();
+                system.block_on(async move {
+                    let stopped = queue.start();
+                    // Whoever started us has given up if this fails; the queue then ends.
+                    let _ = ready.send(());
+                    let _ = stopped.await;
+                });
+            })
+            .map_err(|error| ended(&error))?;
+        started.await.map_err(|error| ended(&error))?;
+        Ok(Self::new(main, Mode::Threads))
+    }
+
+    /// Uses the current thread: an `#[actix::main]`, or any thread inside a `LocalSet`. No thread
+    /// is started; a handler that blocks then blocks everything.
+    ///
+    /// # Errors
+    /// `InvalidConfig` on a thread where no actor can live.
+    pub(crate) fn inline() -> Result<Self, RpcError> {
+        if !crate::rt::can_spawn() {
+            return Err(RpcError::new(
+                ErrorKind::InvalidConfig,
+                "rpc.actix.mode is \"inline\", but this thread is in no actix System and no LocalSet, where actors can live; start it from #[actix::main], or leave the key out",
+            ));
+        }
+        let (main, queue) = Worker::new();
+        drop(queue.start());
+        Ok(Self::new(main, Mode::Inline))
+    }
+
+    fn new(main: Worker, mode: Mode) -> Self {
+        let inner = Inner { main, mode, arbiters: Mutex::default(), next: AtomicUsize::new(0) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn main(&self) -> &Worker {
+        &self.inner.main
+    }
+
+    /// Makes sure that there are at least `count` arbiters.
+    pub(crate) async fn grow(&self, count: usize) -> Result<(), RpcError> {
+        if self.inner.mode == Mode::Inline {
+            return Ok(());
+        }
+        let have = self.lock().workers.len();
+        for _ in have..count {
+            let worker = self.new_arbiter().await?;
+            self.lock().workers.push(worker);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arbiters> {
+        self.inner.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new thread of the System. It ends when its worker is dropped.
+    async fn new_arbiter(&self) -> Result<Worker, RpcError> {
+        let (worker, queue) = Worker::new();
+        let (ready, started) = oneshot::channel();
+        self.inner.main.run(move || {
+            start_arbiter(queue);
+            let _ = ready.send(());
+        })?;
+        started.await.map_err(|_| {
+            RpcError::new(ErrorKind::EnvStopped, "the System of the RpcEnv has ended")
+        })?;
+        Ok(worker)
+    }
+
+    /// The arbiter for the next endpoint or connection, in turn.
+    pub(crate) fn pick(&self) -> Worker {
+        let turn = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let arbiters = self.lock();
+        let picked = turn.checked_rem(arbiters.workers.len());
+        picked.and_then(|index| arbiters.workers.get(index)).unwrap_or(&self.inner.main).clone()
+    }
+
+    /// Starts an endpoint on its arbiter.
+    pub(crate) fn spawn(&self, task: EndpointTask) -> Result<(), RpcError> {
+        if !task.isolated() || self.inner.mode == Mode::Inline {
+            return self.pick().run(move || EndpointActor::start(task));
+        }
+        let (worker, queue) = Worker::new();
+        self.inner.main.run(move || start_arbiter(queue))?;
+        // The arbiter ends with the endpoint: its worker lives as long as the endpoint's future.
+        let keep = worker.clone();
+        worker.run(move || EndpointActor::start(task.keeping(keep)))
+    }
+
+    /// Why the current thread must not block, if it must not.
+    pub(crate) fn refuses_blocking(&self) -> Option<String> {
+        is_arbiter().then(|| {
+            "this thread runs endpoints, and the answer may need it; use ask(..).await, or a thread without endpoints".to_owned()
+        })
+    }
+}
+
+fn start_arbiter(queue: WorkerLoop) {
+    let arbiter = Arbiter::new();
+    arbiter.spawn_fn(move || {
+        let stopped = queue.start();
+        crate::rt::spawn(async move {
+            let _ = stopped.await;
+            Arbiter::current().stop();
+        });
+    });
+}
+
+impl fmt::Debug for ActixHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActixHost").field("mode", &self.inner.mode).finish_non_exhaustive()
+    }
+}

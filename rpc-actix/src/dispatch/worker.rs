@@ -1,0 +1,68 @@
+//! A thread that takes work: an arbiter, or the caller's own thread in inline mode.
+
+use crate::rt;
+use rpc_core::{ErrorKind, RpcError};
+use std::cell::Cell;
+use std::fmt;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Hands work to one thread. The channel has no bound of its own: a job is the start of an
+/// endpoint or of a connection, and those are bounded.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    jobs: UnboundedSender<Job>,
+}
+
+thread_local! {
+    /// Whether this thread runs endpoints of some env.
+    static IS_ARBITER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread runs endpoints, so that it must not block on them.
+pub(crate) fn is_arbiter() -> bool {
+    IS_ARBITER.get()
+}
+
+impl Worker {
+    /// A worker and its loop, which must be started on its thread.
+    pub(crate) fn new() -> (Self, WorkerLoop) {
+        let (jobs, queue) = unbounded_channel();
+        (Self { jobs }, WorkerLoop { queue })
+    }
+
+    /// Runs `job` on the thread.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), RpcError> {
+        self.jobs
+            .send(Box::new(job))
+            .map_err(|_| RpcError::new(ErrorKind::EnvStopped, "the thread of the RpcEnv has ended"))
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("ended", &self.jobs.is_closed()).finish()
+    }
+}
+
+#[must_use = "a worker without its loop does nothing"]
+pub(crate) struct WorkerLoop {
+    queue: UnboundedReceiver<Job>,
+}
+
+impl WorkerLoop {
+    /// Takes jobs on this thread until the last [`Worker`] is dropped; ready when that is so.
+    pub(crate) fn start(mut self) -> oneshot::Receiver<()> {
+        IS_ARBITER.set(true);
+        let (ended, stopped) = oneshot::channel();
+        rt::spawn(async move {
+            while let Some(job) = self.queue.recv().await {
+                job();
+            }
+            let _ = ended.send(());
+        });
+        stopped
+    }
+}

@@ -1,0 +1,146 @@
+//! Making envs on actix.
+
+use crate::backend::ActixBackend;
+use crate::dispatch::host::ActixHost;
+use crate::net::node::{Node, NodeParts, require_loopback};
+use crate::net::tcp::Tcp;
+use crate::net::transport::{Listener, Transport};
+use crate::options::{Mode, Options};
+use crate::rt::{self, Clock};
+use rpc_core::spi::{BoxFuture, EnvBackend, EnvParts};
+use rpc_core::{ErrorKind, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcError};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What `rpc.env` calls this factory.
+pub(crate) const NAME: &str = "actix";
+
+/// Makes envs whose endpoints live in actix actors and whose peers are reached over TCP.
+#[derive(Clone)]
+pub struct ActixRpcEnvFactory {
+    host: Option<ActixHost>,
+    transport: Arc<dyn Transport>,
+}
+
+impl ActixRpcEnvFactory {
+    /// Envs with threads of their own, or on the caller's thread, as `rpc.actix.mode` says.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { host: None, transport: Arc::new(Tcp) }
+    }
+
+    /// Envs that share the threads of `host`.
+    #[must_use]
+    pub fn on(host: &ActixHost) -> Self {
+        Self { host: Some(host.clone()), transport: Arc::new(Tcp) }
+    }
+
+    /// The same over another transport than TCP: a simulated network, say.
+    #[must_use]
+    pub fn with_transport(mut self, transport: impl Transport + 'static) -> Self {
+        self.transport = Arc::new(transport);
+        self
+    }
+}
+
+impl Default for ActixRpcEnvFactory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ActixRpcEnvFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActixRpcEnvFactory").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl RpcEnvFactory for ActixRpcEnvFactory {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn create(&self, config: RpcEnvConfig) -> BoxFuture<Result<RpcEnv, RpcError>> {
+        let factory = self.clone();
+        // The thread matters in inline mode, so that is decided before the first await.
+        let host = factory.host.clone().map_or_else(|| inline_host(&config), |host| Ok(Some(host)));
+        Box::pin(async move { create(factory, host?, config).await })
+    }
+}
+
+/// The current thread as a host, if the configuration says so.
+fn inline_host(config: &RpcEnvConfig) -> Result<Option<ActixHost>, RpcError> {
+    match Options::read(config)?.mode {
+        Mode::Threads => Ok(None),
+        Mode::Inline => ActixHost::inline().map(Some),
+    }
+}
+
+async fn create(
+    factory: ActixRpcEnvFactory,
+    host: Option<ActixHost>,
+    config: RpcEnvConfig,
+) -> Result<RpcEnv, RpcError> {
+    config.validate()?;
+    let options = Options::read(&config)?;
+    let listener = bind(&*factory.transport, &config)?;
+    let address = listener.as_ref().and_then(|bound| config.advertised_address(bound.port()));
+    let host = match host {
+        Some(host) => host,
+        None => ActixHost::start().await?,
+    };
+    host.grow(options.arbiters).await?;
+    let id = getrandom::u64().map_err(|error| {
+        RpcError::new(ErrorKind::Internal, format!("no random number for the env: {error}"))
+    })?;
+    let parts = EnvParts::new(config.clone(), id);
+    let env = RpcEnv::assemble(parts, address.clone(), |core, dispatcher| {
+        let node = Node::new(NodeParts {
+            id,
+            config,
+            address,
+            clock: Clock::start(),
+            host: host.clone(),
+            dispatcher: dispatcher.clone(),
+            transport: factory.transport,
+        });
+        let backend = ActixBackend::new(core, node.clone());
+        backend.keep_time(&node)?;
+        if let Some(listener) = listener {
+            let accepting = node.clone();
+            host.main().run(move || {
+                let tasks = accepting.tasks().clone();
+                rt::spawn(tasks.track_future(accepting.accept(listener)));
+            })?;
+        }
+        Ok(Arc::new(backend) as Arc<dyn EnvBackend>)
+    })?;
+    if let Some(address) = env.address() {
+        tracing::info!(env = env.name(), %address, "listening");
+    }
+    Ok(env)
+}
+
+/// Binds the configured port, or one of those after it if `port.maxRetries` allows that.
+fn bind(
+    transport: &dyn Transport,
+    config: &RpcEnvConfig,
+) -> Result<Option<Box<dyn Listener>>, RpcError> {
+    let Some(wanted) = config.bind_address() else { return Ok(None) };
+    require_loopback(wanted, "listen on")?;
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in config.candidate_ports() {
+        match transport.bind(&wanted.with_port(port)) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) => {
+                let retry = error.kind() == io::ErrorKind::AddrInUse;
+                last = error;
+                if !retry {
+                    break;
+                }
+            }
+        }
+    }
+    Err(config.bind_error(wanted, &last).with_source(last))
+}

@@ -1,0 +1,388 @@
+//! One connection: reads all that has come, hands it on together, writes all that is pending.
+
+use super::binding::Binding;
+use super::link::Link;
+use super::node::Node;
+use super::transport::ByteStream;
+use bytes::{Buf, Bytes, BytesMut};
+use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Resolution, TargetId, TargetKey};
+use rpc_core::spi::{Inbox, Incarnation, Origin, WireMessage};
+use rpc_core::{ErrorKind, RpcAddress, RpcError};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+/// Bytes to make room for when reading: small frames come by the hundreds.
+const READ_SIZE: usize = 64 * 1024;
+/// Bytes to take from the session at a time: what has been taken counts as sent, and a control
+/// frame waits for it.
+const WRITE_SIZE: usize = 256 * 1024;
+/// Reads before other tasks of the thread get their turn.
+const READS_PER_TURN: usize = 16;
+/// Slices of one vectored write.
+const SLICES: usize = 32;
+
+/// A connection at work. Ready when it has ended, with the reason.
+#[must_use = "a driver does nothing unless polled"]
+pub(crate) struct Driver {
+    node: Arc<Node>,
+    link: Arc<Link>,
+    stream: Box<dyn ByteStream>,
+    sender: RpcAddress,
+    read: BytesMut,
+    write: VecDeque<Bytes>,
+    events: Vec<Event>,
+    wakes: Vec<Waker>,
+    bindings: Vec<Option<Arc<Binding>>>,
+    batch: VecDeque<WireMessage>,
+    batch_for: Option<Arc<Binding>>,
+    /// Why this side is closing: the rest of the output is written, then it ends.
+    ending: Option<RpcError>,
+    goodbye_said: bool,
+}
+
+/// Endpoints of this env that one peer may have resolved.
+const MAX_BINDINGS: usize = 65_536;
+
+impl Driver {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        link: Arc<Link>,
+        stream: Box<dyn ByteStream>,
+        sender: RpcAddress,
+        rest: BytesMut,
+    ) -> Self {
+        Self {
+            node,
+            link,
+            stream,
+            sender,
+            read: rest,
+            write: VecDeque::new(),
+            events: Vec::new(),
+            wakes: Vec::new(),
+            bindings: Vec::new(),
+            batch: VecDeque::new(),
+            batch_for: None,
+            ending: None,
+            goodbye_said: false,
+        }
+    }
+
+    /// Takes frames off what has been read, and acts on them.
+    fn process(&mut self) {
+        let now = self.link.now();
+        let (read, events) = (&mut self.read, &mut self.events);
+        let received =
+            self.link.drive(&mut self.wakes, |session| session.receive(now, read, events));
+        self.wakes.drain(..).for_each(Waker::wake);
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            if let Err(close) = self.act(event) {
+                self.end(&close);
+                break;
+            }
+        }
+        self.events = events;
+        self.deliver_batch();
+        if let Err(close) = received {
+            self.end(&close);
+        }
+        if self.read.is_empty() && self.read.capacity() < READ_SIZE {
+            // An idle connection keeps no buffer; what is left of this one is in use elsewhere.
+            self.read = BytesMut::new();
+        }
+    }
+
+    fn act(&mut self, event: Event) -> Result<(), Close> {
+        match event {
+            Event::Message(message) => self.message(message),
+            Event::Resolve(target, key) => {
+                self.deliver_batch();
+                self.resolve(target, &key)
+            }
+            Event::Goodbye(reason) => {
+                tracing::debug!(peer = %self.sender, %reason, "the peer is going to close");
+                Ok(())
+            }
+            Event::Closed(close) => {
+                self.ending = Some(close.to_error(&self.sender.to_string()));
+                self.write.clear();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn message(&mut self, message: IncomingMessage) -> Result<(), Close> {
+        let binding = self.bindings.get(message.target as usize).and_then(Option::as_ref);
+        let Some(binding) = binding else {
+            return Err(Close::new(
+                CloseCode::Protocol,
+                format!("a message for target {}, which was never resolved", message.target),
+            ));
+        };
+        binding.arrived()?;
+        if !self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding)) {
+            let binding = binding.clone();
+            self.deliver_batch();
+            self.batch_for = Some(binding);
+        }
+        let Some(binding) = &self.batch_for else { return Ok(()) };
+        let handlers = binding.inbox().handlers();
+        let number = usize::from(message.number);
+        let handler = match &message.name {
+            Some(name) => handlers.iter().position(|info| info.name == &**name),
+            None => (number < handlers.len()).then_some(number),
+        };
+        let origin: Arc<dyn Origin> = binding.clone();
+        let mut wire = WireMessage::new(handler.unwrap_or(handlers.len()), message.body, origin);
+        wire.name = message.name;
+        wire.call = message.call;
+        wire.deadline = message.deadline;
+        self.batch.push_back(wire);
+        Ok(())
+    }
+
+    /// Hands an endpoint everything that came for it in a row.
+    fn deliver_batch(&mut self) {
+        let Some(binding) = self.batch_for.take() else { return };
+        binding.inbox().deliver(&mut self.batch);
+        // What is left came for an endpoint that has stopped.
+        for message in self.batch.drain(..) {
+            message.origin.consumed(message.body.len());
+            if let Some(call) = message.call {
+                message.origin.fail(call, &stopped(binding.inbox()));
+            }
+        }
+    }
+
+    fn resolve(&mut self, target: TargetId, key: &TargetKey) -> Result<(), Close> {
+        let place = target as usize;
+        if place >= MAX_BINDINGS {
+            return Err(Close::new(
+                CloseCode::Protocol,
+                format!("target {target} is over the limit of {MAX_BINDINGS}"),
+            ));
+        }
+        let found = self.find(key).and_then(|inbox| self.bind(target, inbox));
+        match found {
+            Ok((binding, resolution)) => {
+                if self.bindings.len() <= place {
+                    self.bindings.resize(place.saturating_add(1), None);
+                }
+                if let Some(slot) = self.bindings.get_mut(place) {
+                    *slot = Some(binding);
+                }
+                self.link.drive(&mut self.wakes, |s| s.resolved(target, &resolution));
+            }
+            Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
+        }
+        Ok(())
+    }
+
+    fn find(&self, key: &TargetKey) -> Result<Arc<Inbox>, RpcError> {
+        let inbox = self.node.dispatcher().lookup(&key.name).ok_or_else(|| {
+            let at = self.node.address().map(ToString::to_string);
+            let at = at.unwrap_or_else(|| "this env".to_owned());
+            RpcError::new(
+                ErrorKind::EndpointNotFound,
+                format!("Cannot find endpoint: rpc://{}@{at}", key.name),
+            )
+        })?;
+        let pinned = key.pin.map(|(env, endpoint)| Incarnation::new(env, endpoint));
+        if pinned.is_some_and(|pin| pin != inbox.incarnation()) || !inbox.is_open() {
+            return Err(stopped(&inbox));
+        }
+        Ok(inbox)
+    }
+
+    fn bind(
+        &self,
+        target: TargetId,
+        inbox: Arc<Inbox>,
+    ) -> Result<(Arc<Binding>, Resolution), RpcError> {
+        let binding =
+            Arc::new(Binding::new(self.link.clone(), target, inbox.clone(), self.sender.clone()));
+        let origin: Arc<dyn Origin> = binding.clone();
+        let window = inbox.open_window(&origin)?;
+        binding.open(window);
+        let messages = inbox.handlers().iter().map(|info| info.name.to_owned()).collect();
+        let resolution = Resolution::new(
+            inbox.incarnation(),
+            messages,
+            window.messages as u64,
+            window.bytes as u64,
+        );
+        Ok((binding, resolution))
+    }
+
+    /// Ends the connection with a reason that the peer is told.
+    fn end(&mut self, close: &Close) {
+        if self.ending.is_none() {
+            tracing::warn!(peer = %self.sender, %close, "closing a connection");
+            self.link.drive(&mut self.wakes, |session| session.close(close));
+            self.ending = Some(close.to_error(&self.sender.to_string()));
+        }
+    }
+
+    /// Reads until there is nothing; `true` if the turn is over before that.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        for _ in 0..READS_PER_TURN {
+            if self.ending.is_some() || self.is_congested() {
+                return Poll::Pending;
+            }
+            if self.read.capacity() == self.read.len() {
+                self.read.reserve(READ_SIZE);
+            }
+            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
+            if polled.is_pending() && self.read.is_empty() {
+                self.read = BytesMut::new();
+            }
+            if ready!(polled)? == 0 {
+                let text = format!("the connection to {} was closed by the peer", self.sender);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
+            }
+            self.process();
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// A peer that does not read its answers is not read from either.
+    fn is_congested(&mut self) -> bool {
+        let most = self.node.config().limits().outbox_max_bytes();
+        let waiting: usize = self.write.iter().map(Bytes::len).sum();
+        waiting > 0 && self.link.drive(&mut self.wakes, |s| s.output_bytes()) > most
+    }
+
+    /// Writes all that is pending; ready when there is nothing more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.write.is_empty() {
+                let now = self.link.now();
+                let write = &mut self.write;
+                self.link.drive(&mut self.wakes, |s| s.transmit(now, WRITE_SIZE, write));
+                self.wakes.drain(..).for_each(Waker::wake);
+                if self.write.is_empty() {
+                    return Pin::new(&mut self.stream).poll_flush(cx);
+                }
+            }
+            let written = ready!(self.poll_write_some(cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
+            }
+            self.advance(written);
+        }
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        if let (Some(only), 1) = (self.write.front(), self.write.len()) {
+            return stream.poll_write(cx, only);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        for (slot, bytes) in slices.iter_mut().zip(&self.write) {
+            *slot = IoSlice::new(bytes);
+        }
+        let used = self.write.len().min(SLICES);
+        stream.poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while written > 0
+            && let Some(front) = self.write.front_mut()
+        {
+            let part = written.min(front.len());
+            front.advance(part);
+            written = written.saturating_sub(part);
+            if front.is_empty() {
+                self.write.pop_front();
+            }
+        }
+    }
+
+    /// The env shuts down: says goodbye, once, and ends when that is written.
+    fn say_goodbye(&mut self) {
+        if self.link.is_closing() && !std::mem::replace(&mut self.goodbye_said, true) {
+            let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
+            self.link.drive(&mut self.wakes, |session| {
+                session.goodbye("shutdown");
+                session.close(&close);
+            });
+            self.ending =
+                Some(RpcError::new(ErrorKind::EnvStopped, "this RpcEnv has been shut down"));
+        }
+    }
+}
+
+fn stopped(inbox: &Inbox) -> RpcError {
+    RpcError::new(
+        ErrorKind::EndpointStopped,
+        format!("the endpoint {} has been stopped", inbox.address()),
+    )
+}
+
+impl Future for Driver {
+    type Output = RpcError;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RpcError> {
+        let this = self.get_mut();
+        if !this.read.is_empty() && this.events.is_empty() && this.ending.is_none() {
+            // What came right behind the hello.
+            this.process();
+        }
+        loop {
+            this.say_goodbye();
+            let more = match this.poll_read(cx) {
+                Poll::Ready(Ok(more)) => more,
+                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
+                Poll::Pending => false,
+            };
+            match this.poll_write(cx) {
+                Poll::Ready(Ok(())) => {
+                    if let Some(error) = this.ending.take() {
+                        return Poll::Ready(error);
+                    }
+                    if more {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    if this.link.park(cx) {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
+                Poll::Pending => {
+                    if more {
+                        cx.waker().wake_by_ref();
+                    }
+                    // The socket is full: it wakes the driver; a shutdown must as well.
+                    if this.ending.is_some() || this.link.park(cx) || this.node.is_closed() {
+                        return Poll::Pending;
+                    }
+                    if !this.link.is_closing() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Driver {
+    fn broken(&mut self, error: &io::Error) -> RpcError {
+        self.ending.take().unwrap_or_else(|| {
+            let text = if error.kind() == io::ErrorKind::UnexpectedEof {
+                error.to_string()
+            } else {
+                format!("the connection to {} broke: {error}", self.sender)
+            };
+            RpcError::new(ErrorKind::Disconnected, text)
+        })
+    }
+}

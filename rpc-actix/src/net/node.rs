@@ -1,0 +1,362 @@
+//! The network side of an env: it listens, dials, and knows its peers.
+
+use super::driver::Driver;
+use super::handshake::{self, Greeted, greet};
+use super::link::{Busy, Link};
+use super::peers::Peers;
+use super::target::TcpTarget;
+use super::transport::{ByteStream, Listener, Socket, Transport};
+use crate::dispatch::host::ActixHost;
+use crate::rt::{self, Clock};
+use rpc_core::proto::{Hello, PeerInfo, Session, TargetKey};
+use rpc_core::spi::{Dispatcher, Incarnation, NetworkEvent, RemoteTarget};
+use rpc_core::{
+    EndpointAddress, EndpointLocation, EnvId, ErrorKind, Outcome, RpcAddress, RpcEnvConfig,
+    RpcError,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) struct Node {
+    id: u64,
+    config: RpcEnvConfig,
+    address: Option<RpcAddress>,
+    clock: Clock,
+    host: ActixHost,
+    dispatcher: Arc<Dispatcher>,
+    transport: Arc<dyn Transport>,
+    peers: Peers,
+    /// Set when the env closes: nothing new is accepted or dialled.
+    closed: CancellationToken,
+    /// Everything that the node runs, to be waited for at the end.
+    tasks: TaskTracker,
+    connections: AtomicUsize,
+}
+
+/// The parts that a node is made of.
+pub(crate) struct NodeParts {
+    pub(crate) id: u64,
+    pub(crate) config: RpcEnvConfig,
+    pub(crate) address: Option<RpcAddress>,
+    pub(crate) clock: Clock,
+    pub(crate) host: ActixHost,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) transport: Arc<dyn Transport>,
+}
+
+/// How long a closing env waits for goodbyes to be written.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl Node {
+    pub(crate) fn new(parts: NodeParts) -> Arc<Self> {
+        let NodeParts { id, config, address, clock, host, dispatcher, transport } = parts;
+        Arc::new(Self {
+            id,
+            config,
+            address,
+            clock,
+            host,
+            dispatcher,
+            transport,
+            peers: Peers::default(),
+            closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            connections: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn config(&self) -> &RpcEnvConfig {
+        &self.config
+    }
+
+    pub(crate) fn address(&self) -> Option<&RpcAddress> {
+        self.address.as_ref()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn host(&self) -> &ActixHost {
+        &self.host
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        handshake::hello(self)
+    }
+
+    fn link(&self, address: Option<RpcAddress>, peer: String) -> Link {
+        let session = Session::new(self.config.limits().clone(), peer);
+        Link::new(self.clock, address, session)
+    }
+
+    /// A way to an endpoint of another env.
+    pub(crate) fn target(
+        self: &Arc<Self>,
+        address: &EndpointAddress,
+        pin: Option<Incarnation>,
+    ) -> Result<Arc<dyn RemoteTarget>, RpcError> {
+        let link = match address.location() {
+            EndpointLocation::Listening(at) => {
+                require_loopback(at, "reach")?;
+                self.peers.at(at, || self.link(Some(at.clone()), at.to_string()))
+            }
+            EndpointLocation::Client(env) => self.client_link(*env, address)?,
+            _ => return Err(unreachable(address, "an address of a later version")),
+        };
+        let key = TargetKey::new(address.name().as_str(), pin);
+        let id = link.with(|session| session.target(&key))?;
+        // A client's own address says little: its socket's address is what people know (S96).
+        let peer = match address.location() {
+            EndpointLocation::Client(_) => {
+                format!("{address} ({})", link.with(|session| session.peer_name().to_owned()))
+            }
+            _ => address.to_string(),
+        };
+        Ok(Arc::new(TcpTarget::new(self, link, id, peer)))
+    }
+
+    fn client_link(&self, env: EnvId, address: &EndpointAddress) -> Result<Arc<Link>, RpcError> {
+        self.peers.env(env.as_u64()).ok_or_else(|| {
+            unreachable(address, "its env does not listen, and has no connection to this one")
+        })
+    }
+
+    /// Connects a link that wants it, on an arbiter.
+    pub(crate) fn dial(self: &Arc<Self>, link: &Arc<Link>) {
+        let (node, dialled) = (self.clone(), link.clone());
+        let started = self.host.pick().run(move || {
+            let tasks = node.tasks.clone();
+            rt::spawn(tasks.track_future(async move { node.dial_here(dialled).await }));
+        });
+        if let Err(error) = started {
+            link.disconnected();
+            link.with(|session| session.fail_queued(&error));
+        }
+    }
+
+    async fn dial_here(self: Arc<Self>, link: Arc<Link>) {
+        let closed = self.closed.clone();
+        let connected = tokio::select! {
+            // Both may be dropped: a half-made connection is closed, and nothing was sent.
+            connected = self.connect(&link) => connected,
+            () = closed.cancelled() => Err(env_stopped()),
+        };
+        match connected {
+            Ok((stream, greeted, sender)) => self.run(link, stream, greeted, sender).await,
+            Err(error) => {
+                link.disconnected();
+                let error = error.with_outcome(Outcome::NeverSent);
+                let ended = link.with(|session| session.fail_queued(&error));
+                tracing::debug!(peer = ?link.address(), ended, %error, "could not connect");
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        link: &Link,
+    ) -> Result<(Box<dyn ByteStream>, Greeted, RpcAddress), RpcError> {
+        let Some(address) = link.address() else {
+            return Err(RpcError::new(
+                ErrorKind::Unreachable,
+                "Cannot send message to client endpoint with no listen address.",
+            ));
+        };
+        let timeout = self.config.connect_timeout();
+        let failed = |cause: String| {
+            RpcError::new(
+                ErrorKind::Unreachable,
+                format!("Failed to connect to {address}: {cause}"),
+            )
+        };
+        let socket = rt::within(timeout.duration(), self.transport.connect(address))
+            .await
+            .ok_or_else(|| failed(format!("timed out after {timeout}")))?
+            .map_err(|error| failed(error.to_string()).with_source(error))?;
+        let mut stream = socket.open().map_err(|error| failed(error.to_string()))?;
+        let greeted = greet(self, &mut stream, &address.to_string()).await?;
+        Ok((stream, greeted, address.clone()))
+    }
+
+    /// Accepts until the env closes. An error of one connection, or a lack of descriptors, never
+    /// ends it.
+    pub(crate) async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>) {
+        loop {
+            let accepted = tokio::select! {
+                // An accept that is dropped leaves its connection in the system's queue.
+                accepted = listener.accept() => accepted,
+                () = self.closed.cancelled() => return,
+            };
+            match accepted {
+                Ok(socket) => self.accepted(socket),
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    rt::sleep(ACCEPT_BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    fn accepted(self: &Arc<Self>, socket: Box<dyn Socket>) {
+        let limits = self.config.limits();
+        let most = limits.max_connections();
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= most {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!(peer = %socket.peer(), most, "connection refused: rpc.io.maxConnections");
+            return;
+        }
+        let node = self.clone();
+        let counted = Counted(node.clone());
+        let started = self.host.pick().run(move || {
+            let tasks = node.tasks.clone();
+            rt::spawn(tasks.track_future(async move {
+                let _counted = counted;
+                node.serve(socket).await;
+            }));
+        });
+        if let Err(error) = started {
+            tracing::debug!(%error, "a connection came while the env was closing");
+        }
+    }
+
+    async fn serve(self: Arc<Self>, socket: Box<dyn Socket>) {
+        let from = RpcAddress::from(socket.peer());
+        let mut stream = match socket.open() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(peer = %from, %error, "a connection was lost"),
+        };
+        let (closed, name) = (self.closed.clone(), from.to_string());
+        let greeted = tokio::select! {
+            // Nothing was promised to the peer before its hello is answered.
+            greeted = greet(&self, &mut stream, &name) => greeted,
+            () = closed.cancelled() => return,
+        };
+        match greeted {
+            Ok(greeted) => {
+                let (link, sender) = self.link_of(&greeted.peer, from);
+                self.run(link, stream, greeted, sender).await;
+            }
+            Err(error) => tracing::warn!(peer = %from, %error, "a connection was refused"),
+        }
+    }
+
+    /// The link for a peer that has connected, and how endpoints know it: its listening address
+    /// if it has one, otherwise its socket's.
+    fn link_of(&self, peer: &PeerInfo, from: RpcAddress) -> (Arc<Link>, RpcAddress) {
+        let listening = peer.hello.address.as_deref().and_then(|text| text.parse().ok());
+        let Some(listening) = listening else {
+            return (Arc::new(self.link(None, from.to_string())), from);
+        };
+        let known =
+            self.peers.at(&listening, || self.link(Some(listening.clone()), listening.to_string()));
+        if known.is_idle() {
+            return (known, listening);
+        }
+        // It is connected in the other direction already: this one is the peer's to use.
+        (Arc::new(self.link(None, listening.to_string())), listening)
+    }
+
+    /// Drives a connection to its end.
+    async fn run(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        stream: Box<dyn ByteStream>,
+        greeted: Greeted,
+        sender: RpcAddress,
+    ) {
+        let env = greeted.peer.hello.env;
+        if !link.connect() {
+            return;
+        }
+        let busy = Busy(link.clone());
+        link.with(|session| session.attach(greeted.peer));
+        self.peers.connected(env, &link);
+        self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
+        let driver = Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
+        let error = driver.await;
+        self.peers.disconnected(env, &link);
+        let ended = link.with(|session| session.detach(&error, false));
+        drop(busy);
+        tracing::debug!(peer = %sender, unknown = ended.unknown, never_sent = ended.never_sent, %error, "a connection has ended");
+        if !self.is_closed() {
+            if error.kind() != ErrorKind::Disconnected {
+                let event = NetworkEvent::Error(error, sender.clone());
+                self.dispatcher.network_event(&event);
+            }
+            self.dispatcher.network_event(&NetworkEvent::Disconnected(sender));
+        }
+    }
+
+    /// Says goodbye to every peer, ends every call, and waits for the node's tasks.
+    pub(crate) async fn close(&self) {
+        self.closed.cancel();
+        for link in self.peers.all() {
+            link.with(|session| session.fail_queued(&env_stopped()));
+            link.close();
+        }
+        self.tasks.close();
+        if rt::within(GOODBYE, self.tasks.wait()).await.is_none() {
+            tracing::warn!(tasks = self.tasks.len(), "connections did not end in time");
+        }
+        for link in self.peers.all() {
+            link.with(|session| session.detach(&env_stopped(), false));
+        }
+    }
+}
+
+/// A pause after a failed accept, so that a lack of descriptors does not become a busy loop.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
+
+/// A place among the connections, given back when dropped.
+struct Counted(Arc<Node>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn env_stopped() -> RpcError {
+    RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")
+}
+
+fn unreachable(address: &EndpointAddress, why: &str) -> RpcError {
+    RpcError::new(ErrorKind::Unreachable, format!("cannot reach {address}: {why}"))
+}
+
+/// Plaintext stays on this machine.
+pub(crate) fn require_loopback(address: &RpcAddress, what: &str) -> Result<(), RpcError> {
+    if address.is_loopback() || cfg!(feature = "dangerous-plaintext") {
+        return Ok(());
+    }
+    Err(RpcError::new(
+        ErrorKind::SecurityRequired,
+        format!(
+            "cannot {what} {address} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)"
+        ),
+    ))
+}

@@ -1,0 +1,75 @@
+//! The links of an env, by where their peers listen and by who they are.
+
+use super::link::Link;
+use rpc_core::RpcAddress;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Links live as long as a ref or a connection needs them; this only finds them.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_address: BTreeMap<RpcAddress, Weak<Link>>,
+    by_env: BTreeMap<u64, Weak<Link>>,
+    sweep_at: usize,
+}
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link to an address, new if need be.
+    pub(crate) fn at(&self, address: &RpcAddress, make: impl FnOnce() -> Link) -> Arc<Link> {
+        let mut state = self.lock();
+        if let Some(link) = state.by_address.get(address).and_then(Weak::upgrade) {
+            return link;
+        }
+        let link = Arc::new(make());
+        state.by_address.insert(address.clone(), Arc::downgrade(&link));
+        state.sweep();
+        link
+    }
+
+    /// The link to an env that is connected.
+    pub(crate) fn env(&self, id: u64) -> Option<Arc<Link>> {
+        self.lock().by_env.get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Remembers which env a link leads to.
+    pub(crate) fn connected(&self, id: u64, link: &Arc<Link>) {
+        let mut state = self.lock();
+        state.by_env.insert(id, Arc::downgrade(link));
+        state.sweep();
+    }
+
+    pub(crate) fn disconnected(&self, id: u64, link: &Arc<Link>) {
+        let mut state = self.lock();
+        if state.by_env.get(&id).is_some_and(|known| known.as_ptr() == Arc::as_ptr(link)) {
+            state.by_env.remove(&id);
+        }
+    }
+
+    /// Every link there is.
+    pub(crate) fn all(&self) -> Vec<Arc<Link>> {
+        let state = self.lock();
+        let links = state.by_address.values().chain(state.by_env.values());
+        links.filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl State {
+    /// Forgets links that are gone, whenever the tables have doubled.
+    fn sweep(&mut self) {
+        if self.by_address.len().saturating_add(self.by_env.len()) > self.sweep_at {
+            self.by_address.retain(|_, link| link.strong_count() > 0);
+            self.by_env.retain(|_, link| link.strong_count() > 0);
+            let left = self.by_address.len().saturating_add(self.by_env.len());
+            self.sweep_at = left.saturating_mul(2).max(64);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! An endpoint of another env, as refs reach it.
+
+use super::link::Link;
+use super::node::Node;
+use rpc_core::proto::{Request, Submission, TargetId};
+use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
+use rpc_core::{ErrorKind, RpcError, Timestamp};
+use std::sync::{Arc, Weak};
+
+pub(crate) struct TcpTarget {
+    node: Weak<Node>,
+    link: Arc<Link>,
+    id: TargetId,
+    peer: String,
+}
+
+impl TcpTarget {
+    pub(crate) fn new(node: &Arc<Node>, link: Arc<Link>, id: TargetId, peer: String) -> Self {
+        Self { node: Arc::downgrade(node), link, id, peer }
+    }
+
+    fn submit(&self, message: Outgoing<'_>, how: Submission) -> Result<Option<u64>, RpcError> {
+        let node = self.node()?;
+        let now = self.link.now();
+        let request = Request::new(self.id, message, how);
+        let (submitted, dial) = self.link.with_dial(|session| session.submit(now, request));
+        if dial {
+            node.dial(&self.link);
+        }
+        submitted
+    }
+
+    fn node(&self) -> Result<Arc<Node>, RpcError> {
+        let stopped = || RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped");
+        let node = self.node.upgrade().ok_or_else(stopped)?;
+        if node.is_closed() { Err(stopped()) } else { Ok(node) }
+    }
+
+    fn call(&self, id: Option<u64>) -> Result<RemoteCall, RpcError> {
+        let id = id.ok_or_else(|| RpcError::new(ErrorKind::Internal, "a call has no number"))?;
+        Ok(RemoteCall::new(self.link.clone(), id))
+    }
+}
+
+impl RemoteTarget for TcpTarget {
+    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
+        self.submit(message, Submission::Send).map(|_| ())
+    }
+
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+        let id = self.submit(message, Submission::SendWait)?;
+        self.call(id)
+    }
+
+    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+        let id = self.submit(message, Submission::Ask)?;
+        self.call(id)
+    }
+
+    fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
+        let node = self.node()?;
+        let now = self.link.now();
+        let (id, dial) = self.link.with_dial(|session| session.resolve(now, self.id));
+        if dial {
+            node.dial(&self.link);
+        }
+        self.call(Some(id?))
+    }
+
+    fn peer(&self) -> String {
+        self.peer.clone()
+    }
+}

@@ -1,0 +1,45 @@
+//! The seam under the bridge: where byte streams come from.
+
+use rpc_core::RpcAddress;
+use rpc_core::spi::BoxFuture;
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream on the thread that drives it.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}
+
+/// A connection that no thread drives yet.
+pub trait Socket: Send {
+    /// Who is at the other end.
+    fn peer(&self) -> SocketAddr;
+
+    /// Takes the connection onto the current thread.
+    ///
+    /// # Errors
+    /// When the thread's runtime does not take it.
+    fn open(self: Box<Self>) -> io::Result<Box<dyn ByteStream>>;
+}
+
+/// A bound port.
+pub trait Listener: Send {
+    /// The port it is bound to.
+    fn port(&self) -> u16;
+
+    /// The next connection.
+    fn accept(&mut self) -> BoxFuture<io::Result<Box<dyn Socket>>>;
+}
+
+/// Makes connections: TCP, or a simulated network.
+pub trait Transport: Send + Sync {
+    /// Binds an address.
+    ///
+    /// # Errors
+    /// As the system gives them; `AddrInUse` lets the next port be tried.
+    fn bind(&self, address: &RpcAddress) -> io::Result<Box<dyn Listener>>;
+
+    /// Connects to an address.
+    fn connect(&self, address: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>>;
+}

@@ -1,0 +1,47 @@
+//! The runtime at arm's length: the only file that reads the clock, sleeps or spawns.
+
+use rpc_core::Timestamp;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The monotonic clock of one env. In a paused runtime it is virtual.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { epoch: Instant::now() }
+    }
+
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::START.saturating_add(Instant::now().duration_since(self.epoch))
+    }
+
+    pub(crate) async fn sleep_until(self, at: Timestamp) {
+        tokio::time::sleep(at.since(self.now())).await;
+    }
+}
+
+pub(crate) async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// The future's output, unless that takes longer.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// Runs a future on this thread, beside others.
+pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(future);
+}
+
+/// Whether the current thread can run futures that stay on it.
+pub(crate) fn can_spawn() -> bool {
+    // There is no question to ask, only an attempt that panics outside of a `LocalSet`.
+    tokio::runtime::Handle::try_current().is_ok()
+        && std::panic::catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_ok()
+}

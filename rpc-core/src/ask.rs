@@ -1,0 +1,243 @@
+//! The future of an ask: it ends once, by its deadline, and its end is the end of the call.
+
+use crate::core::EnvCore;
+use crate::deadline::{RpcTimeout, Timestamp};
+use crate::endpoint_ref::RawRef;
+use crate::error::{ErrorKind, Outcome, RpcError};
+use crate::inbox::{Asker, Inbox};
+use crate::local_call::LocalReply;
+use crate::scope;
+use crate::spi::{CallEnd, RemoteCall};
+use crate::timers::TimerKey;
+use bytes::Bytes;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The reply to come, from [`RpcEndpointRef::ask`](crate::RpcEndpointRef::ask) and its kin.
+///
+/// The message was encoded and took its place in the order when this was made; polling only waits
+/// for the answer. It is `Send`, runs on any executor, and resolves once, by its deadline.
+///
+/// # Cancel safety
+/// Dropping it cancels the call: a message still queued, here or there, is not handled; a running
+/// handler sees it as [`cancelled`](crate::EndpointContext::cancelled).
+#[must_use = "an ask that is dropped is cancelled"]
+pub struct AskFuture<R> {
+    state: State<R>,
+    call: Option<Pending>,
+}
+
+/// What is known of a call while it is open.
+struct Pending {
+    core: Arc<EnvCore>,
+    target: RawRef,
+    timeout: RpcTimeout,
+    timer: TimerKey,
+    /// The handler that made the call, if one did.
+    asker: Option<Asker>,
+    checked_for_cycle: bool,
+}
+
+enum State<R> {
+    Failed(RpcError),
+    Local(Arc<dyn LocalReply<R>>),
+    Remote(RemoteCall, Decode<R>),
+    Done,
+}
+
+pub(crate) type Decode<R> = fn(&EnvCore, &Bytes) -> Result<R, RpcError>;
+
+impl<R> AskFuture<R> {
+    pub(crate) fn failed(error: RpcError) -> Self {
+        Self { state: State::Failed(error), call: None }
+    }
+
+    pub(crate) fn local<C: LocalReply<R> + 'static>(
+        call: Arc<C>,
+        core: Arc<EnvCore>,
+        target: RawRef,
+        timeout: RpcTimeout,
+        deadline: Timestamp,
+        asker: Option<Asker>,
+    ) -> Self {
+        let timer = core.add_timer(deadline, call.clone(), 0);
+        let call: Arc<dyn LocalReply<R>> = call;
+        let pending = Pending { core, target, timeout, timer, asker, checked_for_cycle: false };
+        Self { state: State::Local(call), call: Some(pending) }
+    }
+
+    pub(crate) fn remote(
+        call: RemoteCall,
+        decode: Decode<R>,
+        core: Arc<EnvCore>,
+        target: RawRef,
+        timeout: RpcTimeout,
+        deadline: Timestamp,
+        asker: Option<Asker>,
+    ) -> Self {
+        let timer = core.add_timer(deadline, call.calls.clone(), call.id);
+        let pending = Pending { core, target, timeout, timer, asker, checked_for_cycle: true };
+        Self { state: State::Remote(call, decode), call: Some(pending) }
+    }
+
+    /// Ends the call as [`ErrorKind::Cancelled`], as dropping the future would.
+    pub fn abort(&mut self) {
+        self.cancel();
+        let error = RpcError::new(ErrorKind::Cancelled, "the ask was aborted by its caller");
+        self.state = State::Failed(error);
+    }
+
+    fn cancel(&mut self) {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Local(call) => call.abandon(),
+            State::Remote(call, _) => call.calls.abandon(call.id),
+            State::Failed(_) | State::Done => {}
+        }
+        if let Some(pending) = self.call.take() {
+            pending.core.cancel_timer(pending.timer);
+        }
+    }
+
+    fn finish(&mut self, result: Result<R, CallEnd>) -> Result<R, RpcError> {
+        self.state = State::Done;
+        let Some(pending) = self.call.take() else {
+            return Err(RpcError::new(ErrorKind::Internal, "a call ended twice"));
+        };
+        pending.core.cancel_timer(pending.timer);
+        result.map_err(|end| match end {
+            CallEnd::Failed(error) => error,
+            CallEnd::TimedOut { sent } => pending.timed_out(sent),
+        })
+    }
+
+    fn end_early(&mut self, error: RpcError) -> Poll<Result<R, RpcError>> {
+        self.cancel();
+        Poll::Ready(Err(error))
+    }
+}
+
+impl Pending {
+    fn timed_out(&self, sent: bool) -> RpcError {
+        let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
+        let text = self.timeout.error_text(self.target.peer());
+        RpcError::new(ErrorKind::Timeout, text).with_outcome(outcome)
+    }
+
+    /// The call's own handler was cancelled: so is everything it waits for.
+    fn is_cancelled(&self) -> bool {
+        self.asker.as_ref().is_some_and(|asker| asker.inbox.turn_is_cancelled(asker.turn))
+    }
+
+    /// An ask that waits, directly or through others, for the handler that waits for it.
+    fn cycle(&mut self) -> Option<RpcError> {
+        if std::mem::replace(&mut self.checked_for_cycle, true) {
+            return None;
+        }
+        let asker = self.asker.clone()?;
+        let here = scope::with_handler(|current| {
+            current.is_some_and(|inbox| Arc::ptr_eq(inbox, &asker.inbox))
+        });
+        let target = self.target.local_inbox()?;
+        if here { find_cycle(&asker, &target) } else { None }
+    }
+}
+
+/// Follows who waits for whom from `asker` up, looking for `target`.
+fn find_cycle(asker: &Asker, target: &Arc<Inbox>) -> Option<RpcError> {
+    let mut chain = vec![target.name().to_string()];
+    let mut current = asker.clone();
+    // A chain longer than this is cut by its deadline.
+    for _ in 0..64 {
+        let (turn, next) = current.inbox.current_turn();
+        if turn != current.turn {
+            return None;
+        }
+        chain.push(current.inbox.name().to_string());
+        if Arc::ptr_eq(&current.inbox, target) {
+            chain.reverse();
+            return Some(RpcError::new(
+                ErrorKind::AskCycle,
+                format!(
+                    "this ask can never be answered, because its endpoint waits for it: {}",
+                    chain.join(" -> ")
+                ),
+            ));
+        }
+        current = next?;
+    }
+    None
+}
+
+impl<R> Future for AskFuture<R> {
+    type Output = Result<R, RpcError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(pending) = &mut this.call {
+            if let Some(backend) = pending.core.backend() {
+                backend.drive(cx);
+            }
+            if pending.is_cancelled() {
+                let error = RpcError::new(
+                    ErrorKind::Cancelled,
+                    "the caller of the handler that made this ask gave up",
+                );
+                return this.end_early(error);
+            }
+        }
+        let polled = match &this.state {
+            State::Failed(error) => {
+                let error = error.clone();
+                this.state = State::Done;
+                return Poll::Ready(Err(error));
+            }
+            State::Local(call) => call.poll_reply(cx),
+            State::Remote(call, decode) => {
+                let decode = *decode;
+                call.calls.poll(call.id, cx).map(|reply| {
+                    let body = reply?;
+                    let Some(pending) = &this.call else {
+                        return Err(CallEnd::TimedOut { sent: true });
+                    };
+                    decode(&pending.core, &body).map_err(CallEnd::Failed)
+                })
+            }
+            State::Done => {
+                return Poll::Ready(Err(RpcError::new(
+                    ErrorKind::Internal,
+                    "an ask was polled after it had ended",
+                )));
+            }
+        };
+        match polled {
+            Poll::Ready(result) => Poll::Ready(this.finish(result)),
+            Poll::Pending => match this.call.as_mut().and_then(Pending::cycle) {
+                Some(error) => this.end_early(error),
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<R> Unpin for AskFuture<R> {}
+
+impl<R> Drop for AskFuture<R> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl<R> fmt::Debug for AskFuture<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Failed(_) => "failed",
+            State::Local(_) => "local",
+            State::Remote(..) => "remote",
+            State::Done => "done",
+        };
+        f.debug_struct("AskFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

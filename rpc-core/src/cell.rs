@@ -1,0 +1,234 @@
+//! The life of one endpoint, as a future that any runtime can poll: start, messages, stop.
+
+use crate::context::EndpointContext;
+use crate::endpoint::RpcEndpoint;
+use crate::env::EnvShared;
+use crate::error::{ErrorKind, RpcError};
+use crate::gate::Gate;
+use crate::handlers::HandlerSet;
+use crate::inbox::{Inbox, Item, Kind, NetworkEvent, Step, Work};
+use crate::raw::HandlerResult;
+use crate::scope;
+use futures_util::FutureExt;
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+/// How `setup_endpoint` hears of the end of `on_start`.
+pub(crate) type Started = Gate<Result<(), RpcError>>;
+
+/// Everything the life of an endpoint needs, before it has begun on its thread.
+pub(crate) struct EndpointCell<F> {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) env: Weak<EnvShared>,
+    pub(crate) make: F,
+    pub(crate) started: Arc<Started>,
+}
+
+impl<F> EndpointCell<F> {
+    /// Runs the endpoint. Dropping the future, or the cell, ends the endpoint without `on_stop`.
+    pub(crate) async fn run<E: RpcEndpoint>(self)
+    where
+        F: FnOnce() -> E,
+    {
+        let Self { inbox, env, make, started } = self;
+        let end = End { inbox: inbox.clone(), env: env.clone(), started: started.clone() };
+        let run = live(make, inbox.clone(), env, started);
+        InHandlers { inbox, run: Box::pin(run) }.await;
+        drop(end);
+    }
+}
+
+/// Frees the name and tells everyone who waits, however the endpoint's life ends.
+pub(crate) struct End {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) env: Weak<EnvShared>,
+    pub(crate) started: Arc<Started>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let env = self.env.upgrade();
+        if let Some(env) = &env {
+            env.dispatcher.remove(&self.inbox);
+        }
+        self.inbox.close();
+        self.started.open(Err(self.inbox.stopped()));
+        if let Some(env) = env {
+            env.endpoint_gone();
+        }
+    }
+}
+
+/// Marks the thread as inside this endpoint while it is polled, so that asks know who makes them.
+struct InHandlers<T> {
+    inbox: Arc<Inbox>,
+    run: Pin<Box<T>>,
+}
+
+impl<T: Future> Future for InHandlers<T> {
+    type Output = T::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
+        let mut current = Some(self.inbox.clone());
+        scope::swap_handler(&mut current);
+        let polled = self.run.as_mut().poll(cx);
+        scope::swap_handler(&mut current);
+        polled
+    }
+}
+
+async fn live<E: RpcEndpoint>(
+    make: impl FnOnce() -> E,
+    inbox: Arc<Inbox>,
+    env: Weak<EnvShared>,
+    started: Arc<Started>,
+) {
+    let mut cx = EndpointContext::new(inbox.clone(), env);
+    let made = std::panic::catch_unwind(AssertUnwindSafe(make));
+    let mut endpoint = match made.map_err(|panic| panicked("constructor", &*panic)) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return fail_start(&inbox, &cx, &started, error),
+    };
+    if let Err(error) = guarded("on_start", endpoint.on_start(&mut cx)).await {
+        fail_start(&inbox, &cx, &started, error);
+        return drop_quietly(endpoint);
+    }
+    inbox.end_turn();
+    started.open(Ok(()));
+    serve(&mut endpoint, &mut cx, &inbox).await;
+    let stopped = guarded("on_stop", endpoint.on_stop(&mut cx)).await;
+    if let Err(error) = stopped {
+        complain(&mut endpoint, error, &mut cx).await;
+    }
+    drop_quietly(endpoint);
+}
+
+fn fail_start<E>(inbox: &Inbox, cx: &EndpointContext<E>, started: &Started, error: RpcError) {
+    inbox.stop();
+    inbox.clear();
+    // If nobody waits for the start any more, the error is not lost.
+    if !started.open(Err(error.clone())) {
+        cx.report(&error);
+    }
+}
+
+/// A panic in a destructor ends here.
+fn drop_quietly<E>(endpoint: E) {
+    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(endpoint))).is_err() {
+        tracing::error!(endpoint = std::any::type_name::<E>(), "panic while dropping an endpoint");
+    }
+}
+
+/// Handles messages until the endpoint is stopped and its queue is empty.
+async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>) {
+    let yield_after = inbox.core().config().limits().yield_after().max(1);
+    let mut turns = 0;
+    loop {
+        let step = std::future::poll_fn(|cx| inbox.poll_next(cx)).await;
+        match step {
+            Step::Stop => return,
+            Step::Handle(Item { kind: Kind::Network(event), .. }) => {
+                let result = guarded("a network hook", network(endpoint, &event, cx)).await;
+                inbox.end_turn();
+                if let Err(error) = result {
+                    complain(endpoint, error, cx).await;
+                }
+            }
+            Step::Handle(item) => handle(endpoint, cx, item).await,
+        }
+        turns += 1;
+        if turns >= yield_after {
+            turns = 0;
+            YieldNow::default().await;
+        }
+    }
+}
+
+async fn handle<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, item: Item) {
+    let Some((handler, work)) = cx.begin(item) else {
+        // Nobody wants it any more, but its turn is over.
+        let _ = cx.end(Ok(()));
+        return;
+    };
+    let result = if handler < E::Handlers::LEN {
+        guarded("a handler", E::Handlers::dispatch(handler, endpoint, work, cx)).await
+    } else {
+        guarded("receive", raw(endpoint, work, cx)).await
+    };
+    if let Err(error) = cx.end(result) {
+        complain(endpoint, error, cx).await;
+    }
+}
+
+async fn raw<E: RpcEndpoint>(
+    endpoint: &mut E,
+    work: Work,
+    cx: &mut EndpointContext<E>,
+) -> HandlerResult<()> {
+    match cx.take_raw(work)? {
+        (message, None) => endpoint.receive(message, cx).await,
+        (message, Some(call)) => endpoint.receive_and_reply(message, call, cx).await,
+    }
+}
+
+async fn network<E: RpcEndpoint>(
+    endpoint: &mut E,
+    event: &NetworkEvent,
+    cx: &mut EndpointContext<E>,
+) -> HandlerResult<()> {
+    match event {
+        NetworkEvent::Connected(peer) => endpoint.on_connected(peer, cx).await,
+        NetworkEvent::Disconnected(peer) => endpoint.on_disconnected(peer, cx).await,
+        NetworkEvent::Error(cause, peer) => endpoint.on_network_error(cause, peer, cx).await,
+    }
+}
+
+/// Calls `on_error`; an error of that is ignored (S51).
+async fn complain<E: RpcEndpoint>(endpoint: &mut E, error: RpcError, cx: &mut EndpointContext<E>) {
+    if let Err(ignored) = guarded("on_error", endpoint.on_error(error, cx)).await {
+        tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
+    }
+}
+
+/// Runs user code; a panic becomes an error of the call, never of the actor.
+async fn guarded(
+    what: &str,
+    future: impl Future<Output = HandlerResult<()>>,
+) -> Result<(), RpcError> {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(result) => result.map_err(crate::raw::HandlerError::into_rpc),
+        Err(panic) => Err(panicked(what, &*panic)),
+    }
+}
+
+fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a text");
+    RpcError::new(ErrorKind::HandlerPanicked, format!("{what} panicked: {text}"))
+}
+
+/// Lets the other tasks of the thread run once.
+#[derive(Default)]
+struct YieldNow {
+    yielded: bool,
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

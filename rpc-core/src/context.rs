@@ -1,0 +1,323 @@
+//! What a handler sees of the world: its own ref, its env, its caller.
+
+use crate::address::{EndpointName, RpcAddress};
+use crate::call_context::{Deferred, RpcCallContext};
+use crate::core::EnvCore;
+use crate::deadline::Timestamp;
+use crate::dispatcher::env_stopped;
+use crate::endpoint_ref::{RawRef, RpcEndpointRef};
+use crate::env::{EnvShared, RpcEnv};
+use crate::error::{ErrorKind, RpcError};
+use crate::inbox::{Inbox, Item, Kind, Tells, WireMessage, Work};
+use crate::local_call::{LocalAnswer, LocalCall, into_message};
+use crate::message::{Ask, Encoding, RpcMessage};
+use crate::raw::{HandlerError, RawMessage, RawReply};
+use crate::reply_sink::{ReplySink, Way};
+use crate::scope;
+use crate::spi::Origin;
+use crate::wire::payload;
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Given to every handler and hook of an endpoint: itself, its env, and the current call.
+pub struct EndpointContext<E> {
+    inbox: Arc<Inbox>,
+    core: Arc<EnvCore>,
+    env: Weak<EnvShared>,
+    /// The call that the current handler is to answer.
+    current: Option<ReplySink>,
+    /// The same, once it was handed to a call context.
+    deferred: Option<Deferred>,
+    /// Where the current message came from, if not from this env.
+    origin: Option<Arc<dyn Origin>>,
+    deadline: Timestamp,
+    endpoint: PhantomData<fn() -> E>,
+}
+
+impl<E> EndpointContext<E> {
+    pub(crate) fn new(inbox: Arc<Inbox>, env: Weak<EnvShared>) -> Self {
+        Self {
+            core: inbox.core().clone(),
+            inbox,
+            env,
+            current: None,
+            deferred: None,
+            origin: None,
+            deadline: Timestamp::MAX,
+            endpoint: PhantomData,
+        }
+    }
+
+    /// A ref to this endpoint, pinned to this life of it. Valid from `on_start` on.
+    #[must_use]
+    pub fn self_ref(&self) -> RpcEndpointRef<E> {
+        RpcEndpointRef::from_raw(RawRef::local(self.inbox.clone()))
+    }
+
+    /// The endpoint's name.
+    #[must_use]
+    pub fn name(&self) -> &EndpointName {
+        self.inbox.name()
+    }
+
+    /// The env that the endpoint is registered in.
+    ///
+    /// # Errors
+    /// `EnvStopped` when the last [`RpcEnv`] was dropped: the env is shutting down.
+    pub fn env(&self) -> Result<RpcEnv, RpcError> {
+        self.env.upgrade().and_then(|shared| shared.env()).ok_or_else(env_stopped)
+    }
+
+    /// Who sent the current message: the listening address of the sender's env, or its socket's
+    /// address if it does not listen. For a sender in this env that is this env's address.
+    #[must_use]
+    pub fn sender(&self) -> Option<RpcAddress> {
+        match &self.origin {
+            Some(origin) => origin.sender().cloned(),
+            None => self.core.address().cloned(),
+        }
+    }
+
+    /// How long the caller still waits; `None` for a one-way message.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        (self.deadline != Timestamp::MAX).then(|| self.deadline.since(self.core.now()))
+    }
+
+    /// Whether the caller of the current handler gave up.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.way().is_some_and(Way::is_cancelled)
+    }
+
+    /// Resolves when the caller of the current handler gives up; never for a one-way message.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time. It belongs to the message that was current when it was made.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + use<E> {
+        let way = self.way().cloned();
+        std::future::poll_fn(move |cx| match &way {
+            Some(way) => way.poll_cancelled(cx),
+            None => std::task::Poll::Pending,
+        })
+    }
+
+    /// Stops this endpoint: as [`RpcEnv::stop`].
+    pub fn stop(&self) {
+        match self.env.upgrade() {
+            Some(env) => env.stop(&self.inbox),
+            None => self.inbox.stop(),
+        }
+    }
+
+    /// Passes an error on to the env, which logs and counts it.
+    pub fn report(&self, error: &RpcError) {
+        self.core.report(self.inbox.name().as_str(), error);
+    }
+
+    fn way(&self) -> Option<&Way> {
+        match (&self.current, &self.deferred) {
+            (Some(sink), _) => sink.way(),
+            (None, Some(deferred)) => Some(&deferred.way),
+            (None, None) => None,
+        }
+    }
+
+    /// Makes a message the current one. `None` if nobody wants it any more.
+    pub(crate) fn begin(&mut self, item: Item) -> Option<(usize, Work)> {
+        match item.kind {
+            Kind::Tell { tell, ticket } => {
+                if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
+                    return None;
+                }
+                let handler = self.inbox.handler_of(tell.message_type(), tell.name());
+                Some((handler, Work::Tell(Tells(tell))))
+            }
+            Kind::Ask { sink, deadline, .. } => {
+                let Some(Way::Local(call)) = sink.way() else { return None };
+                let handler = self.inbox.handler_of(call.message_type(), call.name());
+                self.begin_call(sink, deadline).then_some((handler, Work::Ask))
+            }
+            Kind::Wire(message) => self.begin_wire(message),
+            Kind::Network(_) => None,
+        }
+    }
+
+    fn begin_wire(&mut self, message: WireMessage) -> Option<(usize, Work)> {
+        let WireMessage { handler, name, body, origin, call, deadline } = message;
+        origin.consumed(body.len());
+        if let Some(call) = call
+            && !self.begin_call(ReplySink::wire(origin.clone(), call), deadline)
+        {
+            return None;
+        }
+        self.origin = Some(origin);
+        Some((handler, Work::Wire(name, body)))
+    }
+
+    /// An ask whose caller has gone, or whose time is over, is not handled.
+    fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp) -> bool {
+        if sink.way().is_none_or(Way::is_cancelled) {
+            drop(sink.take());
+            return false;
+        }
+        if deadline <= self.core.now() {
+            sink.fail(&RpcError::new(
+                ErrorKind::Timeout,
+                format!("the time of the ask was over when {} got to it", self.inbox.address()),
+            ));
+            return false;
+        }
+        self.deadline = deadline;
+        self.current = Some(sink);
+        true
+    }
+
+    /// The handler is done: an error goes to the caller, unless it has its answer, and comes back.
+    pub(crate) fn end(&mut self, result: Result<(), RpcError>) -> Result<(), RpcError> {
+        self.inbox.end_turn();
+        self.deadline = Timestamp::MAX;
+        self.origin = None;
+        if let Some(deferred) = self.deferred.take() {
+            deferred.handler_done(result.as_ref().map(|&()| ()));
+        }
+        match (self.current.take(), &result) {
+            (Some(sink), Err(error)) => sink.fail(error),
+            (Some(sink), Ok(())) => drop(sink.take()),
+            (None, _) => {}
+        }
+        result
+    }
+
+    /// The current message as an `M`.
+    pub(crate) fn decode<M: RpcMessage>(&self, work: Work) -> Result<M, HandlerError> {
+        let message = match work {
+            Work::Tell(Tells(tell)) => into_message(tell, self.core.prescan()),
+            Work::Ask => self.local_message::<M>(),
+            Work::Wire(_, body) => {
+                scope::within(&self.core, || payload::decode(&body, self.core.prescan()))
+            }
+        };
+        message.map_err(|error| HandlerError::refused(self.name_message(M::NAME, &error)))
+    }
+
+    fn name_message(&self, message: &str, error: &RpcError) -> RpcError {
+        let text = format!("{message} to {}: {error}", self.inbox.address());
+        RpcError::new(error.kind(), text)
+    }
+
+    fn local_message<M: RpcMessage>(&self) -> Result<M, RpcError> {
+        let lost = || RpcError::new(ErrorKind::Internal, "the message of an ask was lost");
+        let Some(Way::Local(call)) = self.way() else { return Err(lost()) };
+        let tell = call.take().ok_or_else(lost)?;
+        scope::within(&self.core, || into_message(tell, self.core.prescan()))
+    }
+
+    /// The message of a local ask of exactly this type, without boxing it.
+    pub(crate) fn take_ask<M: Ask>(&self, work: &Work) -> Option<M> {
+        match (work, self.way()) {
+            (Work::Ask, Some(Way::Local(call))) => {
+                call.as_any().downcast_ref::<LocalCall<M>>()?.take_message()
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers the current call.
+    pub(crate) fn reply<M: Ask>(&mut self, reply: M::Reply) {
+        let Some(way) = self.current.take().and_then(ReplySink::take) else { return };
+        if let Way::Local(call) = &way
+            && let Some(call) = call.as_any().downcast_ref::<LocalCall<M>>()
+        {
+            call.answer(reply);
+        } else if let Err(error) = way.reply(&self.core, &reply, M::ENCODING) {
+            self.report(&error);
+        }
+    }
+
+    /// Hands the current call to a call context.
+    pub(crate) fn take_call<R: 'static, C: LocalAnswer<R> + Any>(
+        &mut self,
+        encoding: Encoding,
+    ) -> Result<RpcCallContext<R>, HandlerError> {
+        let Some(way) = self.current.take().and_then(ReplySink::take) else {
+            return Err(HandlerError::refused(RpcError::new(
+                ErrorKind::Unsupported,
+                "a one-way message was sent where an ask is expected",
+            )));
+        };
+        let typed = match &way {
+            Way::Local(call) => call.clone().into_any().downcast::<C>().ok(),
+            Way::Wire(..) => None,
+        };
+        let core = self.core.clone();
+        let (call, deferred) = match typed {
+            Some(typed) => RpcCallContext::typed(core, typed, encoding),
+            None => RpcCallContext::encoded(core, way, encoding),
+        };
+        self.deferred = Some(deferred);
+        Ok(call)
+    }
+
+    /// The current message for `receive` or `receive_and_reply`, and the call if it is an ask.
+    pub(crate) fn take_raw(
+        &mut self,
+        work: Work,
+    ) -> Result<(RawMessage, Option<RpcCallContext<RawReply>>), HandlerError> {
+        let limits = *self.core.prescan();
+        let message = match work {
+            Work::Tell(Tells(tell)) => RawMessage::from_value(tell, limits),
+            Work::Wire(name, body) => {
+                RawMessage::from_bytes(name.as_deref().unwrap_or("?").to_owned(), body, limits)
+            }
+            Work::Ask => {
+                let tell = match self.way() {
+                    Some(Way::Local(call)) => call.take(),
+                    _ => None,
+                };
+                let lost = || RpcError::new(ErrorKind::Internal, "the message of an ask was lost");
+                RawMessage::from_value(tell.ok_or_else(lost)?, limits)
+            }
+        };
+        let Some(way) = self.current.take().and_then(ReplySink::take) else {
+            return Ok((message, None));
+        };
+        let (call, deferred) = RpcCallContext::encoded(self.core.clone(), way, Encoding::Named);
+        self.deferred = Some(deferred);
+        Ok((message, Some(call)))
+    }
+
+    /// What the sender of a message gets that nothing takes (S45-S48).
+    pub(crate) fn unsupported(&self, msg: &RawMessage, one_way: bool) -> HandlerError {
+        let address = self.inbox.address();
+        let has_some = self.inbox.handlers().iter().any(|info| info.one_way == one_way);
+        let other_way = self.inbox.handlers().iter().any(|info| info.name == msg.name());
+        let text = if other_way {
+            let (is, sent) = if one_way { ("an ask", "sent") } else { ("one-way", "asked") };
+            format!(
+                "Unsupported message {} to {address}: it is {is}, but it was {sent}",
+                msg.name()
+            )
+        } else if has_some {
+            let sender = self.sender().map_or_else(|| "this process".to_owned(), |a| a.to_string());
+            format!("Unsupported message {} from {sender} to {address}", msg.name())
+        } else if one_way {
+            format!("{address} does not implement 'receive' (message {})", msg.name())
+        } else {
+            format!("{address} won't reply anything (message {})", msg.name())
+        };
+        HandlerError::refused(RpcError::new(ErrorKind::Unsupported, text))
+    }
+}
+
+impl<E> fmt::Debug for EndpointContext<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointContext")
+            .field("endpoint", self.inbox.address())
+            .finish_non_exhaustive()
+    }
+}

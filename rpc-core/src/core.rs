@@ -1,0 +1,159 @@
+//! What every part of an env shares: identity, limits, clock, timers.
+
+use crate::address::{EndpointLocation, EnvId, RpcAddress};
+use crate::config::RpcEnvConfig;
+use crate::deadline::Timestamp;
+use crate::error::RpcError;
+use crate::scope::RefBinder;
+use crate::spi::{EnvBackend, Expire};
+use crate::timers::{TimerKey, Timers};
+use crate::wire::prescan::PrescanLimits;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+/// The shared heart of an env. Backends hold it to read the limits and to fire its timers.
+pub struct EnvCore {
+    id: EnvId,
+    config: RpcEnvConfig,
+    prescan: PrescanLimits,
+    address: Option<RpcAddress>,
+    location: EndpointLocation,
+    backend: OnceLock<Arc<dyn EnvBackend>>,
+    binder: OnceLock<Weak<dyn RefBinder>>,
+    timers: Timers,
+    errors: AtomicU64,
+    termination: Mutex<Termination>,
+}
+
+#[derive(Default)]
+struct Termination {
+    over: bool,
+    waiting: Vec<Waker>,
+}
+
+impl EnvCore {
+    /// Makes the core of an env that listens at `address`, or nowhere.
+    #[must_use]
+    pub(crate) fn new(id: u64, config: RpcEnvConfig, address: Option<RpcAddress>) -> Self {
+        let id = EnvId(id);
+        let location = address
+            .clone()
+            .map_or_else(|| EndpointLocation::Client(id), EndpointLocation::Listening);
+        let prescan = PrescanLimits::from(config.limits());
+        Self {
+            id,
+            config,
+            prescan,
+            address,
+            location,
+            backend: OnceLock::new(),
+            binder: OnceLock::new(),
+            timers: Timers::default(),
+            errors: AtomicU64::new(0),
+            termination: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn install(&self, backend: Arc<dyn EnvBackend>, binder: Weak<dyn RefBinder>) {
+        let _ = self.backend.set(backend);
+        let _ = self.binder.set(binder);
+    }
+
+    pub(crate) fn binder(&self) -> Option<Weak<dyn RefBinder>> {
+        self.binder.get().cloned()
+    }
+
+    pub(crate) fn backend(&self) -> Option<&Arc<dyn EnvBackend>> {
+        self.backend.get()
+    }
+
+    /// The env's number, new at each start.
+    #[must_use]
+    pub fn id(&self) -> EnvId {
+        self.id
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &RpcEnvConfig {
+        &self.config
+    }
+
+    /// Where the env listens, as others reach it.
+    #[must_use]
+    pub fn address(&self) -> Option<&RpcAddress> {
+        self.address.as_ref()
+    }
+
+    pub(crate) fn location(&self) -> &EndpointLocation {
+        &self.location
+    }
+
+    pub(crate) fn prescan(&self) -> &PrescanLimits {
+        &self.prescan
+    }
+
+    /// Now, on the backend's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.backend.get().map_or_else(Timestamp::default, |backend| backend.now())
+    }
+
+    pub(crate) fn add_timer(&self, at: Timestamp, target: Arc<dyn Expire>, id: u64) -> TimerKey {
+        let (key, earliest) = self.timers.add(at, target, id);
+        if let (Some(at), Some(backend)) = (earliest, self.backend.get()) {
+            backend.arm_timer(at);
+        }
+        key
+    }
+
+    pub(crate) fn cancel_timer(&self, key: TimerKey) {
+        self.timers.cancel(key);
+    }
+
+    /// Ends the calls whose deadline is over, and returns when to call this again.
+    pub fn fire_timers(&self, now: Timestamp) -> Option<Timestamp> {
+        self.timers.fire(now)
+    }
+
+    /// The backend is closed: nothing of the env is left. Wakes everyone who waits for that.
+    pub fn terminated(&self) {
+        let mut state = self.termination.lock().unwrap_or_else(PoisonError::into_inner);
+        state.over = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn poll_terminated(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.termination.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.over {
+            return Poll::Ready(());
+        }
+        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The last stop of an error that no endpoint handled: it is logged and counted.
+    pub(crate) fn report(&self, endpoint: &str, error: &RpcError) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(env = %self.config.name(), endpoint, kind = ?error.kind(), %error, "error in an endpoint");
+    }
+
+    pub(crate) fn error_count(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for EnvCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnvCore")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,318 @@
+//! The env: a container of endpoints, and the way to those of other envs.
+
+use crate::address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
+use crate::config::RpcEnvConfig;
+use crate::core::EnvCore;
+use crate::dispatcher::Dispatcher;
+use crate::endpoint_ref::{RawRef, RpcEndpointRef};
+use crate::error::{ErrorKind, RpcError};
+use crate::inbox::Inbox;
+use crate::message::Encoding;
+use crate::scope::{self, RefBinder};
+use crate::spi::{EnvBackend, EnvParts, Incarnation};
+use crate::wire::payload;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A container of endpoints, made by a factory: [`RpcEnvFactoryRegistry`](crate::RpcEnvFactoryRegistry).
+///
+/// Cheap to clone and usable from every thread. When the last clone is dropped the env shuts down
+/// as [`shutdown`](Self::shutdown) does, without anyone waiting for it; endpoints do not count.
+#[derive(Clone)]
+pub struct RpcEnv(Arc<Handle>);
+
+/// What users hold; endpoints hold the shared part only.
+struct Handle {
+    shared: Arc<EnvShared>,
+}
+
+pub(crate) struct EnvShared {
+    pub(crate) core: Arc<EnvCore>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    handle: Mutex<Weak<Handle>>,
+}
+
+impl RpcEnv {
+    /// Puts an env together: what a factory does last. `backend` gets the core, which it needs to
+    /// read limits and to fire timers, and the dispatcher, to find endpoints for its peers.
+    ///
+    /// # Errors
+    /// Whatever `backend` returns.
+    #[doc(hidden)]
+    pub fn assemble(
+        parts: EnvParts,
+        address: Option<RpcAddress>,
+        backend: impl FnOnce(&Arc<EnvCore>, &Arc<Dispatcher>) -> Result<Arc<dyn EnvBackend>, RpcError>,
+    ) -> Result<Self, RpcError> {
+        let dispatcher = Arc::new(Dispatcher::default());
+        if address.is_some() {
+            dispatcher.reserve_verifier();
+        }
+        let core = Arc::new(EnvCore::new(parts.id, parts.config, address));
+        let backend = backend(&core, &dispatcher)?;
+        let shared = Arc::new(EnvShared { core, dispatcher, handle: Mutex::new(Weak::new()) });
+        let binder: Arc<dyn RefBinder> = shared.clone();
+        shared.core.install(backend, Arc::downgrade(&binder));
+        let handle = Arc::new(Handle { shared: shared.clone() });
+        *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&handle);
+        Ok(Self(handle))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<EnvShared> {
+        &self.0.shared
+    }
+
+    /// The env's name, from its configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.shared.core.config().name()
+    }
+
+    /// Where the env listens, as others reach it: the advertised host and the real port. `None`
+    /// for an env that does not listen (S4).
+    #[must_use]
+    pub fn address(&self) -> Option<&RpcAddress> {
+        self.0.shared.core.address()
+    }
+
+    /// The env's number, new at each start.
+    #[must_use]
+    pub fn id(&self) -> EnvId {
+        self.0.shared.core.id()
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &RpcEnvConfig {
+        self.0.shared.core.config()
+    }
+
+    /// Errors that reached the env because no endpoint handled them.
+    #[must_use]
+    pub fn unhandled_errors(&self) -> u64 {
+        self.0.shared.core.error_count()
+    }
+
+    /// A ref to the endpoint at a URI, `rpc://name@host:port`, once its env has said that it is
+    /// there. The ref is by name. An endpoint of this env is found without the network.
+    ///
+    /// # Errors
+    /// `InvalidAddress`, `EndpointNotFound` with the URI, `Timeout` after `rpc.lookupTimeout`, or
+    /// why the env cannot be reached.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time.
+    pub async fn endpoint_ref<P>(&self, uri: &str) -> Result<RpcEndpointRef<P>, RpcError> {
+        let address: EndpointAddress = uri.parse()?;
+        let raw = self.0.shared.bind(address, None)?;
+        if self.0.shared.is_here(raw.address().location()) {
+            if self.0.shared.dispatcher.lookup(raw.address().name().as_str()).is_none() {
+                return Err(not_found(raw.address()));
+            }
+        } else {
+            raw.resolve(self.config().lookup_timeout()).await?;
+        }
+        Ok(RpcEndpointRef::from_raw(raw))
+    }
+
+    /// As [`endpoint_ref`](Self::endpoint_ref), from an address and a name.
+    ///
+    /// # Errors
+    /// As [`endpoint_ref`](Self::endpoint_ref).
+    pub async fn endpoint_ref_at<P>(
+        &self,
+        address: &RpcAddress,
+        name: &str,
+    ) -> Result<RpcEndpointRef<P>, RpcError> {
+        self.endpoint_ref(&format!("rpc://{name}@{}", address.host_port())).await
+    }
+
+    /// A pinned ref to the endpoint of this env with that name, if there is one. Its type is not
+    /// checked here, but by the endpoint.
+    #[must_use]
+    pub fn local_ref<P>(&self, name: &str) -> Option<RpcEndpointRef<P>> {
+        let inbox = self.0.shared.dispatcher.lookup(name)?;
+        Some(RpcEndpointRef::from_raw(RawRef::local(inbox)))
+    }
+
+    /// Stops an endpoint of this env: it takes no more messages, what is queued is handled until
+    /// `rpc.shutdown.drainTimeout`, then `on_stop` runs and the name is free. Stopping twice, or
+    /// an endpoint that is gone, does nothing.
+    ///
+    /// # Errors
+    /// `WrongRef` if the endpoint is in another env.
+    pub fn stop<P>(&self, endpoint: &RpcEndpointRef<P>) -> Result<(), RpcError> {
+        if let Some(inbox) = self.own(endpoint)? {
+            self.0.shared.stop(&inbox);
+        }
+        Ok(())
+    }
+
+    /// Waits until an endpoint of this env is gone: its `on_stop` has run.
+    ///
+    /// # Errors
+    /// `WrongRef` if the endpoint is in another env.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time.
+    pub async fn stopped<P>(&self, endpoint: &RpcEndpointRef<P>) -> Result<(), RpcError> {
+        if let Some(inbox) = self.own(endpoint)? {
+            let core = &self.0.shared.core;
+            std::future::poll_fn(|cx| {
+                drive(core, cx);
+                inbox.poll_closed(cx)
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    fn own<P>(&self, endpoint: &RpcEndpointRef<P>) -> Result<Option<Arc<Inbox>>, RpcError> {
+        let address = endpoint.endpoint_address();
+        if !self.0.shared.is_here(address.location()) {
+            return Err(RpcError::new(
+                ErrorKind::WrongRef,
+                format!("{address} is not an endpoint of the RpcEnv {}", self.name()),
+            ));
+        }
+        Ok(endpoint.raw().local_inbox())
+    }
+
+    /// Shuts the env down: nothing is taken any more, every endpoint is stopped as by
+    /// [`stop`](Self::stop), every open ask ends, connections close. Ready when nothing is left.
+    /// Inside a handler of the env it only begins, because that handler would wait for itself.
+    ///
+    /// # Cancel safety
+    /// Once polled the env shuts down, whoever waits.
+    pub async fn shutdown(&self) {
+        self.0.shared.shutdown();
+        let inside = scope::with_handler(|inbox| {
+            inbox.is_some_and(|inbox| Arc::ptr_eq(inbox.core(), &self.0.shared.core))
+        });
+        if !inside {
+            self.await_termination().await;
+        }
+    }
+
+    /// Waits until the env has been shut down by someone.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time.
+    pub async fn await_termination(&self) {
+        let core = &self.0.shared.core;
+        std::future::poll_fn(|cx| {
+            drive(core, cx);
+            core.poll_terminated(cx)
+        })
+        .await;
+    }
+
+    /// Encodes a value that holds refs, as a message would be.
+    ///
+    /// # Errors
+    /// `Encode`, `TooLarge`.
+    pub fn encode<T: Serialize>(&self, value: &T) -> Result<Vec<u8>, RpcError> {
+        let core = &self.0.shared.core;
+        let max = core.config().limits().message_max_size();
+        scope::within(core, || payload::to_vec(value, Encoding::Named, max))
+    }
+
+    /// Decodes a value that holds refs; they become refs of this env.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, RpcError> {
+        let core = &self.0.shared.core;
+        scope::within(core, || payload::decode(bytes, core.prescan()))
+    }
+}
+
+/// Lets a backend without threads run endpoints while someone waits.
+pub(crate) fn drive(core: &EnvCore, cx: &mut std::task::Context<'_>) {
+    if let Some(backend) = core.backend() {
+        backend.drive(cx);
+    }
+}
+
+fn not_found(address: &EndpointAddress) -> RpcError {
+    RpcError::new(ErrorKind::EndpointNotFound, format!("Cannot find endpoint: {address}"))
+}
+
+impl EnvShared {
+    /// The env for a user, if any user still has it.
+    pub(crate) fn env(&self) -> Option<RpcEnv> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).upgrade().map(RpcEnv)
+    }
+
+    pub(crate) fn is_here(&self, location: &EndpointLocation) -> bool {
+        self.core.location() == location
+    }
+
+    pub(crate) fn stop(&self, inbox: &Arc<Inbox>) {
+        if inbox.is_open() {
+            inbox.stop();
+            let deadline = self.core.now().saturating_add(self.core.config().drain_timeout());
+            let _ = self.core.add_timer(deadline, inbox.clone(), 0);
+        }
+    }
+
+    fn shutdown(&self) {
+        if self.dispatcher.close() {
+            for inbox in self.dispatcher.endpoints() {
+                self.stop(&inbox);
+            }
+            self.endpoint_gone();
+        }
+    }
+
+    /// Closes the backend once the last endpoint of a stopped env is gone.
+    pub(crate) fn endpoint_gone(&self) {
+        if self.dispatcher.is_finished()
+            && let Some(backend) = self.core.backend()
+        {
+            backend.close();
+        }
+    }
+}
+
+impl RefBinder for EnvShared {
+    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<RawRef, RpcError> {
+        if !self.is_here(address.location()) {
+            let backend = self
+                .core
+                .backend()
+                .ok_or_else(|| RpcError::new(ErrorKind::Internal, "the env has no backend yet"))?;
+            let target = backend.remote(&address, pin)?;
+            return Ok(RawRef::remote(address, pin, &self.core, target));
+        }
+        let Some(pin) = pin else {
+            return Ok(RawRef::named(address, &self.core, &self.dispatcher));
+        };
+        match self.dispatcher.lookup(address.name().as_str()) {
+            Some(inbox) if inbox.incarnation() == pin => Ok(RawRef::local(inbox)),
+            _ => Ok(RawRef::ended(address, pin, &self.core)),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.shutdown();
+    }
+}
+
+impl fmt::Debug for RpcEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcEnv")
+            .field("name", &self.name())
+            .field("address", &self.address())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parses an endpoint's name.
+pub(crate) fn endpoint_name(name: &str) -> Result<EndpointName, RpcError> {
+    name.parse()
+}

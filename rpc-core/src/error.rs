@@ -1,0 +1,505 @@
+//! What callers get when a call fails: [`RpcError`], and [`RemoteFailure`], the form of it that crosses the wire.
+//!
+//! An error answers two questions. Its [kind](ErrorKind) says what went wrong, its [outcome](Outcome) says what the
+//! caller knows about the handler: whether it is safe to send the message again.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest text of a [`RemoteFailure`], in bytes of UTF-8. Longer ones are cut at the border of a character.
+pub(crate) const MAX_FAILURE_TEXT: usize = 4096;
+
+/// What went wrong.
+///
+/// The list grows with the library, so a `match` needs a `_` arm; the `is_*` questions of [`RpcError`] do not.
+#[non_exhaustive]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum ErrorKind {
+    /// No reply came within the time that the caller allowed. The text names the key that controls the time.
+    Timeout,
+    /// A queue, an inbox or a credit window has no room. Send less, wait for room, or raise the limit in the text.
+    Overloaded,
+    /// The env is there, but no endpoint of that name (or that incarnation of it) is.
+    EndpointNotFound,
+    /// The endpoint stopped before it handled the message.
+    EndpointStopped,
+    /// The env, this one or the peer's, is shutting down or shut down.
+    EnvStopped,
+    /// The endpoint has no handler for the message.
+    Unsupported,
+    /// Bytes could not be read as the type that was expected.
+    Decode,
+    /// A value could not be written as bytes.
+    Encode,
+    /// A message is larger than `rpc.message.maxSize`, here or at the peer.
+    TooLarge,
+    /// The connection was lost while the call was under way.
+    Disconnected,
+    /// No connection to the peer could be made.
+    Unreachable,
+    /// The two sides have no version of the protocol in common.
+    VersionMismatch,
+    /// The peer broke the rules of the protocol, and the connection was closed.
+    Protocol,
+    /// The handler ran and returned an error; the text is the handler's.
+    HandlerFailed,
+    /// The handler panicked. The endpoint lives on.
+    HandlerPanicked,
+    /// The handler ended, or dropped its call context, without a reply.
+    NoReply,
+    /// The call was taken back before it was answered.
+    Cancelled,
+    /// The ask would wait for itself: the text has the chain of endpoints.
+    AskCycle,
+    /// A blocking call was made on the thread that would have to do the work.
+    WouldBlockArbiter,
+    /// A text is not an address, a name or an env id.
+    InvalidAddress,
+    /// A setting is unknown, unreadable or out of range.
+    InvalidConfig,
+    /// An endpoint of that name is registered already.
+    NameTaken,
+    /// The address could not be bound: it is in use, not local, or not permitted.
+    Bind,
+    /// The connection would need a security that is not configured.
+    SecurityRequired,
+    /// A ref was encoded or decoded outside of the scope of an env.
+    NoEnvScope,
+    /// No factory is registered under the name that `rpc.env` asks for.
+    UnknownFactory,
+    /// A ref was used for an endpoint, an incarnation or an env that it does not belong to.
+    WrongRef,
+    /// A fault of the library itself, or a failure of the peer that this version does not know.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of declaration.
+    pub const ALL: [Self; 28] = [
+        Self::Timeout,
+        Self::Overloaded,
+        Self::EndpointNotFound,
+        Self::EndpointStopped,
+        Self::EnvStopped,
+        Self::Unsupported,
+        Self::Decode,
+        Self::Encode,
+        Self::TooLarge,
+        Self::Disconnected,
+        Self::Unreachable,
+        Self::VersionMismatch,
+        Self::Protocol,
+        Self::HandlerFailed,
+        Self::HandlerPanicked,
+        Self::NoReply,
+        Self::Cancelled,
+        Self::AskCycle,
+        Self::WouldBlockArbiter,
+        Self::InvalidAddress,
+        Self::InvalidConfig,
+        Self::NameTaken,
+        Self::Bind,
+        Self::SecurityRequired,
+        Self::NoEnvScope,
+        Self::UnknownFactory,
+        Self::WrongRef,
+        Self::Internal,
+    ];
+
+    /// What an error of this kind says about the handler when nobody said otherwise.
+    ///
+    /// A kind that can arise both before and after the handler gets the careful answer, [`Outcome::Unknown`].
+    pub const fn default_outcome(self) -> Outcome {
+        match self {
+            Self::Timeout
+            | Self::Disconnected
+            | Self::Cancelled
+            | Self::Decode
+            | Self::Protocol
+            | Self::Internal => Outcome::Unknown,
+            Self::HandlerFailed | Self::HandlerPanicked | Self::NoReply => Outcome::FailedInHandler,
+            _ => Outcome::NeverSent,
+        }
+    }
+
+    /// The number of this kind on the wire; 0 for those that mean nothing to another process.
+    ///
+    /// These numbers are part of the protocol (`docs/WIRE.md`): they are never changed and never used again.
+    pub const fn wire_code(self) -> u16 {
+        match self {
+            Self::Timeout => 1,
+            Self::Overloaded => 2,
+            Self::EndpointNotFound => 3,
+            Self::EndpointStopped => 4,
+            Self::EnvStopped => 5,
+            Self::Unsupported => 6,
+            Self::Decode => 7,
+            Self::Encode => 8,
+            Self::TooLarge => 9,
+            Self::Disconnected => 10,
+            Self::Unreachable => 11,
+            Self::VersionMismatch => 12,
+            Self::Protocol => 13,
+            Self::HandlerFailed => 14,
+            Self::HandlerPanicked => 15,
+            Self::NoReply => 16,
+            Self::Cancelled => 17,
+            Self::AskCycle => 18,
+            Self::WrongRef => 19,
+            Self::SecurityRequired => 20,
+            Self::WouldBlockArbiter
+            | Self::InvalidAddress
+            | Self::InvalidConfig
+            | Self::NameTaken
+            | Self::Bind
+            | Self::NoEnvScope
+            | Self::UnknownFactory
+            | Self::Internal => 0,
+        }
+    }
+
+    /// The kind of a number that came over the wire; [`ErrorKind::Internal`] for 0 and for unknown numbers.
+    pub fn from_wire_code(code: u16) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|kind| code != 0 && kind.wire_code() == code)
+            .unwrap_or(Self::Internal)
+    }
+
+    /// As [`ErrorKind::default_outcome`], for a failure that a peer reports about a message that reached it.
+    ///
+    /// Only a reply can fail to be encoded there, and too large may be the message or its reply.
+    const fn default_outcome_at_peer(self) -> Outcome {
+        match self {
+            Self::Encode => Outcome::FailedInHandler,
+            Self::TooLarge => Outcome::Unknown,
+            _ => self.default_outcome(),
+        }
+    }
+}
+
+/// What the caller knows about whether a handler ran.
+#[non_exhaustive]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Outcome {
+    /// No handler has seen the message; sending it again is safe.
+    NeverSent,
+    /// The message was given to the socket and no answer came: a handler may have run, be running, or run later.
+    Unknown,
+    /// A handler took the message and failed.
+    FailedInHandler,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NeverSent => "never sent",
+            Self::Unknown => "outcome unknown",
+            Self::FailedInHandler => "failed in the handler",
+        })
+    }
+}
+
+/// Why a call, a registration or a start failed. A clone is one reference count.
+///
+/// `Display` is the text alone; the cause, if there is one, is the [`source`](std::error::Error::source).
+#[derive(Clone)]
+pub struct RpcError {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    outcome: Outcome,
+    text: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl RpcError {
+    /// An error of this kind with the kind's [default outcome](ErrorKind::default_outcome).
+    pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+        let (outcome, text) = (kind.default_outcome(), text.into());
+        Self { inner: Arc::new(Inner { kind, outcome, text, source: None }) }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error with a cause that is boxed already, as `anyhow::Error` turns into.
+    #[must_use]
+    pub fn with_boxed_source(mut self, source: Box<dyn StdError + Send + Sync>) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(Arc::from(source));
+        self
+    }
+
+    /// The same error with another outcome, for whoever knows more than the kind says.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        if self.inner.outcome != outcome {
+            Arc::make_mut(&mut self.inner).outcome = outcome;
+        }
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// What is known about the handler.
+    pub fn outcome(&self) -> Outcome {
+        self.inner.outcome
+    }
+
+    /// The text that `Display` writes.
+    pub fn text(&self) -> &str {
+        &self.inner.text
+    }
+
+    /// No reply came in time.
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// There was no room, here or at the peer.
+    pub fn is_overloaded(&self) -> bool {
+        self.kind() == ErrorKind::Overloaded
+    }
+
+    /// No such endpoint.
+    pub fn is_not_found(&self) -> bool {
+        self.kind() == ErrorKind::EndpointNotFound
+    }
+
+    /// The endpoint or its env has stopped.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.kind(), ErrorKind::EndpointStopped | ErrorKind::EnvStopped)
+    }
+
+    /// The endpoint has no handler for the message.
+    pub fn is_unsupported(&self) -> bool {
+        self.kind() == ErrorKind::Unsupported
+    }
+
+    /// The connection was lost while the call was under way.
+    pub fn is_disconnected(&self) -> bool {
+        self.kind() == ErrorKind::Disconnected
+    }
+
+    /// No connection could be made.
+    pub fn is_unreachable(&self) -> bool {
+        self.kind() == ErrorKind::Unreachable
+    }
+
+    /// The handler took the message and failed: it returned an error, panicked, or ended without a reply.
+    pub fn is_remote(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::HandlerFailed | ErrorKind::HandlerPanicked | ErrorKind::NoReply
+        )
+    }
+
+    /// The call was taken back.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
+    /// A value could not be written, or bytes could not be read, or they were too many.
+    pub fn is_codec(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Decode | ErrorKind::Encode | ErrorKind::TooLarge)
+    }
+
+    /// No handler has seen the message, so sending it again cannot make it run twice.
+    pub fn is_never_sent(&self) -> bool {
+        self.outcome() == Outcome::NeverSent
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.text)
+    }
+}
+
+impl fmt::Debug for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, outcome, text, source } = &*self.inner;
+        let mut out = f.debug_struct("RpcError");
+        out.field("kind", kind).field("outcome", outcome).field("text", text);
+        if let Some(source) = source {
+            out.field("source", source);
+        }
+        out.finish()
+    }
+}
+
+impl StdError for RpcError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.inner.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}
+
+/// A failure as it crosses the wire: a stable number and a short text. Sources stay at home, in the log.
+///
+/// The last three digits of the code are the [number of the kind](ErrorKind::wire_code). The thousands tell the
+/// outcome where it is not the usual one of that kind: 1 never sent (no handler has seen it), 2 unknown, 3 failed in
+/// the handler; so 1001 is a timeout of a message that was taken out of the queue before its handler saw it.
+#[non_exhaustive]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteFailure {
+    /// The numbered reason; 0 and unknown numbers mean [`ErrorKind::Internal`].
+    pub code: u16,
+    /// What happened, for a person; at most [`MAX_FAILURE_TEXT`] bytes.
+    pub text: String,
+}
+
+/// What a unit of the thousands digit is worth in a code.
+const OUTCOME_UNIT: u16 = 1000;
+
+impl RemoteFailure {
+    /// A failure with this code; the text is cut to [`MAX_FAILURE_TEXT`] bytes.
+    pub fn new(code: u16, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        // A character has at most four bytes, so one of these is its border.
+        let cut =
+            (0..=text.len().min(MAX_FAILURE_TEXT)).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(cut.unwrap_or(0));
+        Self { code, text }
+    }
+
+    /// The error that the caller gets. A code that this version does not know is named in the text.
+    pub fn into_error(self) -> RpcError {
+        let number = self.code % OUTCOME_UNIT;
+        let kind = ErrorKind::from_wire_code(number);
+        let outcome = match self.code / OUTCOME_UNIT {
+            0 => kind.default_outcome_at_peer(),
+            1 => Outcome::NeverSent,
+            3 => Outcome::FailedInHandler,
+            _ => Outcome::Unknown,
+        };
+        let text = if kind == ErrorKind::Internal && number != 0 {
+            format!("{} (failure code {} is not known here)", self.text, self.code)
+        } else {
+            self.text
+        };
+        RpcError::new(kind, text).with_outcome(outcome)
+    }
+}
+
+impl From<&RpcError> for RemoteFailure {
+    fn from(error: &RpcError) -> Self {
+        let kind = ErrorKind::from_wire_code(error.kind().wire_code());
+        let thousands = match error.outcome() {
+            usual if usual == kind.default_outcome_at_peer() => 0,
+            Outcome::NeverSent => 1,
+            Outcome::Unknown => 2,
+            Outcome::FailedInHandler => 3,
+        };
+        let code = kind.wire_code().saturating_add(OUTCOME_UNIT.saturating_mul(thousands));
+        Self::new(code, error.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_source_and_outcome_are_kept() {
+        let cause = std::io::Error::other("reset");
+        let error = RpcError::new(ErrorKind::Disconnected, "lost b:1").with_source(cause);
+        assert_eq!(error.to_string(), "lost b:1");
+        assert_eq!(error.source().unwrap().to_string(), "reset");
+        assert_eq!(error.outcome(), Outcome::Unknown);
+        let other = error.clone().with_outcome(Outcome::NeverSent);
+        assert!(other.is_never_sent() && !error.is_never_sent(), "a clone is changed alone");
+        assert!(format!("{error:?}").contains("reset"));
+        let boxed = anyhow::anyhow!("deep").context("outer").into();
+        let error = RpcError::new(ErrorKind::HandlerFailed, "x").with_boxed_source(boxed);
+        assert_eq!(error.source().unwrap().to_string(), "outer");
+        assert_eq!(size_of::<Result<(), RpcError>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn all_lists_each_kind_once_and_numbers_are_unique() {
+        let mut seen = std::collections::HashSet::new();
+        let mut codes = std::collections::HashSet::new();
+        for kind in ErrorKind::ALL {
+            assert!(seen.insert(kind));
+            let code = kind.wire_code();
+            assert!(code == 0 || codes.insert(code), "{kind:?}");
+            assert!(code < OUTCOME_UNIT);
+            if code != 0 {
+                assert_eq!(ErrorKind::from_wire_code(code), kind);
+            }
+        }
+        // The last one declared is the last one listed, so none is missing.
+        assert_eq!(ErrorKind::Internal as usize, ErrorKind::ALL.len() - 1);
+    }
+
+    #[test]
+    fn failures_travel_with_kind_outcome_and_text() {
+        let outcomes = [Outcome::NeverSent, Outcome::Unknown, Outcome::FailedInHandler];
+        for kind in ErrorKind::ALL {
+            for outcome in outcomes {
+                let error = RpcError::new(kind, "why").with_outcome(outcome);
+                let back = RemoteFailure::from(&error).into_error();
+                let travels = kind.wire_code() != 0;
+                assert_eq!(back.kind(), if travels { kind } else { ErrorKind::Internal });
+                assert_eq!(back.outcome(), outcome, "{kind:?}");
+                assert_eq!(back.text(), "why");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_stable() {
+        let code = |kind, outcome| {
+            RemoteFailure::from(&RpcError::new(kind, "").with_outcome(outcome)).code
+        };
+        assert_eq!(code(ErrorKind::HandlerFailed, Outcome::FailedInHandler), 14);
+        assert_eq!(code(ErrorKind::Timeout, Outcome::Unknown), 1);
+        assert_eq!(code(ErrorKind::Timeout, Outcome::NeverSent), 1001);
+        assert_eq!(code(ErrorKind::Overloaded, Outcome::NeverSent), 2);
+        assert_eq!(code(ErrorKind::TooLarge, Outcome::NeverSent), 1009);
+    }
+
+    #[test]
+    fn any_code_becomes_an_error() {
+        for code in 0..=u16::MAX {
+            let error = RemoteFailure::new(code, "t").into_error();
+            assert!(error.text().starts_with('t'));
+        }
+        let error = RemoteFailure::new(777, "new").into_error();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(error.text(), "new (failure code 777 is not known here)");
+        // A peer may report a reply that it could not encode: the handler has run.
+        assert!(!RemoteFailure::new(8, "").into_error().is_never_sent());
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let failure = RemoteFailure::new(0, "a".to_owned() + &"é".repeat(4000));
+        assert_eq!(failure.text.len(), MAX_FAILURE_TEXT - 1);
+        assert!(failure.text.ends_with('é'));
+        assert_eq!(RemoteFailure::new(0, "x".repeat(4096)).text.len(), 4096);
+    }
+
+    #[test]
+    fn questions_match_kinds() {
+        let is = |kind| RpcError::new(kind, "");
+        assert!(is(ErrorKind::EnvStopped).is_stopped() && is(ErrorKind::NoReply).is_remote());
+        assert!(is(ErrorKind::EndpointNotFound).is_not_found());
+        assert!(is(ErrorKind::Overloaded).is_overloaded() && is(ErrorKind::Timeout).is_timeout());
+        assert!(!is(ErrorKind::Unreachable).is_disconnected());
+    }
+}

@@ -1,0 +1,621 @@
+//! An endpoint as its senders see it: a name, the messages it takes, and a bounded queue.
+//!
+//! actix mailboxes have no bound, so the bound is here, in front of the actor: counted in
+//! messages and bytes, taken before a message enters, given back when its handler begins.
+
+use crate::address::{EndpointAddress, EndpointName, RpcAddress};
+use crate::core::EnvCore;
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, RpcError};
+use crate::local_call::{LocalAsk, LocalTell};
+use crate::reply_sink::{ReplySink, Way};
+use crate::spi::{Expire, Incarnation, Origin};
+use crate::ticket::Ticket;
+use bytes::Bytes;
+use std::any::TypeId;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+
+/// A message that an endpoint takes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HandlerInfo {
+    /// Its wire name.
+    pub name: &'static str,
+    pub(crate) type_id: TypeId,
+    pub(crate) one_way: bool,
+}
+
+/// A message in the hands of its handler.
+#[doc(hidden)]
+#[non_exhaustive]
+pub enum Work {
+    #[doc(hidden)]
+    Tell(Tells),
+    /// The message of the current local ask.
+    #[doc(hidden)]
+    Ask,
+    #[doc(hidden)]
+    Wire(Option<Arc<str>>, Bytes),
+}
+
+/// A local one-way message. Opaque, because only dispatch looks inside.
+#[doc(hidden)]
+pub struct Tells(pub(crate) Box<dyn LocalTell>);
+
+/// A message from another env, as a backend hands it over.
+#[non_exhaustive]
+pub struct WireMessage {
+    /// Which of the endpoint's handlers takes it.
+    pub handler: usize,
+    /// Its name, where no handler takes it.
+    pub name: Option<Arc<str>>,
+    /// Its body, not looked at yet.
+    pub body: Bytes,
+    /// The way back.
+    pub origin: Arc<dyn Origin>,
+    /// The call to answer; `None` for a one-way message.
+    pub call: Option<u64>,
+    /// When the caller stops waiting.
+    pub deadline: Timestamp,
+}
+
+impl WireMessage {
+    /// A message for handler number `handler` of an endpoint.
+    pub fn new(handler: usize, body: Bytes, origin: Arc<dyn Origin>) -> Self {
+        Self { handler, name: None, body, origin, call: None, deadline: Timestamp::MAX }
+    }
+}
+
+/// Something that happened on the network, for endpoints that want to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NetworkEvent {
+    /// A connection is ready.
+    Connected(RpcAddress),
+    /// A connection is gone.
+    Disconnected(RpcAddress),
+    /// A connection broke; `Disconnected` follows.
+    Error(RpcError, RpcAddress),
+}
+
+pub(crate) struct Item {
+    pub(crate) kind: Kind,
+    /// What it counts against the byte limit; 0 for what was promised to a peer's window.
+    bytes: usize,
+}
+
+pub(crate) enum Kind {
+    Tell { tell: Box<dyn LocalTell>, ticket: Option<Arc<Ticket>> },
+    Ask { sink: ReplySink, asker: Option<Asker>, deadline: Timestamp },
+    Wire(WireMessage),
+    Network(NetworkEvent),
+}
+
+/// The handler that waits for an ask: how chains of asks are followed.
+#[derive(Clone)]
+pub(crate) struct Asker {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) turn: u64,
+}
+
+/// What the endpoint's loop does next.
+pub(crate) enum Step {
+    Handle(Item),
+    Stop,
+}
+
+/// The inbox of one endpoint, for as long as it lives.
+pub struct Inbox {
+    name: EndpointName,
+    address: EndpointAddress,
+    incarnation: Incarnation,
+    core: Arc<EnvCore>,
+    handlers: Vec<HandlerInfo>,
+    network_events: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What is queued is still handled.
+    Stopping,
+    Closed,
+}
+
+struct State {
+    phase: Phase,
+    queue: VecDeque<Item>,
+    /// Local messages in the queue, and their bytes.
+    held: usize,
+    held_bytes: usize,
+    /// Messages and bytes promised to the windows of peers.
+    promised: usize,
+    promised_bytes: usize,
+    /// Local messages that ever entered and left: a ticket waits until the difference allows it.
+    entered: u64,
+    left: u64,
+    tickets: VecDeque<(u64, Arc<Ticket>)>,
+    /// The endpoint's loop, waiting for work.
+    waker: Option<Waker>,
+    /// Counts handlers; `asker` is who waits for the current one.
+    turn: u64,
+    asker: Option<Asker>,
+    way: Option<Way>,
+    /// Peers to tell when the endpoint is gone.
+    origins: Vec<Weak<dyn Origin>>,
+    closed: Vec<Waker>,
+}
+
+/// What a peer may send to an endpoint before it hears more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Window {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of bodies. One message may overdraw it.
+    pub bytes: usize,
+    promised: usize,
+    promised_bytes: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(
+        name: EndpointName,
+        endpoint: u64,
+        core: Arc<EnvCore>,
+        handlers: Vec<HandlerInfo>,
+        network_events: bool,
+    ) -> Self {
+        let state = State {
+            phase: Phase::Open,
+            queue: VecDeque::new(),
+            held: 0,
+            held_bytes: 0,
+            promised: 0,
+            promised_bytes: 0,
+            entered: 0,
+            left: 0,
+            tickets: VecDeque::new(),
+            waker: None,
+            turn: 0,
+            asker: None,
+            way: None,
+            origins: Vec::new(),
+            closed: Vec::new(),
+        };
+        Self {
+            address: EndpointAddress::new(name.clone(), core.location().clone()),
+            incarnation: Incarnation::new(core.id().0, endpoint),
+            name,
+            core,
+            handlers,
+            network_events,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The endpoint's name.
+    #[must_use]
+    pub fn name(&self) -> &EndpointName {
+        &self.name
+    }
+
+    /// Where the endpoint is.
+    #[must_use]
+    pub fn address(&self) -> &EndpointAddress {
+        &self.address
+    }
+
+    /// Which life of which endpoint this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The messages that the endpoint has handlers for, in the order of their numbers.
+    #[must_use]
+    pub fn handlers(&self) -> &[HandlerInfo] {
+        &self.handlers
+    }
+
+    pub(crate) fn core(&self) -> &Arc<EnvCore> {
+        &self.core
+    }
+
+    /// The number of the handler for a message: by its type, or at least by its name.
+    pub(crate) fn handler_of(&self, message: TypeId, name: &str) -> usize {
+        let same_type = self.handlers.iter().position(|info| info.type_id == message);
+        let found = same_type.or_else(|| self.handlers.iter().position(|info| info.name == name));
+        found.unwrap_or(self.handlers.len())
+    }
+
+    /// Puts a local one-way message in the queue. Without a ticket it does not wait for room.
+    pub(crate) fn tell(
+        &self,
+        tell: Box<dyn LocalTell>,
+        bytes: usize,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<(), RpcError> {
+        let mut state = self.admit(tell.name(), bytes, ticket.is_some())?;
+        if let Some(ticket) = &ticket {
+            let number = state.entered;
+            state.tickets.push_back((number, ticket.clone()));
+        }
+        state.enter(Item { kind: Kind::Tell { tell, ticket }, bytes });
+        if state.tickets.is_empty() {
+            wake(state);
+        } else {
+            let granted = state.grant_tickets(self.max_messages());
+            wake(state);
+            granted.into_iter().for_each(|ticket| ticket.grant());
+        }
+        Ok(())
+    }
+
+    /// Puts a local ask in the queue, behind what is there; it waits for room in its place.
+    pub(crate) fn ask(
+        &self,
+        call: Arc<dyn LocalAsk>,
+        bytes: usize,
+        asker: Option<Asker>,
+        deadline: Timestamp,
+    ) -> Result<(), RpcError> {
+        let mut state = self.admit(call.name(), bytes, true)?;
+        let sink = ReplySink::local(call);
+        state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes });
+        wake(state);
+        Ok(())
+    }
+
+    /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
+    /// endpoint is gone comes back.
+    pub fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return;
+        }
+        for message in messages.drain(..) {
+            state.queue.push_back(Item { kind: Kind::Wire(message), bytes: 0 });
+        }
+        wake(state);
+    }
+
+    /// Puts a network event in the queue, in order with messages, if the endpoint wants it.
+    pub(crate) fn network_event(&self, event: &NetworkEvent) {
+        if !self.network_events {
+            return;
+        }
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.queue.push_back(Item { kind: Kind::Network(event.clone()), bytes: 0 });
+            wake(state);
+        }
+    }
+
+    fn max_messages(&self) -> usize {
+        self.core.config().limits().inbox_max_messages()
+    }
+
+    /// Checks that a local message may enter. One that can wait may enter above the limit, up to
+    /// the number that may wait.
+    fn admit(
+        &self,
+        message: &str,
+        bytes: usize,
+        waits: bool,
+    ) -> Result<MutexGuard<'_, State>, RpcError> {
+        let state = self.lock();
+        if state.phase != Phase::Open {
+            return Err(self.stopped());
+        }
+        let limits = self.core.config().limits();
+        let room = self.max_messages().saturating_sub(state.promised);
+        if waits {
+            if state.held < room.saturating_add(limits.outbox_max_waiting()) {
+                return Ok(state);
+            }
+            return Err(self.overloaded(
+                message,
+                state.held,
+                "messages waiting for room",
+                "rpc.outbox.maxWaiting",
+                limits.outbox_max_waiting(),
+            ));
+        }
+        if state.held >= room {
+            return Err(self.overloaded(
+                message,
+                state.held,
+                "messages in its inbox",
+                "rpc.inbox.maxMessages",
+                self.max_messages(),
+            ));
+        }
+        let held_bytes = state.held_bytes.saturating_add(state.promised_bytes);
+        if state.held > 0 && held_bytes.saturating_add(bytes) > limits.inbox_max_bytes() {
+            return Err(self.overloaded(
+                message,
+                held_bytes,
+                "bytes in its inbox",
+                "rpc.inbox.maxBytes",
+                limits.inbox_max_bytes(),
+            ));
+        }
+        Ok(state)
+    }
+
+    fn overloaded(
+        &self,
+        message: &str,
+        held: usize,
+        what: &str,
+        key: &str,
+        limit: usize,
+    ) -> RpcError {
+        RpcError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} has no room for {message}: {held} {what}. This limit is controlled by {key} ({limit})",
+                self.address
+            ),
+        )
+    }
+
+    /// The error of calls that the endpoint will not handle.
+    pub(crate) fn stopped(&self) -> RpcError {
+        RpcError::new(
+            ErrorKind::EndpointStopped,
+            format!("the endpoint {} has been stopped", self.address),
+        )
+    }
+
+    /// The next thing to do for the endpoint's loop.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Step> {
+        let mut state = self.lock();
+        let Some(mut item) = state.queue.pop_front() else {
+            if state.phase != Phase::Open {
+                return Poll::Ready(Step::Stop);
+            }
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        };
+        state.turn = state.turn.wrapping_add(1);
+        (state.asker, state.way) = match &mut item.kind {
+            Kind::Ask { asker, sink, .. } => (asker.take(), sink.way().cloned()),
+            Kind::Wire(WireMessage { origin, call: Some(call), .. }) => {
+                (None, Some(Way::Wire(origin.clone(), *call)))
+            }
+            _ => (None, None),
+        };
+        let mut granted = VecDeque::new();
+        if matches!(item.kind, Kind::Tell { .. } | Kind::Ask { .. }) {
+            state.leave(item.bytes);
+            if !state.tickets.is_empty() {
+                granted = state.grant_tickets(self.max_messages());
+            }
+        }
+        drop(state);
+        granted.into_iter().for_each(|ticket| ticket.grant());
+        Poll::Ready(Step::Handle(item))
+    }
+
+    /// The turn of the current handler, and who waits for it.
+    pub(crate) fn current_turn(&self) -> (u64, Option<Asker>) {
+        let state = self.lock();
+        (state.turn, state.asker.clone())
+    }
+
+    /// The current handler is done: nobody waits for it any more.
+    pub(crate) fn end_turn(&self) {
+        let mut state = self.lock();
+        state.turn = state.turn.wrapping_add(1);
+        let waiting = (state.asker.take(), state.way.take());
+        drop(state);
+        drop(waiting);
+    }
+
+    /// Whether the caller of the handler with that turn gave up; `false` once it is done.
+    pub(crate) fn turn_is_cancelled(&self, turn: u64) -> bool {
+        let state = self.lock();
+        let way = if state.turn == turn { state.way.clone() } else { None };
+        drop(state);
+        way.is_some_and(|way| way.is_cancelled())
+    }
+
+    /// Takes no more messages; what is queued is still handled.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Stopping;
+        }
+        wake(state);
+    }
+
+    /// Fails what is still queued.
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        let queue = std::mem::take(&mut state.queue);
+        let tickets = std::mem::take(&mut state.tickets);
+        state.held = 0;
+        state.held_bytes = 0;
+        drop(state);
+        for (_, ticket) in tickets {
+            ticket.fail(self.stopped());
+        }
+        let mut dropped = 0_usize;
+        for item in queue {
+            match item.kind {
+                Kind::Ask { sink, .. } => sink.fail(&self.stopped()),
+                Kind::Wire(WireMessage { origin, call: Some(call), .. }) => {
+                    origin.fail(call, &self.stopped());
+                }
+                Kind::Tell { .. } | Kind::Wire(_) => dropped = dropped.saturating_add(1),
+                Kind::Network(_) => {}
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(endpoint = %self.name, dropped, "one-way messages dropped because the endpoint is stopped");
+        }
+    }
+
+    /// The endpoint is gone: everyone who waits for it is told. Called once, last.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Closed;
+        (state.asker, state.way) = (None, None);
+        let origins = std::mem::take(&mut state.origins);
+        let closed = std::mem::take(&mut state.closed);
+        drop(state);
+        self.clear();
+        for origin in origins.iter().filter_map(Weak::upgrade) {
+            origin.gone();
+        }
+        closed.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the endpoint takes messages.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.lock().phase == Phase::Open
+    }
+
+    /// Ready when the endpoint is gone and its `on_stop` has run.
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return Poll::Ready(());
+        }
+        if !state.closed.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.closed.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Opens the endpoint to a peer: a window of its own, and word when the endpoint is gone.
+    ///
+    /// # Errors
+    /// `EndpointStopped`.
+    pub fn open_window(&self, origin: &Arc<dyn Origin>) -> Result<Window, RpcError> {
+        let limits = self.core.config().limits();
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return Err(self.stopped());
+        }
+        state.origins.retain(|known| known.strong_count() > 0);
+        state.origins.push(Arc::downgrade(origin));
+        // Half of the inbox is for peers: each gets half of what is left of that, and at least a
+        // small base, so that no peer is locked out by those who came before.
+        let share = |max: usize, promised: usize, most: usize| {
+            let left = (max / 2).saturating_sub(promised);
+            (left / 2).min(most)
+        };
+        let messages = share(self.max_messages(), state.promised, WINDOW_MESSAGES);
+        let bytes = share(limits.inbox_max_bytes(), state.promised_bytes, WINDOW_BYTES);
+        state.promised = state.promised.saturating_add(messages);
+        state.promised_bytes = state.promised_bytes.saturating_add(bytes);
+        Ok(Window {
+            messages: messages.max(BASE_MESSAGES.min(self.max_messages())),
+            bytes: bytes.max(BASE_BYTES.min(limits.inbox_max_bytes())),
+            promised: messages,
+            promised_bytes: bytes,
+        })
+    }
+
+    /// Gives a peer's window back, when its connection is gone.
+    pub fn close_window(&self, window: Window) {
+        let mut state = self.lock();
+        state.promised = state.promised.saturating_sub(window.promised);
+        state.promised_bytes = state.promised_bytes.saturating_sub(window.promised_bytes);
+    }
+}
+
+/// The largest window of a peer: enough to keep a connection busy for a round trip.
+const WINDOW_MESSAGES: usize = 1024;
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// The window that every peer gets, whatever the others hold.
+const BASE_MESSAGES: usize = 8;
+const BASE_BYTES: usize = 256 * 1024;
+
+/// Wakes the endpoint's loop after the lock is gone.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl State {
+    fn enter(&mut self, item: Item) {
+        self.held = self.held.saturating_add(1);
+        self.held_bytes = self.held_bytes.saturating_add(item.bytes);
+        self.entered = self.entered.wrapping_add(1);
+        self.queue.push_back(item);
+    }
+
+    fn leave(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(1);
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        self.left = self.left.wrapping_add(1);
+    }
+
+    /// Takes the tickets off whose messages are within the limit now.
+    fn grant_tickets(&mut self, max: usize) -> VecDeque<Arc<Ticket>> {
+        let room = max.saturating_sub(self.promised) as u64;
+        let mut granted = VecDeque::new();
+        while let Some((number, _)) = self.tickets.front()
+            && number.saturating_sub(self.left) < room
+        {
+            granted.extend(self.tickets.pop_front().map(|(_, ticket)| ticket));
+        }
+        granted
+    }
+}
+
+impl Expire for Inbox {
+    /// The drain deadline: what is still queued then is not handled any more.
+    fn expire(&self, _id: u64) {
+        self.clear();
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox")
+            .field("address", &self.address)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+impl fmt::Debug for Tells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl fmt::Debug for WireMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WireMessage")
+            .field("handler", &self.handler)
+            .field("bytes", &self.body.len())
+            .field("call", &self.call)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,273 @@
+//! Messages between two envs of a world: encoded and decoded as on a wire, without one.
+
+use super::World;
+use super::backend::LocalBackend;
+use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::inbox::{Inbox, WireMessage};
+use crate::spi::{
+    CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The calls from one env to another, and what is queued there.
+pub(crate) struct Link {
+    sender: Option<RpcAddress>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    calls: BTreeMap<u64, Call>,
+    /// Messages in inboxes of the other env.
+    queued: usize,
+}
+
+#[derive(Default)]
+struct Call {
+    end: Option<Result<Bytes, CallEnd>>,
+    asker: Option<Waker>,
+    handler: Option<Waker>,
+}
+
+impl Link {
+    pub(crate) fn new(sender: Option<RpcAddress>) -> Self {
+        Self { sender, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> u64 {
+        let mut state = self.lock();
+        state.last += 1;
+        let id = state.last;
+        state.calls.insert(id, Call::default());
+        id
+    }
+
+    /// Ends a call; what comes later is too late.
+    fn end(&self, id: u64, end: Result<Bytes, CallEnd>) {
+        let mut state = self.lock();
+        let Some(call) = state.calls.get_mut(&id) else { return };
+        if call.end.is_some() {
+            return;
+        }
+        call.end = Some(end);
+        let wakers = [call.asker.take(), call.handler.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Ends every call.
+    pub(crate) fn break_off(&self, error: &RpcError) {
+        let ids: Vec<u64> = self.lock().calls.keys().copied().collect();
+        for id in ids {
+            self.end(id, Err(CallEnd::Failed(error.clone())));
+        }
+    }
+}
+
+impl RemoteCalls for Link {
+    fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
+        let mut state = self.lock();
+        let Some(call) = state.calls.get_mut(&id) else {
+            return Poll::Ready(Err(CallEnd::TimedOut { sent: true }));
+        };
+        let Some(end) = call.end.take() else {
+            call.asker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        state.calls.remove(&id);
+        Poll::Ready(end)
+    }
+
+    fn abandon(&self, id: u64) {
+        let call = self.lock().calls.remove(&id);
+        if let Some(handler) = call.and_then(|call| call.handler) {
+            handler.wake();
+        }
+    }
+}
+
+impl Expire for Link {
+    fn expire(&self, id: u64) {
+        self.end(id, Err(CallEnd::TimedOut { sent: true }));
+    }
+}
+
+impl Origin for Link {
+    fn reply(&self, id: u64, body: &mut Vec<u8>) {
+        self.end(id, Ok(Bytes::copy_from_slice(body)));
+    }
+
+    fn fail(&self, id: u64, error: &RpcError) {
+        let failure = RemoteFailure::from(error).into_error();
+        self.end(id, Err(CallEnd::Failed(failure)));
+    }
+
+    fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
+        match self.lock().calls.get_mut(&id) {
+            Some(call) if call.end.is_none() => {
+                call.handler = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn is_cancelled(&self, id: u64) -> bool {
+        self.lock().calls.get(&id).is_none_or(|call| call.end.is_some())
+    }
+
+    fn consumed(&self, _bytes: usize) {
+        let mut state = self.lock();
+        state.queued = state.queued.saturating_sub(1);
+    }
+
+    fn gone(&self) {}
+
+    fn sender(&self) -> Option<&RpcAddress> {
+        self.sender.as_ref()
+    }
+}
+
+/// An endpoint of another env of the world.
+pub(crate) struct LocalTarget {
+    world: Arc<World>,
+    from: u64,
+    address: EndpointAddress,
+    pin: Option<Incarnation>,
+}
+
+impl LocalTarget {
+    pub(crate) fn new(
+        world: Arc<World>,
+        from: u64,
+        address: EndpointAddress,
+        pin: Option<Incarnation>,
+    ) -> Self {
+        Self { world, from, address, pin }
+    }
+
+    fn env(&self) -> Result<Arc<LocalBackend>, RpcError> {
+        let found = match self.address.location() {
+            EndpointLocation::Listening(address) => self.world.find(address),
+            EndpointLocation::Client(id) => self.world.find_id(id.0),
+        };
+        found.ok_or_else(|| {
+            RpcError::new(
+                ErrorKind::Unreachable,
+                format!("cannot reach {}: no env of this world is there", self.address),
+            )
+        })
+    }
+
+    fn inbox(&self, env: &LocalBackend) -> Result<Arc<Inbox>, RpcError> {
+        let Some(inbox) = env.dispatcher().lookup(self.address.name().as_str()) else {
+            return Err(RpcError::new(
+                ErrorKind::EndpointNotFound,
+                format!("Cannot find endpoint: {}", self.address),
+            ));
+        };
+        if self.pin.is_some_and(|pin| pin != inbox.incarnation()) || !inbox.is_open() {
+            return Err(RpcError::new(
+                ErrorKind::EndpointStopped,
+                format!("the endpoint {} has been stopped", self.address),
+            ));
+        }
+        Ok(inbox)
+    }
+
+    fn deliver(
+        &self,
+        message: Outgoing<'_>,
+        ask: bool,
+        waits: bool,
+    ) -> Result<RemoteCall, RpcError> {
+        let to = self.env()?;
+        let inbox = self.inbox(&to)?;
+        let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
+        let link = from.link(&to);
+        self.admit(&link, &to, &message, waits)?;
+        let handler = inbox.handlers().iter().position(|info| info.name == message.name);
+        let origin: Arc<dyn Origin> = link.clone();
+        let body = Bytes::copy_from_slice(message.body);
+        let mut wire =
+            WireMessage::new(handler.unwrap_or_else(|| inbox.handlers().len()), body, origin);
+        wire.name = handler.is_none().then(|| Arc::from(message.name));
+        wire.deadline = message.deadline;
+        let id = link.open();
+        wire.call = ask.then_some(id);
+        inbox.deliver(&mut VecDeque::from([wire]));
+        if !ask {
+            link.end(id, Ok(Bytes::new()));
+        }
+        Ok(RemoteCall { calls: link, id })
+    }
+
+    fn admit(
+        &self,
+        link: &Link,
+        to: &LocalBackend,
+        message: &Outgoing<'_>,
+        waits: bool,
+    ) -> Result<(), RpcError> {
+        let limits = to.config().limits();
+        let mut state = link.lock();
+        let (max, key) = if waits {
+            (
+                limits.inbox_max_messages().saturating_add(limits.outbox_max_waiting()),
+                "rpc.outbox.maxWaiting",
+            )
+        } else {
+            (limits.inbox_max_messages(), "rpc.inbox.maxMessages")
+        };
+        if state.queued >= max {
+            return Err(RpcError::new(
+                ErrorKind::Overloaded,
+                format!(
+                    "{} has no room for {}: {} messages are queued. This limit is controlled by {key} ({max})",
+                    self.address, message.name, state.queued
+                ),
+            ));
+        }
+        state.queued += 1;
+        Ok(())
+    }
+}
+
+impl RemoteTarget for LocalTarget {
+    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
+        let call = self.deliver(message, false, false)?;
+        call.calls.abandon(call.id);
+        Ok(())
+    }
+
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+        self.deliver(message, false, true)
+    }
+
+    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+        self.deliver(message, true, true)
+    }
+
+    fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
+        let to = self.env()?;
+        let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
+        let link = from.link(&to);
+        let id = link.open();
+        link.end(id, self.inbox(&to).map(|_| Bytes::new()).map_err(CallEnd::Failed));
+        Ok(RemoteCall { calls: link, id })
+    }
+
+    fn peer(&self) -> String {
+        self.address.to_string()
+    }
+}

@@ -1,0 +1,230 @@
+//! The `local` backend: envs in one process and one thread, on a clock that is set by hand.
+//!
+//! It shares no scheduler with actix. Endpoints run on the thread that made the world, whenever
+//! someone there waits for the world: in [`LocalWorld::block_on`], or while a future of a ref is
+//! polled by any other executor. Nothing happens behind the caller's back, so a run is repeated
+//! exactly.
+
+mod backend;
+mod executor;
+mod link;
+
+use crate::address::RpcAddress;
+use crate::config::RpcEnvConfig;
+use crate::deadline::Timestamp;
+use crate::env::RpcEnv;
+use crate::error::RpcError;
+use crate::factory::RpcEnvFactory;
+use crate::spi::{BoxFuture, EnvParts};
+use backend::LocalBackend;
+use executor::Executor;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+/// A clock, a scheduler, and the envs that can reach each other.
+#[derive(Clone)]
+pub struct LocalWorld(Arc<World>);
+
+pub(crate) struct World {
+    executor: Arc<Executor>,
+    state: Mutex<State>,
+}
+
+struct State {
+    now: Timestamp,
+    last_env: u64,
+    last_port: u16,
+    /// In the order of their making, so that timers fire in an order that repeats.
+    envs: BTreeMap<u64, Arc<LocalBackend>>,
+}
+
+/// The first port that stands for "any free port".
+const FIRST_FREE_PORT: u16 = 49_152;
+
+impl LocalWorld {
+    /// A world whose clock stands at zero, for the current thread.
+    #[must_use]
+    pub fn new() -> Self {
+        let state = State {
+            now: Timestamp::default(),
+            last_env: 0,
+            last_port: FIRST_FREE_PORT,
+            envs: BTreeMap::new(),
+        };
+        Self(Arc::new(World { executor: Executor::new(), state: Mutex::new(state) }))
+    }
+
+    /// What has passed on the world's clock.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.now().since(Timestamp::default())
+    }
+
+    /// Moves the clock, firing what falls due on the way in the order of its time, and runs
+    /// everything that can run.
+    pub fn advance(&self, by: Duration) {
+        let end = self.0.now().saturating_add(by);
+        self.run();
+        while let Some(next) = self.0.next_deadline()
+            && next <= end
+        {
+            self.0.fire(next);
+            self.run();
+        }
+        self.0.fire(end);
+        self.run();
+    }
+
+    /// Runs everything that can run now, without moving the clock.
+    pub fn run(&self) {
+        self.0.executor.run();
+    }
+
+    /// Runs the world until `future` is ready. When nothing can run, the clock jumps to the next
+    /// deadline; when there is none, the thread sleeps until something from outside wakes it.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let world = &self.0;
+        let mut future = std::pin::pin!(future);
+        crate::block::block_on(std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                    return Poll::Ready(output);
+                }
+                world.executor.drive(cx);
+                if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                    return Poll::Ready(output);
+                }
+                if world.executor.is_busy() {
+                    continue;
+                }
+                match world.next_deadline() {
+                    Some(next) => world.fire(next),
+                    None => return Poll::Pending,
+                }
+            }
+        }))
+    }
+
+    /// A factory whose envs live in this world.
+    #[must_use]
+    pub fn factory(&self) -> LocalRpcEnvFactory {
+        LocalRpcEnvFactory { world: self.clone() }
+    }
+}
+
+impl Default for LocalWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for LocalWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalWorld").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.lock().now
+    }
+
+    pub(crate) fn executor(&self) -> &Arc<Executor> {
+        &self.executor
+    }
+
+    fn next_deadline(&self) -> Option<Timestamp> {
+        let envs: Vec<_> = self.lock().envs.values().cloned().collect();
+        envs.iter().filter_map(|env| env.next_deadline()).min()
+    }
+
+    fn fire(&self, now: Timestamp) {
+        let envs: Vec<_> = {
+            let mut state = self.lock();
+            state.now = state.now.max(now);
+            state.envs.values().cloned().collect()
+        };
+        envs.iter().for_each(|env| env.fire(now));
+    }
+
+    /// The env that listens at an address.
+    pub(crate) fn find(&self, address: &RpcAddress) -> Option<Arc<LocalBackend>> {
+        self.lock().envs.values().find(|env| env.listens_at(address)).cloned()
+    }
+
+    /// The env with that number.
+    pub(crate) fn find_id(&self, id: u64) -> Option<Arc<LocalBackend>> {
+        self.lock().envs.get(&id).cloned()
+    }
+
+    /// Forgets an env; every other env hears of it.
+    pub(crate) fn remove(&self, id: u64) {
+        let others: Vec<_> = {
+            let mut state = self.lock();
+            state.envs.remove(&id);
+            state.envs.values().cloned().collect()
+        };
+        others.iter().for_each(|env| env.peer_gone(id));
+    }
+
+    /// Finds the port to listen at, as a socket would.
+    fn bind(state: &mut State, config: &RpcEnvConfig) -> Result<Option<u16>, RpcError> {
+        let Some(wanted) = config.bind_address() else { return Ok(None) };
+        let taken =
+            |state: &State, port| state.envs.values().any(|env| env.bound_port() == Some(port));
+        for port in config.candidate_ports() {
+            if port == 0 {
+                while taken(state, state.last_port) {
+                    state.last_port = state.last_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+                }
+                return Ok(Some(state.last_port));
+            }
+            if !taken(state, port) {
+                return Ok(Some(port));
+            }
+        }
+        Err(config.bind_error(wanted, "the port is taken"))
+    }
+}
+
+/// Makes envs of a [`LocalWorld`]; the key `rpc.env` picks it by `"local"`.
+#[derive(Clone, Debug)]
+pub struct LocalRpcEnvFactory {
+    world: LocalWorld,
+}
+
+impl RpcEnvFactory for LocalRpcEnvFactory {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn create(&self, config: RpcEnvConfig) -> BoxFuture<Result<RpcEnv, RpcError>> {
+        let world = self.world.0.clone();
+        Box::pin(std::future::ready(create(&world, config)))
+    }
+}
+
+fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> {
+    config.validate()?;
+    let (id, port) = {
+        let mut state = world.lock();
+        let port = World::bind(&mut state, &config)?;
+        state.last_env += 1;
+        (state.last_env, port)
+    };
+    let address = port.and_then(|port| config.advertised_address(port));
+    let parts = EnvParts::new(config, id);
+    RpcEnv::assemble(parts, address, |core, dispatcher| {
+        let backend = LocalBackend::new(world.clone(), core, dispatcher.clone(), port);
+        world.lock().envs.insert(id, backend.clone());
+        Ok(backend)
+    })
+}

@@ -1,0 +1,241 @@
+//! Messages that stay in this process: moved, not encoded, one allocation each.
+
+use crate::error::{ErrorKind, RpcError};
+use crate::message::{Ask, Encoding, RpcMessage};
+use crate::spi::{CallEnd, Expire};
+use crate::wire::payload;
+use crate::wire::prescan::PrescanLimits;
+use bytes::Bytes;
+use std::any::{Any, TypeId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// A one-way message by value.
+pub(crate) trait LocalTell: Send {
+    fn name(&self) -> &'static str;
+    fn message_type(&self) -> TypeId;
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+    fn encode(&self) -> Result<Bytes, RpcError>;
+}
+
+pub(crate) struct Tell<M>(pub(crate) M);
+
+impl<M: RpcMessage> LocalTell for Tell<M> {
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn message_type(&self) -> TypeId {
+        TypeId::of::<M>()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+
+    fn encode(&self) -> Result<Bytes, RpcError> {
+        payload::to_vec(&self.0, M::ENCODING, usize::MAX).map(Bytes::from)
+    }
+}
+
+/// The message as an `M`: itself if it is one, otherwise through its bytes.
+pub(crate) fn into_message<M: RpcMessage>(
+    tell: Box<dyn LocalTell>,
+    limits: &PrescanLimits,
+) -> Result<M, RpcError> {
+    if tell.message_type() != TypeId::of::<M>() {
+        return payload::decode(&tell.encode()?, limits);
+    }
+    match tell.into_any().downcast::<Tell<M>>() {
+        Ok(tell) => Ok(tell.0),
+        Err(_) => Err(RpcError::new(ErrorKind::Internal, "a message lost its type")),
+    }
+}
+
+/// An ask by value, as the endpoint sees it.
+pub(crate) trait LocalAsk: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn message_type(&self) -> TypeId;
+    fn as_any(&self) -> &dyn Any;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// Takes the message out as a value of unknown type.
+    fn take(&self) -> Option<Box<dyn LocalTell>>;
+    fn fail(&self, error: RpcError);
+    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits);
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()>;
+    fn is_cancelled(&self) -> bool;
+}
+
+/// An ask by value, as its caller sees it.
+pub(crate) trait LocalReply<R>: Expire {
+    fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<R, CallEnd>>;
+    fn abandon(&self);
+}
+
+/// An ask by value, as a call context sees it.
+pub(crate) trait LocalAnswer<R>: LocalAsk {
+    fn answer(&self, reply: R);
+    fn erase(self: Arc<Self>) -> Arc<dyn LocalAsk>;
+}
+
+/// One ask within this process: message, reply and both wakers in one allocation.
+pub(crate) struct LocalCall<M: Ask> {
+    state: Mutex<State<M>>,
+}
+
+struct State<M: Ask> {
+    phase: Phase<M>,
+    asker: Option<Waker>,
+    handler: Option<Waker>,
+}
+
+enum Phase<M: Ask> {
+    Queued(M),
+    Handling,
+    Answered(Result<M::Reply, CallEnd>),
+    /// The asker has its answer, or gave up.
+    Over,
+}
+
+impl<M: Ask> LocalCall<M> {
+    pub(crate) fn new(message: M) -> Self {
+        let state = State { phase: Phase::Queued(message), asker: None, handler: None };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the message out for its handler.
+    pub(crate) fn take_message(&self) -> Option<M> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut state.phase, Phase::Handling) {
+            Phase::Queued(message) => Some(message),
+            other => {
+                state.phase = other;
+                None
+            }
+        }
+    }
+
+    /// The first answer counts; a later one is dropped.
+    fn end(&self, result: Result<M::Reply, CallEnd>) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Answered(_) | Phase::Over) {
+            drop(state);
+            return;
+        }
+        let before = std::mem::replace(&mut state.phase, Phase::Answered(result));
+        let asker = state.asker.take();
+        state.handler = None;
+        drop(state);
+        drop(before);
+        if let Some(asker) = asker {
+            asker.wake();
+        }
+    }
+
+    /// The asker stops waiting: the handler, if any, is told.
+    fn give_up(&self, end: Option<CallEnd>) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Answered(_) | Phase::Over) {
+            let before = std::mem::replace(&mut state.phase, Phase::Over);
+            if end.is_some() {
+                state.phase = before;
+            }
+            return;
+        }
+        let next = end.map_or(Phase::Over, |end| Phase::Answered(Err(end)));
+        let before = std::mem::replace(&mut state.phase, next);
+        let wakers = (state.asker.take(), state.handler.take());
+        drop(state);
+        drop(before);
+        for waker in [wakers.0, wakers.1].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+impl<M: Ask> LocalAsk for LocalCall<M> {
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn message_type(&self) -> TypeId {
+        TypeId::of::<M>()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn take(&self) -> Option<Box<dyn LocalTell>> {
+        self.take_message().map(|message| Box::new(Tell(message)) as Box<dyn LocalTell>)
+    }
+
+    fn fail(&self, error: RpcError) {
+        self.end(Err(CallEnd::Failed(error)));
+    }
+
+    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) {
+        self.end(payload::decode(body, limits).map_err(CallEnd::Failed));
+    }
+
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Over | Phase::Answered(Err(CallEnd::TimedOut { .. }))) {
+            return Poll::Ready(());
+        }
+        state.handler = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(self.lock().phase, Phase::Over | Phase::Answered(Err(CallEnd::TimedOut { .. })))
+    }
+}
+
+impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
+    fn answer(&self, reply: M::Reply) {
+        self.end(Ok(reply));
+    }
+
+    fn erase(self: Arc<Self>) -> Arc<dyn LocalAsk> {
+        self
+    }
+}
+
+impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
+    fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallEnd>> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut state.phase, Phase::Over) {
+            Phase::Answered(result) => Poll::Ready(result),
+            other => {
+                state.phase = other;
+                if !state.asker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.asker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn abandon(&self) {
+        self.give_up(None);
+    }
+}
+
+impl<M: Ask> Expire for LocalCall<M> {
+    fn expire(&self, _id: u64) {
+        let sent = matches!(self.lock().phase, Phase::Handling);
+        self.give_up(Some(CallEnd::TimedOut { sent }));
+    }
+}
+
+/// Bodies of local replies of another type than the caller's go through bytes, like any other.
+pub(crate) const BRIDGE_ENCODING: Encoding = Encoding::Named;

@@ -1,0 +1,170 @@
+//! The calls of this env to one peer, from their making to the end of their future.
+
+use crate::spi::CallEnd;
+use bytes::Bytes;
+use std::task::{Context, Poll, Waker};
+
+/// The low bits of a call's number say which slot it is in; the rest, how often the slot was used
+/// before. So a number is never used twice, and finding its slot costs nothing.
+pub(crate) const SLOT_BITS: u32 = 24;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+
+/// The slot of a call's number.
+pub(crate) fn slot_of(id: u64) -> usize {
+    usize::try_from(id & SLOT_MASK).unwrap_or(usize::MAX)
+}
+
+fn generation_of(id: u64) -> u64 {
+    id >> SLOT_BITS
+}
+
+/// Where an open call is.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// In the queue of its target, not encoded into a frame.
+    Pending,
+    /// In a lane's buffer, at this offset of all that ever went through it.
+    Ready {
+        lane: usize,
+        offset: u64,
+        bytes: usize,
+    },
+    /// Given to the socket, wholly or in part.
+    Sent,
+    /// Waits for a name to be resolved.
+    Resolving,
+    /// A one-way message that has not found room yet.
+    Waiting,
+    Done(Result<Bytes, CallEnd>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) progress: Progress,
+    pub(crate) target: u32,
+    /// Whether it counts against the peer's limit of calls in flight.
+    pub(crate) in_flight: bool,
+    waker: Option<Waker>,
+}
+
+impl Call {
+    pub(crate) fn ended(progress: Progress, target: u32, in_flight: bool) -> Self {
+        Self { progress, target, in_flight, waker: None }
+    }
+
+    pub(crate) fn take_waker(&mut self) -> Option<Waker> {
+        self.waker.take()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u64,
+    call: Option<Call>,
+}
+
+/// A slab of calls.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+/// What a number from the peer stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Open,
+    /// It was a call once.
+    Past,
+    /// It never was.
+    Never,
+}
+
+impl Calls {
+    pub(crate) fn open(&mut self, target: u32, progress: Progress) -> Option<u64> {
+        let call = Some(Call { progress, target, in_flight: false, waker: None });
+        if let Some(slot) = self.free.pop() {
+            let entry = self.slots.get_mut(slot as usize)?;
+            entry.call = call;
+            return Some((entry.generation << SLOT_BITS) | u64::from(slot));
+        }
+        let slot = self.slots.len();
+        if slot as u64 > SLOT_MASK {
+            return None;
+        }
+        self.slots.push(Slot { generation: 0, call });
+        Some(slot as u64)
+    }
+
+    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(slot_of(id))?;
+        (slot.generation == generation_of(id)).then_some(slot)
+    }
+
+    pub(crate) fn get(&mut self, id: u64) -> Option<&mut Call> {
+        self.slot(id)?.call.as_mut()
+    }
+
+    pub(crate) fn known(&self, id: u64) -> Known {
+        match self.slots.get(slot_of(id)) {
+            None => Known::Never,
+            Some(slot) if generation_of(id) > slot.generation => Known::Never,
+            Some(slot) if generation_of(id) < slot.generation => Known::Past,
+            Some(slot) if slot.call.is_some() => Known::Open,
+            Some(_) => Known::Never,
+        }
+    }
+
+    /// Frees the slot of a call; its number will not be used again.
+    pub(crate) fn close(&mut self, id: u64) -> Option<Call> {
+        let slot = self.slot(id)?;
+        let call = slot.call.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(u32::try_from(slot_of(id)).unwrap_or(u32::MAX));
+        Some(call)
+    }
+
+    /// Ends a call, if it is open; its future finds the result. Its waker goes into `wakes`.
+    pub(crate) fn finish(
+        &mut self,
+        id: u64,
+        result: Result<Bytes, CallEnd>,
+        wakes: &mut Vec<Waker>,
+    ) -> Option<Progress> {
+        let call = self.get(id)?;
+        if matches!(call.progress, Progress::Done(_)) {
+            return None;
+        }
+        let before = std::mem::replace(&mut call.progress, Progress::Done(result));
+        wakes.extend(call.waker.take());
+        Some(before)
+    }
+
+    pub(crate) fn poll(&mut self, id: u64, cx: &Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
+        let Some(call) = self.get(id) else {
+            return Poll::Ready(Err(CallEnd::TimedOut { sent: true }));
+        };
+        if !matches!(call.progress, Progress::Done(_)) {
+            if !call.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                call.waker = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        match self.close(id).map(|call| call.progress) {
+            Some(Progress::Done(result)) => Poll::Ready(result),
+            _ => Poll::Ready(Err(CallEnd::TimedOut { sent: true })),
+        }
+    }
+
+    /// The numbers of the open calls for which `pick` says so.
+    pub(crate) fn ids(&self, pick: impl Fn(&Call) -> bool) -> Vec<u64> {
+        let numbered = self.slots.iter().enumerate();
+        let open = numbered.filter(|(_, slot)| slot.call.as_ref().is_some_and(&pick));
+        open.map(|(index, slot)| (slot.generation << SLOT_BITS) | index as u64).collect()
+    }
+
+    /// Open calls that have not ended.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.ids(|call| !matches!(call.progress, Progress::Done(_))).len()
+    }
+}

@@ -1,0 +1,135 @@
+//! A session gets a connection, and loses it.
+
+use super::calls::Progress;
+use super::close::Close;
+use super::hello::PeerInfo;
+use super::session::Session;
+use super::target::{Phase, TargetId};
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, Outcome, RpcError};
+use crate::message::Encoding;
+use crate::spi::CallEnd;
+use crate::wire::frame::{Kind, put_control};
+use crate::wire::payload;
+use serde::Serialize;
+
+/// What a lost connection has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Detached {
+    /// Calls that had been sent and will not be answered.
+    pub unknown: usize,
+    /// Calls that had not been sent.
+    pub never_sent: usize,
+}
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    reason: &'a str,
+}
+
+impl Session {
+    /// A connection is ready: the hellos are exchanged.
+    pub fn attach(&mut self, peer: PeerInfo) {
+        let frame = usize::try_from(peer.hello.limits.frame).unwrap_or(usize::MAX);
+        self.lanes.set_frame_size(frame.min(self.limits.frame_max_size()));
+        self.peer = Some(peer);
+        for id in 0..self.targets.len() {
+            let wanted = self
+                .targets
+                .get(id)
+                .is_some_and(|target| target.has_pending() || !target.resolvers.is_empty());
+            if wanted {
+                self.ask_for(u32::try_from(id).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    /// The peer, while there is a connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerInfo> {
+        self.peer.as_ref()
+    }
+
+    /// The connection is gone. Calls that were sent end as *outcome unknown*, those in a buffer
+    /// as *never sent*; what waits in queues stays for the next connection if `keep` says so.
+    pub fn detach(&mut self, error: &RpcError, keep: bool) -> Detached {
+        let mut result = Detached::default();
+        self.peer = None;
+        for id in
+            self.calls.ids(|call| matches!(call.progress, Progress::Ready { .. } | Progress::Sent))
+        {
+            let Some(call) = self.calls.get(id) else { continue };
+            call.in_flight = false;
+            let sent = match call.progress {
+                Progress::Ready { lane, offset, .. } => self.lanes.has_gone(lane, offset),
+                _ => true,
+            };
+            let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
+            let count = if sent { &mut result.unknown } else { &mut result.never_sent };
+            *count = count.saturating_add(1);
+            let end = CallEnd::Failed(error.clone().with_outcome(outcome));
+            self.calls.finish(id, Err(end), &mut self.wakes);
+        }
+        self.lanes.clear();
+        self.serving.clear(&mut self.wakes);
+        self.assemblies.clear();
+        for target in &mut self.targets {
+            target.unresolve();
+        }
+        self.reset_queue();
+        if !keep {
+            result.never_sent = result.never_sent.saturating_add(self.fail_queued(error));
+        }
+        result
+    }
+
+    /// Ends everything that waits for a connection, as *never sent*; how much that was.
+    pub fn fail_queued(&mut self, error: &RpcError) -> usize {
+        let error = error.clone().with_outcome(Outcome::NeverSent);
+        let before = self.open_calls().0;
+        for id in 0..self.targets.len() {
+            self.target_failed(u32::try_from(id).unwrap_or(u32::MAX), &error);
+        }
+        before.saturating_sub(self.open_calls().0)
+    }
+
+    /// A call that ends when the peer has said whether the target is there.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many calls are open.
+    pub fn resolve(&mut self, now: Timestamp, id: TargetId) -> Result<u64, RpcError> {
+        let Some(call) = self.calls.open(id, Progress::Resolving) else {
+            return Err(RpcError::new(ErrorKind::Overloaded, "too many calls are open"));
+        };
+        let resolved =
+            self.targets.get(id as usize).is_some_and(|target| target.phase == Phase::Resolved);
+        if resolved {
+            self.finish(now, call, Ok(bytes::Bytes::new()));
+        } else if let Some(target) = self.targets.get_mut(id as usize) {
+            target.resolvers.push(call);
+            self.ask_for(id);
+        }
+        Ok(call)
+    }
+
+    /// Whether something waits for a connection.
+    #[must_use]
+    pub fn wants_connection(&self) -> bool {
+        self.peer.is_none()
+            && self.targets.iter().any(|t| t.has_pending() || !t.resolvers.is_empty())
+    }
+
+    /// Tells the peer that this side is going to close.
+    pub fn goodbye(&mut self, reason: &str) {
+        if let Ok(body) = payload::to_vec(&Reason { reason }, Encoding::Named, usize::MAX) {
+            put_control(self.lanes.control(), Kind::Goodbye, &[], &body);
+        }
+    }
+
+    /// Tells the peer why this side closes.
+    pub fn close(&mut self, close: &Close) {
+        self.closing = true;
+        close.put(self.lanes.control());
+    }
+}

@@ -1,0 +1,204 @@
+//! The first thing both sides say: who they are and what they take.
+
+use super::close::{Close, CloseCode};
+use crate::message::Encoding;
+use crate::wire::frame::{self, HEADER, Header, Kind, MAGIC};
+use crate::wire::payload;
+use crate::wire::prescan::PrescanLimits;
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol that this library speaks, and the only one so far.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// What one side says of itself. Unknown keys are ignored, so that later versions may add some.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Hello {
+    /// The lowest and highest version it speaks.
+    pub versions: (u16, u16),
+    /// The env's number, new at each start.
+    pub env: u64,
+    /// Where the env listens; `None` if it does not.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// What it can do besides the version's common part.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// What it takes.
+    #[serde(default)]
+    pub limits: PeerLimits,
+}
+
+/// What a side takes. The other side keeps to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct PeerLimits {
+    /// The largest frame, in bytes after the header.
+    pub frame: u64,
+    /// The largest body of a message or reply, in bytes.
+    pub message: u64,
+    /// Calls that may wait for their answer at once.
+    pub in_flight: u32,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self { frame: 256 * 1024, message: 16 * 1024 * 1024, in_flight: 1024 }
+    }
+}
+
+impl PeerLimits {
+    /// The limits of an env.
+    #[must_use]
+    pub fn of(limits: &crate::limits::Limits) -> Self {
+        Self {
+            frame: limits.frame_max_size() as u64,
+            message: limits.message_max_size() as u64,
+            in_flight: u32::try_from(limits.max_in_flight()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What both sides have agreed on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// The version in use.
+    pub version: u16,
+    /// The peer's hello.
+    pub hello: Hello,
+}
+
+impl Hello {
+    /// A hello of this library's version.
+    #[must_use]
+    pub fn new(env: u64, address: Option<String>, limits: PeerLimits) -> Self {
+        let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
+        Self { versions, env, address, capabilities: Vec::new(), limits }
+    }
+
+    /// The same, speaking other versions: for tests of other versions.
+    #[must_use]
+    pub fn with_versions(mut self, lowest: u16, highest: u16) -> Self {
+        self.versions = (lowest, highest);
+        self
+    }
+
+    /// Writes magic and hello.
+    pub fn put(&self, into: &mut BytesMut) {
+        into.extend_from_slice(&MAGIC);
+        if let Ok(body) = payload::to_vec(self, Encoding::Named, usize::MAX) {
+            frame::put_control(into, Kind::Hello, &[], &body);
+        }
+    }
+
+    /// The highest version that both speak.
+    fn agree(&self, theirs: Self) -> Result<PeerInfo, Close> {
+        let lowest = self.versions.0.max(theirs.versions.0);
+        let highest = self.versions.1.min(theirs.versions.1);
+        if lowest > highest {
+            return Err(Close::new(
+                CloseCode::Version,
+                format!(
+                    "no common protocol version: this side speaks {} to {}, the other {} to {}",
+                    self.versions.0, self.versions.1, theirs.versions.0, theirs.versions.1
+                ),
+            ));
+        }
+        if theirs.limits.frame < 1024 || theirs.limits.in_flight == 0 {
+            return Err(Close::new(
+                CloseCode::Hello,
+                "the limits in the hello are too small to work with",
+            ));
+        }
+        Ok(PeerInfo { version: highest, hello: theirs })
+    }
+}
+
+/// The exchange of hellos on one connection.
+#[derive(Debug)]
+pub struct Hellos {
+    ours: Hello,
+    magic_seen: bool,
+    max: usize,
+}
+
+impl Hellos {
+    /// Waits for the peer's hello, within `max` bytes.
+    #[must_use]
+    pub fn new(ours: Hello, max: usize) -> Self {
+        Self { ours, magic_seen: false, max }
+    }
+
+    /// Looks at what has arrived; `None` means that more is needed. What follows the hello stays
+    /// in `bytes`.
+    ///
+    /// # Errors
+    /// What to close the connection with.
+    pub fn receive(&mut self, bytes: &mut BytesMut) -> Result<Option<PeerInfo>, Close> {
+        if !self.magic_seen {
+            let seen = bytes.len().min(MAGIC.len());
+            if bytes.get(..seen) != MAGIC.get(..seen) {
+                return Err(Close::protocol(not_our_protocol(bytes)));
+            }
+            if seen < MAGIC.len() {
+                return Ok(None);
+            }
+            let _ = bytes.split_to(MAGIC.len());
+            self.magic_seen = true;
+        }
+        let Some(header) = Header::read(bytes) else { return Ok(None) };
+        if header.length > self.max {
+            return Err(Close::new(
+                CloseCode::TooLarge,
+                format!(
+                    "a hello of {} bytes is over the limit of {} (rpc.io.preAuthBytes)",
+                    header.length, self.max
+                ),
+            ));
+        }
+        let kind = Kind::from_byte(header.kind);
+        if !matches!(kind, Some(Kind::Hello | Kind::Close)) {
+            return Err(Close::protocol(format!(
+                "frame kind {:#04x} came before the hello",
+                header.kind
+            )));
+        }
+        let whole = HEADER.saturating_add(header.length);
+        if bytes.len() < whole {
+            return Ok(None);
+        }
+        let frame = bytes.split_to(whole);
+        let body = frame.get(HEADER..).unwrap_or_default();
+        if kind == Some(Kind::Close) {
+            return Err(Close::read(body));
+        }
+        let theirs =
+            payload::decode::<Hello>(body, &PrescanLimits::default()).map_err(|error| {
+                Close::new(CloseCode::Hello, format!("the hello is not readable: {error}"))
+            })?;
+        self.ours.agree(theirs).map(Some)
+    }
+}
+
+fn not_our_protocol(bytes: &[u8]) -> String {
+    let start: String = bytes
+        .iter()
+        .take(16)
+        .flat_map(|b| std::ascii::escape_default(*b))
+        .map(char::from)
+        .collect();
+    let guess = match bytes.first() {
+        Some(0x16) => " (that looks like TLS)",
+        _ if bytes.starts_with(b"HTTP/")
+            || bytes.starts_with(b"GET ")
+            || bytes.starts_with(b"POST") =>
+        {
+            " (that looks like HTTP)"
+        }
+        _ => "",
+    };
+    format!("the peer does not speak this protocol: it began with \"{start}\"{guess}")
+}

@@ -1,0 +1,452 @@
+//! Frames from the peer, and what they mean for this side.
+
+use super::assembly::FirstPart;
+use super::calls::Known;
+use super::close::{Close, CloseCode};
+use super::session::Session;
+use super::target::{Phase, Resolution, TargetId, TargetKey};
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
+use crate::message::Encoding;
+use crate::spi::{CallEnd, Incarnation};
+use crate::wire::frame::{
+    FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
+};
+use crate::wire::payload;
+use crate::wire::prescan::PrescanLimits;
+use crate::wire::read::Reader;
+use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Something that the holder of a session has to act on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer asks for an endpoint; answer with [`Session::resolved`] or [`Session::unresolved`].
+    Resolve(TargetId, TargetKey),
+    /// A message for an endpoint that the peer has resolved.
+    Message(IncomingMessage),
+    /// The peer is going to close, in order.
+    Goodbye(String),
+    /// The peer has closed, and says why.
+    Closed(Close),
+}
+
+/// A message from the peer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct IncomingMessage {
+    /// What the peer calls the endpoint.
+    pub target: TargetId,
+    /// The number of the message among those of the resolution.
+    pub number: u16,
+    /// Its name instead, where it has no number.
+    pub name: Option<Arc<str>>,
+    /// The call to answer; `None` for a one-way message.
+    pub call: Option<u64>,
+    /// When the caller stops waiting.
+    pub deadline: Timestamp,
+    /// The body, not looked at.
+    pub body: Bytes,
+    reply: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ResolveBody {
+    pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pin: Option<(u64, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResolvedBody {
+    incarnation: (u64, u64),
+    messages: Vec<String>,
+    credit: (u64, u64),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailureBody {
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) text: String,
+}
+
+#[derive(Deserialize)]
+struct GoodbyeBody {
+    #[serde(default)]
+    reason: String,
+}
+
+/// A remaining time above this is cut to it (R38).
+const MAX_REMAINING: Duration = crate::deadline::MAX_TIMEOUT;
+
+impl Session {
+    /// Takes what has arrived: whole frames are taken off `bytes`, the rest stays. Events come in
+    /// the order of the frames.
+    ///
+    /// # Errors
+    /// What to close the connection with: the peer broke the protocol.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        bytes: &mut BytesMut,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        let max = self.limits.frame_max_size();
+        loop {
+            let Some(header) = Header::read(bytes) else { return Ok(()) };
+            if header.length > max {
+                return Err(Close::new(
+                    CloseCode::TooLarge,
+                    format!(
+                        "a frame of {} bytes is over the limit of {max} (rpc.frame.maxSize)",
+                        header.length
+                    ),
+                ));
+            }
+            let whole = HEADER.saturating_add(header.length);
+            if bytes.len() < whole {
+                bytes.reserve(whole.saturating_sub(bytes.len()));
+                return Ok(());
+            }
+            let frame = bytes.split_to(whole).freeze();
+            self.frame(now, header, &frame, events)?;
+        }
+    }
+
+    fn frame(
+        &mut self,
+        now: Timestamp,
+        header: Header,
+        frame: &Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        let Some(kind) = Kind::from_byte(header.kind) else {
+            return Err(Close::protocol(format!("unknown frame kind {:#04x}", header.kind)));
+        };
+        if kind == Kind::Skip {
+            return Ok(());
+        }
+        if header.flags & !KNOWN_FLAGS != 0 || header.flags & FLAG_HEADERS != 0 {
+            return Err(Close::protocol(format!(
+                "flags {:#04x} in a frame of version 1",
+                header.flags
+            )));
+        }
+        let mut reader = Reader::new(frame);
+        let _ = reader.take(HEADER);
+        match kind {
+            Kind::OneWay | Kind::Ask | Kind::Reply => {
+                let short = || Close::protocol(format!("a {kind:?} frame ends early"));
+                self.message(now, kind, header, frame, reader, events).ok_or_else(short)?
+            }
+            Kind::Chunk => {
+                let stream = need(reader.u32(), kind)?;
+                self.part(now, stream, &rest(frame, &reader), events)
+            }
+            Kind::ChunkDrop => {
+                self.assemblies.drop_stream(need(reader.u32(), kind)?);
+                Ok(())
+            }
+            Kind::Failure => {
+                let id = need(reader.u64(), kind)?;
+                let error = read_failure(&rest(frame, &reader));
+                self.answered(now, id, Err(CallEnd::Failed(error)))
+            }
+            Kind::Cancel => {
+                if let Some(waker) = self.serving.close(need(reader.u64(), kind)?) {
+                    self.wakes.extend(waker);
+                }
+                Ok(())
+            }
+            Kind::Resolve | Kind::Resolved | Kind::Unresolved | Kind::Gone | Kind::Credit => {
+                let target = need(reader.u32(), kind)?;
+                self.about_target(now, kind, target, frame, reader, events)
+            }
+            Kind::Ping => {
+                let token = need(reader.u64(), kind)?;
+                put_control(self.lanes.control(), Kind::Pong, &token.to_be_bytes(), &[]);
+                Ok(())
+            }
+            Kind::Pong => need(reader.u64(), kind).map(|_| ()),
+            Kind::Goodbye => {
+                let body: GoodbyeBody = read(&rest(frame, &reader), kind)?;
+                events.push(Event::Goodbye(body.reason));
+                Ok(())
+            }
+            Kind::Close => {
+                events.push(Event::Closed(Close::read(&rest(frame, &reader))));
+                Ok(())
+            }
+            Kind::Hello => Err(Close::protocol("a second hello")),
+            Kind::Skip => Ok(()),
+        }
+    }
+
+    fn part(
+        &mut self,
+        now: Timestamp,
+        stream: u32,
+        part: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        match self.assemblies.add(stream, part)? {
+            Some((message, body)) => self.arrived(now, message, body, events),
+            None => Ok(()),
+        }
+    }
+
+    /// A one-way message, an ask or a reply: the three frames that may be in parts.
+    fn message(
+        &mut self,
+        now: Timestamp,
+        kind: Kind,
+        header: Header,
+        frame: &Bytes,
+        mut reader: Reader<'_>,
+        events: &mut Vec<Event>,
+    ) -> Option<Result<(), Close>> {
+        let large = if header.flags & FLAG_FIRST != 0 {
+            Some((reader.u32()?, reader.u64()?))
+        } else {
+            None
+        };
+        let call = if kind == Kind::OneWay { None } else { Some(reader.u64()?) };
+        let target = if kind == Kind::Reply { 0 } else { reader.u32()? };
+        let deadline = if kind == Kind::Ask {
+            let left = Duration::from_millis(u64::from(reader.u32()?)).min(MAX_REMAINING);
+            now.saturating_add(left)
+        } else {
+            Timestamp::MAX
+        };
+        let name = if header.flags & FLAG_NAMED != 0 {
+            Some(Arc::from(reader.short_text()?))
+        } else {
+            None
+        };
+        let message = IncomingMessage {
+            target,
+            number: header.message,
+            name,
+            call,
+            deadline,
+            body: Bytes::new(),
+            reply: kind == Kind::Reply,
+        };
+        let body = rest(frame, &reader);
+        let Some((stream, total)) = large else {
+            return Some(self.arrived(now, message, body, events));
+        };
+        let first = FirstPart { stream, total, what: message };
+        Some(match self.assemblies.begin(first, &body) {
+            Ok(Some((message, body))) => self.arrived(now, message, body, events),
+            Ok(None) => Ok(()),
+            Err(close) => Err(close),
+        })
+    }
+
+    fn arrived(
+        &mut self,
+        now: Timestamp,
+        mut message: IncomingMessage,
+        body: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        if let (true, Some(id)) = (message.reply, message.call) {
+            return self.answered(now, id, Ok(body));
+        }
+        if let Some(id) = message.call {
+            self.serving.open(id)?;
+        }
+        message.body = body;
+        events.push(Event::Message(message));
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        result: Result<Bytes, CallEnd>,
+    ) -> Result<(), Close> {
+        match self.calls.known(id) {
+            Known::Open => {
+                self.finish(now, id, result);
+                Ok(())
+            }
+            // The caller gave up in the meantime.
+            Known::Past => Ok(()),
+            Known::Never => {
+                Err(Close::protocol(format!("an answer to call {id:#x}, which was never made")))
+            }
+        }
+    }
+
+    fn about_target(
+        &mut self,
+        now: Timestamp,
+        kind: Kind,
+        id: TargetId,
+        frame: &Bytes,
+        mut reader: Reader<'_>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        match kind {
+            Kind::Resolve => {
+                let body: ResolveBody = read(&rest(frame, &reader), kind)?;
+                events.push(Event::Resolve(id, TargetKey { name: body.name, pin: body.pin }));
+                Ok(())
+            }
+            Kind::Resolved => {
+                let body: ResolvedBody = read(&rest(frame, &reader), kind)?;
+                self.target_resolved(now, id, body)
+            }
+            Kind::Unresolved => {
+                let error = read_failure(&rest(frame, &reader)).with_outcome(Outcome::NeverSent);
+                self.known_target(id)?;
+                self.target_failed(id, &error);
+                Ok(())
+            }
+            Kind::Gone => {
+                self.known_target(id)?;
+                self.target_gone(id);
+                Ok(())
+            }
+            _ => {
+                let messages = need(reader.u32(), kind)?;
+                let bytes = need(reader.u64(), kind)?;
+                let target = self.known_target(id)?;
+                target.refund(u64::from(messages), bytes);
+                self.pump(now, id);
+                Ok(())
+            }
+        }
+    }
+
+    fn known_target(&mut self, id: TargetId) -> Result<&mut super::target::Target, Close> {
+        let unknown = || Close::protocol(format!("target {id} was never resolved"));
+        self.targets.get_mut(id as usize).ok_or_else(unknown)
+    }
+
+    fn target_resolved(
+        &mut self,
+        now: Timestamp,
+        id: TargetId,
+        body: ResolvedBody,
+    ) -> Result<(), Close> {
+        let target = self.known_target(id)?;
+        if target.phase != Phase::Resolving {
+            return Err(Close::protocol(format!("target {id} was resolved unasked")));
+        }
+        let (env, endpoint) = body.incarnation;
+        let incarnation = Incarnation::new(env, endpoint);
+        let (messages, bytes) = body.credit;
+        target.resolved(Resolution::new(incarnation, body.messages, messages, bytes));
+        for call in std::mem::take(&mut target.resolvers) {
+            self.finish(now, call, Ok(Bytes::new()));
+        }
+        self.pump(now, id);
+        Ok(())
+    }
+
+    /// The peer has no such endpoint: what waits for it ends.
+    pub(super) fn target_failed(&mut self, id: TargetId, error: &RpcError) {
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        target.unresolve();
+        let mut calls = std::mem::take(&mut target.resolvers);
+        let (mut messages, mut bytes, mut lost) = (0_usize, 0_usize, 0_usize);
+        for pending in target.pending.iter_mut().flat_map(|queue| queue.drain(..)) {
+            messages = messages.saturating_add(1);
+            bytes = bytes.saturating_add(pending.body.len());
+            match pending.call {
+                Some(call) => calls.push(call),
+                None => lost = lost.saturating_add(1),
+            }
+        }
+        if lost > 0 {
+            let endpoint = &target.key.name;
+            tracing::warn!(peer = %self.peer_name, %endpoint, lost, %error, "one-way messages lost");
+        }
+        for call in calls {
+            self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
+        }
+        self.leave(messages, bytes);
+    }
+
+    /// The endpoint has ended. A target by name looks for its successor, a pinned one has none.
+    fn target_gone(&mut self, id: TargetId) {
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        if target.key.pin.is_some() {
+            let error = RpcError::new(
+                ErrorKind::EndpointStopped,
+                format!("the endpoint {} at {} has been stopped", target.key.name, self.peer_name),
+            );
+            self.target_failed(id, &error.with_outcome(Outcome::NeverSent));
+            return;
+        }
+        target.unresolve();
+        if target.has_pending() || !target.resolvers.is_empty() {
+            self.ask_for(id);
+        }
+    }
+
+    /// Tells the peer that the endpoint it asked for is there.
+    pub fn resolved(&mut self, id: TargetId, resolution: &Resolution) {
+        let body = ResolvedBody {
+            incarnation: (resolution.incarnation.env, resolution.incarnation.endpoint),
+            messages: resolution.messages.clone(),
+            credit: (resolution.credit_messages, resolution.credit_bytes),
+        };
+        if let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) {
+            put_control(self.lanes.control(), Kind::Resolved, &id.to_be_bytes(), &body);
+        }
+    }
+
+    /// Tells the peer that the endpoint it asked for is not there.
+    pub fn unresolved(&mut self, id: TargetId, error: &RpcError) {
+        self.put_failure(Kind::Unresolved, &id.to_be_bytes(), error);
+    }
+
+    /// Tells the peer that an endpoint it has resolved has ended.
+    pub fn gone(&mut self, id: TargetId) {
+        put_control(self.lanes.control(), Kind::Gone, &id.to_be_bytes(), &[]);
+    }
+
+    /// Gives the peer room for more.
+    pub fn grant(&mut self, id: TargetId, messages: u32, bytes: u64) {
+        let mut fields = [0_u8; 16];
+        let parts = id.to_be_bytes().into_iter().chain(messages.to_be_bytes());
+        let parts = parts.chain(bytes.to_be_bytes());
+        for (place, byte) in fields.iter_mut().zip(parts) {
+            *place = byte;
+        }
+        put_control(self.lanes.control(), Kind::Credit, &fields, &[]);
+    }
+}
+
+fn rest(frame: &Bytes, reader: &Reader<'_>) -> Bytes {
+    frame.slice(reader.position().min(frame.len())..)
+}
+
+fn need<T>(field: Option<T>, kind: Kind) -> Result<T, Close> {
+    field.ok_or_else(|| Close::protocol(format!("a {kind:?} frame ends early")))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8], kind: Kind) -> Result<T, Close> {
+    payload::decode(body, &PrescanLimits::default())
+        .map_err(|error| Close::protocol(format!("a {kind:?} frame is not readable: {error}")))
+}
+
+fn read_failure(body: &[u8]) -> RpcError {
+    match payload::decode::<FailureBody>(body, &PrescanLimits::default()) {
+        Ok(failure) => RemoteFailure::new(failure.code, failure.text).into_error(),
+        Err(error) => RpcError::new(
+            ErrorKind::Protocol,
+            format!("the peer sent a failure that is not readable: {error}"),
+        ),
+    }
+}

@@ -1,0 +1,23 @@
+//! The protocol without I/O: what two envs say to each other, as a machine that is given bytes
+//! and the time and gives back bytes and events.
+
+mod assembly;
+mod calls;
+mod close;
+mod connection;
+mod hello;
+mod incoming;
+mod lanes;
+mod serving;
+mod session;
+mod target;
+
+pub use close::{Close, CloseCode};
+pub use connection::Detached;
+pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
+pub use incoming::{Event, IncomingMessage};
+pub use session::{Request, Session, Submission};
+pub use target::{Resolution, TargetId, TargetKey};
+
+#[cfg(test)]
+mod tests;

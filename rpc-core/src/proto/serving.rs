@@ -1,0 +1,94 @@
+//! The peer's calls that this env has to answer.
+
+use super::calls::slot_of;
+use super::close::{Close, CloseCode};
+use std::task::{Context, Poll, Waker};
+
+/// Open calls by slot. A peer chooses the numbers, but within its limit of calls in flight, so
+/// the table is dense and bounded.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    slots: Vec<Option<Served>>,
+    max: usize,
+    open: usize,
+}
+
+#[derive(Debug)]
+struct Served {
+    id: u64,
+    handler: Option<Waker>,
+}
+
+impl Serving {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { slots: Vec::new(), max, open: 0 }
+    }
+
+    /// A call has arrived.
+    pub(crate) fn open(&mut self, id: u64) -> Result<(), Close> {
+        let slot = slot_of(id);
+        if slot >= self.max {
+            return Err(Close::protocol(format!(
+                "call {id:#x} is in slot {slot}, but {} calls may be in flight (rpc.io.maxInFlight)",
+                self.max
+            )));
+        }
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot.saturating_add(1), || None);
+        }
+        let Some(entry) = self.slots.get_mut(slot) else { return Ok(()) };
+        if let Some(served) = entry {
+            return Err(Close::new(
+                CloseCode::DuplicateId,
+                format!(
+                    "call {id:#x} was made while call {:#x} of the same slot is open",
+                    served.id
+                ),
+            ));
+        }
+        *entry = Some(Served { id, handler: None });
+        self.open = self.open.saturating_add(1);
+        Ok(())
+    }
+
+    fn entry(&mut self, id: u64) -> Option<&mut Option<Served>> {
+        let entry = self.slots.get_mut(slot_of(id))?;
+        entry.as_ref().is_some_and(|served| served.id == id).then_some(entry)
+    }
+
+    /// A call is answered, or its caller gave up; the waker of a handler that waits for that.
+    /// `None` if the call is not open.
+    pub(crate) fn close(&mut self, id: u64) -> Option<Option<Waker>> {
+        let served = self.entry(id)?.take()?;
+        self.open = self.open.saturating_sub(1);
+        Some(served.handler)
+    }
+
+    /// Ready once the call is not open any more.
+    pub(crate) fn poll_closed(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
+        match self.entry(id) {
+            Some(Some(served)) => {
+                served.handler = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        let entry = self.slots.get(slot_of(id));
+        entry.and_then(Option::as_ref).is_some_and(|served| served.id == id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open
+    }
+
+    /// The connection is gone, and every caller with it.
+    pub(crate) fn clear(&mut self, wakes: &mut Vec<Waker>) {
+        self.open = 0;
+        wakes.extend(
+            std::mem::take(&mut self.slots).into_iter().flatten().filter_map(|s| s.handler),
+        );
+    }
+}

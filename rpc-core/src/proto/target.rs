@@ -1,0 +1,182 @@
+//! Endpoints of the peer, as this side calls them.
+
+use crate::message::Lane;
+use crate::spi::Incarnation;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// A target's number on its connections: chosen by the caller, the same for the session's life.
+pub type TargetId = u32;
+
+/// Which endpoint a target is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct TargetKey {
+    /// The endpoint's name.
+    pub name: String,
+    /// The life of the endpoint that the caller means; `None` takes whoever has the name.
+    pub pin: Option<(u64, u64)>,
+}
+
+impl TargetKey {
+    /// Names a target.
+    pub fn new(name: impl Into<String>, pin: Option<Incarnation>) -> Self {
+        Self { name: name.into(), pin: pin.map(|pin| (pin.env, pin.endpoint)) }
+    }
+}
+
+/// What a peer says of an endpoint that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolution {
+    /// Which life of the endpoint it is.
+    pub incarnation: Incarnation,
+    /// The messages it takes; their places are their numbers.
+    pub messages: Vec<String>,
+    /// How many messages may be sent before more credit comes.
+    pub credit_messages: u64,
+    /// How many bytes of bodies; one message may overdraw it.
+    pub credit_bytes: u64,
+}
+
+impl Resolution {
+    /// What a resolve is answered with.
+    #[must_use]
+    pub fn new(
+        incarnation: Incarnation,
+        messages: Vec<String>,
+        credit_messages: u64,
+        credit_bytes: u64,
+    ) -> Self {
+        Self { incarnation, messages, credit_messages, credit_bytes }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing was asked.
+    Unknown,
+    /// The peer was asked.
+    Resolving,
+    Resolved,
+}
+
+/// A message that cannot go yet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The call, of an ask or of a `send_wait`.
+    pub(crate) call: Option<u64>,
+    pub(crate) ask: bool,
+    pub(crate) name: &'static str,
+    pub(crate) body: Bytes,
+    pub(crate) deadline: crate::deadline::Timestamp,
+}
+
+/// How a message is named on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MessageName {
+    Number(u16),
+    Text(&'static str),
+}
+
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) key: TargetKey,
+    pub(crate) phase: Phase,
+    /// By lane.
+    pub(crate) pending: [VecDeque<Pending>; 2],
+    /// Whether a large message of the lane is on its way: others wait behind it.
+    pub(crate) large: [bool; 2],
+    /// What may be sent; bytes may go below zero by one message.
+    pub(crate) messages_left: i64,
+    pub(crate) bytes_left: i64,
+    pub(crate) resolvers: Vec<u64>,
+    names: Vec<String>,
+    /// Numbers found before, by the address of the name: names are constants.
+    numbers: Vec<(&'static str, MessageName)>,
+}
+
+/// The index of a lane.
+pub(crate) fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Normal => 0,
+        Lane::Bulk => 1,
+    }
+}
+
+impl Target {
+    pub(crate) fn new(key: TargetKey) -> Self {
+        Self {
+            key,
+            phase: Phase::Unknown,
+            pending: [VecDeque::new(), VecDeque::new()],
+            large: [false; 2],
+            messages_left: 0,
+            bytes_left: 0,
+            resolvers: Vec::new(),
+            names: Vec::new(),
+            numbers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn resolved(&mut self, resolution: Resolution) {
+        self.phase = Phase::Resolved;
+        self.messages_left = i64::try_from(resolution.credit_messages).unwrap_or(i64::MAX);
+        self.bytes_left = i64::try_from(resolution.credit_bytes).unwrap_or(i64::MAX);
+        self.names = resolution.messages;
+        self.numbers.clear();
+    }
+
+    /// The connection or the endpoint is gone.
+    pub(crate) fn unresolve(&mut self) {
+        self.phase = Phase::Unknown;
+        self.large = [false; 2];
+        self.names.clear();
+        self.numbers.clear();
+    }
+
+    /// Whether credit allows one more message. Bytes may be overdrawn by one message, so that
+    /// a message larger than the window can be sent at all.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.messages_left > 0 && self.bytes_left > 0
+    }
+
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.messages_left = self.messages_left.saturating_sub(1);
+        self.bytes_left = self.bytes_left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn refund(&mut self, messages: u64, bytes: u64) {
+        self.messages_left =
+            self.messages_left.saturating_add(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.bytes_left = self.bytes_left.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The number of a message, found by the address of its name after the first time.
+    pub(crate) fn number(&mut self, name: &'static str) -> MessageName {
+        let same = |known: &&str| std::ptr::eq(*known, name) && known.len() == name.len();
+        if let Some((_, number)) = self.numbers.iter().find(|(known, _)| same(known)) {
+            return *number;
+        }
+        let place = self.names.iter().position(|known| known == name);
+        let number = place
+            .and_then(|place| u16::try_from(place).ok())
+            .map_or(MessageName::Text(name), MessageName::Number);
+        self.numbers.push((name, number));
+        number
+    }
+
+    /// Takes a call out of the queue; the size of its body.
+    pub(crate) fn withdraw(&mut self, call: u64) -> Option<usize> {
+        for queue in &mut self.pending {
+            if let Some(place) = queue.iter().position(|pending| pending.call == Some(call)) {
+                return queue.remove(place).map(|pending| pending.body.len());
+            }
+        }
+        None
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.pending.iter().any(|queue| !queue.is_empty())
+    }
+}

@@ -1,0 +1,116 @@
+//! The one way back to a caller, used once.
+
+use crate::address::RpcAddress;
+use crate::core::EnvCore;
+use crate::error::{ErrorKind, RpcError};
+use crate::local_call::{BRIDGE_ENCODING, LocalAsk};
+use crate::message::Encoding;
+use crate::scope;
+use crate::spi::Origin;
+use crate::wire::payload;
+use serde::Serialize;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Answers one call. Dropped unused, it fails the call: nobody waits for nothing.
+pub(crate) struct ReplySink {
+    way: Option<Way>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Way {
+    Local(Arc<dyn LocalAsk>),
+    Wire(Arc<dyn Origin>, u64),
+}
+
+impl ReplySink {
+    pub(crate) fn local(call: Arc<dyn LocalAsk>) -> Self {
+        Self { way: Some(Way::Local(call)) }
+    }
+
+    pub(crate) fn wire(origin: Arc<dyn Origin>, call: u64) -> Self {
+        Self { way: Some(Way::Wire(origin, call)) }
+    }
+
+    /// Hands the way on, to be used elsewhere.
+    pub(crate) fn take(mut self) -> Option<Way> {
+        self.way.take()
+    }
+
+    pub(crate) fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
+    }
+
+    pub(crate) fn fail(mut self, error: &RpcError) {
+        if let Some(way) = self.way.take() {
+            way.fail(error);
+        }
+    }
+}
+
+impl Drop for ReplySink {
+    fn drop(&mut self) {
+        if let Some(way) = self.way.take() {
+            way.fail(&RpcError::new(
+                ErrorKind::EndpointStopped,
+                "the endpoint has been stopped before it replied",
+            ));
+        }
+    }
+}
+
+impl Way {
+    pub(crate) fn fail(&self, error: &RpcError) {
+        match self {
+            Self::Local(call) => call.fail(error.clone()),
+            Self::Wire(origin, id) => origin.fail(*id, error),
+        }
+    }
+
+    /// Encodes a reply and sends it; if it cannot be encoded, the caller is told that, and so is
+    /// this side.
+    pub(crate) fn reply<R: Serialize>(
+        &self,
+        core: &EnvCore,
+        reply: &R,
+        encoding: Encoding,
+    ) -> Result<(), RpcError> {
+        let max = core.config().limits().message_max_size();
+        let sent = match self {
+            Self::Local(call) => scope::within(core, || {
+                payload::with_encoded(reply, BRIDGE_ENCODING, max, |body| {
+                    call.reply_bytes(body, core.prescan());
+                })
+            }),
+            Self::Wire(origin, id) => scope::within(core, || {
+                payload::with_encoded(reply, encoding, max, |body| origin.reply(*id, body))
+            }),
+        };
+        if let Err(error) = &sent {
+            self.fail(error);
+        }
+        sent
+    }
+
+    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Local(call) => call.poll_cancelled(cx),
+            Self::Wire(origin, id) => origin.poll_cancelled(*id, cx),
+        }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Local(call) => call.is_cancelled(),
+            Self::Wire(origin, id) => origin.is_cancelled(*id),
+        }
+    }
+
+    /// The sender's address: `None` stands for this env.
+    pub(crate) fn sender(&self) -> Option<RpcAddress> {
+        match self {
+            Self::Local(_) => None,
+            Self::Wire(origin, _) => origin.sender().cloned(),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Registering endpoints.
+
+use crate::cell::Started;
+use crate::cell::{End, EndpointCell};
+use crate::endpoint::RpcEndpoint;
+use crate::endpoint_ref::{RawRef, RpcEndpointRef};
+use crate::env::{RpcEnv, drive, endpoint_name};
+use crate::error::RpcError;
+use crate::gate::Gate;
+use crate::handlers::HandlerSet;
+use crate::inbox::Inbox;
+use crate::spi::{EndpointTask, LocalBoxFuture};
+use std::sync::Arc;
+
+/// How an endpoint is registered.
+#[derive(Clone, Debug)]
+pub struct EndpointOptions {
+    name: String,
+    isolated: bool,
+}
+
+impl EndpointOptions {
+    /// An endpoint with that name, on one of the env's arbiters.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), isolated: false }
+    }
+
+    /// Gives the endpoint an arbiter, and so a thread, of its own: it may block without delaying
+    /// others, and costs them a wakeup of another thread per message.
+    #[must_use]
+    pub fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+}
+
+impl From<&str> for EndpointOptions {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<String> for EndpointOptions {
+    fn from(name: String) -> Self {
+        Self::new(name)
+    }
+}
+
+impl RpcEnv {
+    /// Registers an endpoint and waits until its `on_start` has ended. The ref is pinned to this
+    /// life of the endpoint. Messages may be sent to the name before that; they wait.
+    ///
+    /// # Errors
+    /// `NameTaken`, `InvalidAddress` for a bad name, `EnvStopped`, or the error of `on_start`;
+    /// the name is then free again.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle, the endpoint stays registered and starts.
+    pub async fn setup_endpoint<E: RpcEndpoint + Send>(
+        &self,
+        options: impl Into<EndpointOptions>,
+        endpoint: E,
+    ) -> Result<RpcEndpointRef<E>, RpcError> {
+        self.setup_endpoint_with(options, move || endpoint).await
+    }
+
+    /// As [`setup_endpoint`](Self::setup_endpoint), for endpoints that are not `Send`: `make`
+    /// runs on the thread where the endpoint will live.
+    ///
+    /// # Errors
+    /// As [`setup_endpoint`](Self::setup_endpoint).
+    pub async fn setup_endpoint_with<E: RpcEndpoint>(
+        &self,
+        options: impl Into<EndpointOptions>,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<RpcEndpointRef<E>, RpcError> {
+        let (inbox, started) = self.spawn_endpoint(options.into(), make)?;
+        let core = inbox.core().clone();
+        std::future::poll_fn(|cx| {
+            drive(&core, cx);
+            started.poll(cx)
+        })
+        .await?;
+        Ok(RpcEndpointRef::from_raw(RawRef::local(inbox)))
+    }
+
+    fn spawn_endpoint<E: RpcEndpoint>(
+        &self,
+        options: EndpointOptions,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Result<(Arc<Inbox>, Arc<Started>), RpcError> {
+        let shared = self.shared();
+        let name = endpoint_name(&options.name)?;
+        let mut handlers = Vec::new();
+        E::Handlers::describe(&mut handlers);
+        let core = shared.core.clone();
+        let inbox = shared.dispatcher.register(&name, |endpoint| {
+            Arc::new(Inbox::new(name.clone(), endpoint, core, handlers, E::NETWORK_EVENTS))
+        })?;
+        let started = Arc::new(Gate::default());
+        let env = Arc::downgrade(shared);
+        // If the task is dropped before it starts, the name is freed all the same.
+        let end = End { inbox: inbox.clone(), env: env.clone(), started: started.clone() };
+        let cell = EndpointCell { inbox: inbox.clone(), env, make, started: started.clone() };
+        let start = move || -> LocalBoxFuture<()> {
+            Box::pin(async move {
+                cell.run::<E>().await;
+                drop(end);
+            })
+        };
+        let task =
+            EndpointTask { name: options.name, isolated: options.isolated, start: Box::new(start) };
+        let backend = shared.core.backend().ok_or_else(crate::dispatcher::env_stopped)?;
+        backend.spawn(task)?;
+        Ok((inbox, started))
+    }
+}

@@ -1,0 +1,131 @@
+//! MessagePack of user values: the only file that names rmp-serde.
+
+use crate::error::{ErrorKind, RpcError};
+use crate::message::Encoding;
+use crate::wire::prescan::{PrescanLimits, prescan};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::Cell;
+use std::io;
+
+/// Bodies up to this many bytes are copied into the connection's buffer; larger ones are moved,
+/// and travel in chunks. Below it a copy is cheaper than one more segment of a vectored write.
+pub(crate) const SMALL_BODY: usize = 16 * 1024;
+
+/// Scratch buffers above this are given back to the allocator instead of kept by the thread.
+const KEPT_SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Encodes `value` into a scratch buffer of this thread and hands that to `then`, which may take
+/// the buffer's contents away. User code (`Serialize`) runs outside of every lock here, and may
+/// itself send messages.
+///
+/// # Errors
+/// `Encode` if the value cannot be written, `TooLarge` as soon as it passes `max` bytes.
+pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
+    value: &T,
+    encoding: Encoding,
+    max: usize,
+    then: impl FnOnce(&mut Vec<u8>) -> R,
+) -> Result<R, RpcError> {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let encoded = encode_into(value, encoding, max, &mut scratch);
+    let result = encoded.map(|()| then(&mut scratch));
+    if scratch.capacity() <= KEPT_SCRATCH {
+        SCRATCH.set(scratch);
+    }
+    result
+}
+
+/// Encodes `value` into a buffer of its own.
+///
+/// # Errors
+/// As [`with_encoded`].
+pub(crate) fn to_vec<T: Serialize + ?Sized>(
+    value: &T,
+    encoding: Encoding,
+    max: usize,
+) -> Result<Vec<u8>, RpcError> {
+    with_encoded(value, encoding, max, |buffer| buffer.clone())
+}
+
+fn encode_into<T: Serialize + ?Sized>(
+    value: &T,
+    encoding: Encoding,
+    max: usize,
+    into: &mut Vec<u8>,
+) -> Result<(), RpcError> {
+    let mut writer = Capped { into, max, over: false };
+    let result = match encoding {
+        Encoding::Named => {
+            let mut serializer = rmp_serde::Serializer::new(&mut writer).with_struct_map();
+            value.serialize(&mut serializer)
+        }
+        Encoding::Compact => {
+            let mut serializer = rmp_serde::Serializer::new(&mut writer);
+            value.serialize(&mut serializer)
+        }
+    };
+    if writer.over {
+        return Err(RpcError::new(
+            ErrorKind::TooLarge,
+            format!(
+                "the message is larger than {max} bytes. This limit is controlled by rpc.message.maxSize"
+            ),
+        ));
+    }
+    result.map_err(|error| {
+        RpcError::new(ErrorKind::Encode, format!("the message cannot be encoded: {error}"))
+    })
+}
+
+/// Stops an encoder that runs over the limit, before its memory does.
+struct Capped<'a> {
+    into: &'a mut Vec<u8>,
+    max: usize,
+    over: bool,
+}
+
+impl io::Write for Capped<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.into.len().saturating_add(bytes.len()) > self.max {
+            self.over = true;
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        self.into.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Decodes one value that fills `bytes`, after the pre-scan has bounded what decoding may cost.
+///
+/// # Errors
+/// `Decode`, naming the type, and where the bytes are at fault the offset.
+pub(crate) fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    limits: &PrescanLimits,
+) -> Result<T, RpcError> {
+    let failed = |cause: &dyn std::fmt::Display| {
+        let name = std::any::type_name::<T>();
+        RpcError::new(
+            ErrorKind::Decode,
+            format!("{} bytes do not decode as {name}: {cause}", bytes.len()),
+        )
+    };
+    prescan(bytes, limits).map_err(|error| failed(&error))?;
+    rmp_serde::from_slice(bytes).map_err(|error| failed(&error))
+}
