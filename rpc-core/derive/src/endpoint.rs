@@ -377,7 +377,22 @@ mod tests {
             impl ::rpc_core::Accepts<Beat> for Master {}
             #[automatically_derived]
             impl ::rpc_core::RpcEndpoint for Master {
-                type Handlers = (::rpc_core::Receives<Beat>,);
+                type Handlers = Self;
+            }
+            #[automatically_derived]
+            impl ::rpc_core::HandlerSet<Self> for Master {
+                const LEN: usize = <(::rpc_core::Receives<Beat>,) as ::rpc_core::HandlerSet<Self> >::LEN;
+                fn describe(into: &mut ::std::vec::Vec< ::rpc_core::__private::HandlerInfo>) {
+                    <(::rpc_core::Receives<Beat>,) as ::rpc_core::HandlerSet<Self> >::describe(into);
+                }
+                fn dispatch(
+                    index: usize,
+                    endpoint: &mut Self,
+                    work: ::rpc_core::__private::Work,
+                    cx: &mut ::rpc_core::EndpointContext<Self>,
+                ) -> impl ::core::future::Future<Output = ::rpc_core::HandlerResult<()>> {
+                    <(::rpc_core::Receives<Beat>,) as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, work, cx)
+                }
             }
         };
         assert_eq!(beside, expected.to_string());
@@ -398,7 +413,7 @@ mod tests {
         let expected = quote! {
             #[automatically_derived]
             impl<S: Store> ::rpc_core::RpcEndpoint for Master<S> where S: 'static {
-                type Handlers = ();
+                type Handlers = Self;
                 const NETWORK_EVENTS: bool = true;
                 async fn on_connected(
                     &mut self,
@@ -406,6 +421,21 @@ mod tests {
                     cx: &mut ::rpc_core::EndpointContext<Self>
                 ) -> ::rpc_core::HandlerResult<()> {
                     Self::up(self, peer, cx)
+                }
+            }
+            #[automatically_derived]
+            impl<S: Store> ::rpc_core::HandlerSet<Self> for Master<S> where S: 'static {
+                const LEN: usize = <() as ::rpc_core::HandlerSet<Self> >::LEN;
+                fn describe(into: &mut ::std::vec::Vec< ::rpc_core::__private::HandlerInfo>) {
+                    <() as ::rpc_core::HandlerSet<Self> >::describe(into);
+                }
+                fn dispatch(
+                    index: usize,
+                    endpoint: &mut Self,
+                    work: ::rpc_core::__private::Work,
+                    cx: &mut ::rpc_core::EndpointContext<Self>,
+                ) -> impl ::core::future::Future<Output = ::rpc_core::HandlerResult<()>> {
+                    <() as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, work, cx)
                 }
             }
             const _: () = {

@@ -1,0 +1,142 @@
+//! The endpoints that checks talk to, in this process or in another.
+
+use rpc_actix::{HandlerResult, RpcMessage, endpoint};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A numbered message of a numbered sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub sender: u32,
+    pub number: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+pub(crate) struct Tell {
+    pub mark: Mark,
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = Mark)]
+pub(crate) struct Echo {
+    pub mark: Mark,
+}
+
+/// Part of the log, from an index on.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = Vec<(bool, Mark)>)]
+pub(crate) struct ReadLog {
+    pub from: usize,
+    pub count: usize,
+}
+
+/// Writes down everything it gets, in the order in which it gets it.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    log: Vec<(bool, Mark)>,
+}
+
+#[endpoint]
+impl Recorder {
+    #[receive]
+    async fn tell(&mut self, msg: Tell) -> HandlerResult<()> {
+        self.log.push((false, msg.mark));
+        Ok(())
+    }
+
+    #[receive_and_reply]
+    async fn echo(&mut self, msg: Echo) -> HandlerResult<Mark> {
+        self.log.push((true, msg.mark));
+        Ok(msg.mark)
+    }
+
+    #[receive_and_reply]
+    async fn read_log(&mut self, msg: ReadLog) -> HandlerResult<Vec<(bool, Mark)>> {
+        Ok(self.log.iter().skip(msg.from).take(msg.count).copied().collect())
+    }
+}
+
+/// The message of the peers' benchmark: a number, a name of 16 bytes, a payload of 64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = Msg)]
+pub(crate) struct Msg {
+    pub id: u64,
+    pub name: String,
+    pub payload: bytes::Bytes,
+}
+
+impl Msg {
+    pub(crate) fn new(id: u64) -> Self {
+        let payload: Vec<u8> = (0..64).collect();
+        Self { id, name: "sixteen-byte-nam".to_owned(), payload: payload.into() }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+pub(crate) struct Note {
+    pub id: u64,
+    pub name: String,
+    pub payload: bytes::Bytes,
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+pub(crate) struct Notes;
+
+/// Answers with what it got.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    notes: u64,
+}
+
+#[endpoint]
+impl Mirror {
+    #[receive_and_reply]
+    async fn mirror(&mut self, msg: Msg) -> HandlerResult<Msg> {
+        Ok(msg)
+    }
+
+    #[receive]
+    async fn note(&mut self, _msg: Note) -> HandlerResult<()> {
+        self.notes += 1;
+        Ok(())
+    }
+
+    #[receive_and_reply]
+    async fn notes(&mut self, _msg: Notes) -> HandlerResult<u64> {
+        Ok(self.notes)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+pub(crate) struct Load {
+    pub payload: bytes::Bytes,
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+pub(crate) struct Handled;
+
+/// Takes 10 ms for every message.
+#[derive(Debug, Default)]
+pub(crate) struct Slow {
+    handled: u64,
+}
+
+/// What a message costs the slow endpoint.
+pub(crate) const SLOWNESS: Duration = Duration::from_millis(10);
+
+#[endpoint]
+impl Slow {
+    #[receive]
+    async fn load(&mut self, _msg: Load) -> HandlerResult<()> {
+        tokio::time::sleep(SLOWNESS).await;
+        self.handled += 1;
+        Ok(())
+    }
+
+    #[receive_and_reply]
+    async fn handled(&mut self, _msg: Handled) -> HandlerResult<u64> {
+        Ok(self.handled)
+    }
+}
