@@ -107,6 +107,11 @@ async fn create(
         });
         let backend = ActixBackend::new(core, node.clone());
         backend.keep_time(&node)?;
+        let watching = node.clone();
+        host.main().run(move || {
+            let tasks = watching.tasks().clone();
+            rt::spawn(tasks.track_future(watching.watch()));
+        })?;
         if let Some(listener) = listener {
             let accepting = node.clone();
             host.main().run(move || {

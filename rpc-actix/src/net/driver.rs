@@ -1,7 +1,7 @@
 //! One connection: reads all that has come, hands it on together, writes all that is pending.
 
 use super::binding::Binding;
-use super::link::Link;
+use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -43,7 +43,9 @@ pub(crate) struct Driver {
     batch_for: Option<Arc<Binding>>,
     /// Why this side is closing: the rest of the output is written, then it ends.
     ending: Option<RpcError>,
-    goodbye_said: bool,
+    /// The first poll has not been.
+    fresh: bool,
+    stalled: bool,
 }
 
 /// Endpoints of this env that one peer may have resolved.
@@ -70,7 +72,8 @@ impl Driver {
             batch: VecDeque::new(),
             batch_for: None,
             ending: None,
-            goodbye_said: false,
+            fresh: true,
+            stalled: false,
         }
     }
 
@@ -231,26 +234,34 @@ impl Driver {
         }
     }
 
-    /// Reads until there is nothing; `true` if the turn is over before that.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+    /// Reads until there is nothing, or its turn is over.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Reading> {
         for _ in 0..READS_PER_TURN {
-            if self.ending.is_some() || self.is_congested() {
-                return Poll::Pending;
+            if self.ending.is_some() {
+                return Ok(Reading::Done);
+            }
+            if self.is_congested() {
+                return Ok(Reading::Held);
             }
             if self.read.capacity() == self.read.len() {
                 self.read.reserve(READ_SIZE);
             }
-            let polled = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
-            if polled.is_pending() && self.read.is_empty() {
-                self.read = BytesMut::new();
+            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
+                Poll::Ready(Ok(0)) => {
+                    let text = format!("the connection to {} was closed by the peer", self.sender);
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                }
+                Poll::Ready(Ok(_)) => self.process(),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    if self.read.is_empty() {
+                        self.read = BytesMut::new();
+                    }
+                    return Ok(Reading::Done);
+                }
             }
-            if ready!(polled)? == 0 {
-                let text = format!("the connection to {} was closed by the peer", self.sender);
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)));
-            }
-            self.process();
         }
-        Poll::Ready(Ok(true))
+        Ok(Reading::More)
     }
 
     /// A peer that does not read its answers is not read from either.
@@ -272,11 +283,21 @@ impl Driver {
                     return Pin::new(&mut self.stream).poll_flush(cx);
                 }
             }
-            let written = ready!(self.poll_write_some(cx))?;
+            let polled = self.poll_write_some(cx);
+            self.note_stall(polled.is_pending());
+            let written = ready!(polled)?;
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
             }
             self.advance(written);
+        }
+    }
+
+    /// Tells the session when the socket stops taking output, and when it goes on.
+    fn note_stall(&mut self, stalled: bool) {
+        if std::mem::replace(&mut self.stalled, stalled) != stalled {
+            let now = self.link.now();
+            self.link.drive(&mut self.wakes, |session| session.stalled(now, stalled));
         }
     }
 
@@ -306,16 +327,27 @@ impl Driver {
         }
     }
 
-    /// The env shuts down: says goodbye, once, and ends when that is written.
-    fn say_goodbye(&mut self) {
-        if self.link.is_closing() && !std::mem::replace(&mut self.goodbye_said, true) {
-            let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
-            self.link.drive(&mut self.wakes, |session| {
-                session.goodbye("shutdown");
-                session.close(&close);
-            });
-            self.ending =
-                Some(RpcError::new(ErrorKind::EnvStopped, "this RpcEnv has been shut down"));
+    /// Ends at once if something has taken too long; says goodbye, once, if the env shuts down,
+    /// and ends when that is written.
+    fn follow_orders(&mut self) -> Option<RpcError> {
+        if !self.link.has_orders() {
+            return None;
+        }
+        match self.link.take_orders()? {
+            Orders::Break(close) => {
+                tracing::warn!(peer = %self.sender, %close, "breaking a connection");
+                Some(close.to_error(&self.sender.to_string()))
+            }
+            Orders::Shutdown => {
+                let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
+                self.link.drive(&mut self.wakes, |session| {
+                    session.goodbye("shutdown");
+                    session.close(&close);
+                });
+                let text = "this RpcEnv has been shut down";
+                self.ending = Some(RpcError::new(ErrorKind::EnvStopped, text));
+                None
+            }
         }
     }
 }
@@ -332,46 +364,54 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RpcError> {
         let this = self.get_mut();
-        if !this.read.is_empty() && this.events.is_empty() && this.ending.is_none() {
+        this.link.watch(cx);
+        if std::mem::take(&mut this.fresh) {
             // What came right behind the hello.
             this.process();
         }
         loop {
-            this.say_goodbye();
-            let more = match this.poll_read(cx) {
-                Poll::Ready(Ok(more)) => more,
-                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
-                Poll::Pending => false,
+            if let Some(error) = this.follow_orders() {
+                return Poll::Ready(error);
+            }
+            let reading = match this.poll_read(cx) {
+                Ok(reading) => reading,
+                Err(error) => return Poll::Ready(this.broken(&error)),
             };
-            match this.poll_write(cx) {
+            let written = this.poll_write(cx);
+            if reading == Reading::More {
+                cx.waker().wake_by_ref();
+            }
+            match written {
+                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
                 Poll::Ready(Ok(())) => {
                     if let Some(error) = this.ending.take() {
                         return Poll::Ready(error);
                     }
-                    if more {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
+                    // Reading goes on as soon as what held it up has been written.
+                    if reading == Reading::Held {
+                        continue;
                     }
-                    if this.link.park(cx) {
-                        return Poll::Pending;
-                    }
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
-                Poll::Pending => {
-                    if more {
-                        cx.waker().wake_by_ref();
-                    }
-                    // The socket is full: it wakes the driver; a shutdown must as well.
-                    if this.ending.is_some() || this.link.park(cx) || this.node.is_closed() {
-                        return Poll::Pending;
-                    }
-                    if !this.link.is_closing() {
+                    if reading == Reading::More || this.link.park(cx) {
                         return Poll::Pending;
                     }
                 }
+                // The socket is full, and wakes the driver when it is not.
+                Poll::Pending if this.link.has_orders() => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
+}
+
+/// How far reading got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// To the end of what is there; the socket wakes the driver.
+    Done,
+    /// There may be more, but others have their turn first.
+    More,
+    /// Not at all, because too much waits to be written.
+    Held,
 }
 
 impl Driver {

@@ -2,10 +2,11 @@
 
 use crate::rt::Clock;
 use bytes::Bytes;
-use rpc_core::proto::Session;
+use rpc_core::proto::{Close, Session};
 use rpc_core::spi::{CallEnd, Expire, RemoteCalls};
-use rpc_core::{RpcAddress, Timestamp};
+use rpc_core::{ErrorKind, RpcAddress, RpcError, Timestamp};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -14,6 +15,8 @@ pub(crate) struct Link {
     clock: Clock,
     /// Where to dial it; `None` for an env that does not listen.
     address: Option<RpcAddress>,
+    /// Whether there are orders: looked at in every turn of the driver, without the lock.
+    ordered: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -22,8 +25,20 @@ struct State {
     phase: Phase,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
     driver: Option<Waker>,
-    /// Set by the env's shutdown: the driver says goodbye and ends.
+    /// The same, awake or asleep: whoever has orders for it wakes it.
+    watcher: Option<Waker>,
+    orders: Option<Orders>,
+    /// Set by the env's shutdown: no connection is taken any more.
     closing: bool,
+}
+
+/// What a driver is told from outside.
+#[derive(Debug)]
+pub(crate) enum Orders {
+    /// Say goodbye, and end when that is written.
+    Shutdown,
+    /// End now.
+    Break(Close),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +50,15 @@ enum Phase {
 
 impl Link {
     pub(crate) fn new(clock: Clock, address: Option<RpcAddress>, session: Session) -> Self {
-        let state = State { session, phase: Phase::Idle, driver: None, closing: false };
-        Self { clock, address, state: Mutex::new(state) }
+        let state = State {
+            session,
+            phase: Phase::Idle,
+            driver: None,
+            watcher: None,
+            orders: None,
+            closing: false,
+        };
+        Self { clock, address, ordered: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     pub(crate) fn address(&self) -> Option<&RpcAddress> {
@@ -88,7 +110,7 @@ impl Link {
     /// Parks the driver, unless there is something for it to do.
     pub(crate) fn park(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
-        if state.session.has_output() || state.closing {
+        if state.session.has_output() || state.orders.is_some() {
             return false;
         }
         if !state.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -97,40 +119,83 @@ impl Link {
         true
     }
 
-    /// Gives the link to a connection, unless it has one.
+    /// Lets the driver be found by whoever has orders for it.
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        if !state.watcher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.watcher = Some(cx.waker().clone());
+        }
+    }
+
+    pub(crate) fn has_orders(&self) -> bool {
+        self.ordered.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_orders(&self) -> Option<Orders> {
+        self.ordered.store(false, Ordering::Release);
+        self.lock().orders.take()
+    }
+
+    fn order(&self, mut state: MutexGuard<'_, State>, orders: Orders) {
+        state.orders = Some(orders);
+        self.ordered.store(true, Ordering::Release);
+        let watcher = state.watcher.clone();
+        drop(state);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+
+    /// Works on the session in the same breath in which the link becomes idle: what is queued
+    /// after that is dialled for anew, what was queued before is ended by `f`.
+    fn idle_with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
+        let mut state = self.lock();
+        state.phase = Phase::Idle;
+        (state.driver, state.watcher, state.orders) = (None, None, None);
+        let result = f(&mut state.session);
+        let mut wakes = Vec::new();
+        state.session.take_wakes(&mut wakes);
+        drop(state);
+        wakes.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// Takes an idle link for a connection that has come in.
+    pub(crate) fn occupy(self: &Arc<Self>) -> Option<Busy> {
+        let mut state = self.lock();
+        if state.phase != Phase::Idle || state.closing {
+            return None;
+        }
+        state.phase = Phase::Dialing;
+        Some(Busy::new(self))
+    }
+
+    /// The hellos are exchanged. `false` if no connection is wanted any more.
     pub(crate) fn connect(&self) -> bool {
         let mut state = self.lock();
-        if state.phase == Phase::Connected || state.closing {
+        if state.closing {
             return false;
         }
         state.phase = Phase::Connected;
         true
     }
 
-    /// The connection, or the attempt to make one, is over.
-    pub(crate) fn disconnected(&self) {
-        let mut state = self.lock();
-        state.phase = Phase::Idle;
-        state.driver = None;
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.lock().phase == Phase::Idle
-    }
-
-    /// Asks the driver to end.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closing = true;
-        let driver = state.driver.take();
-        drop(state);
-        if let Some(driver) = driver {
-            driver.wake();
+    /// Ends the connection if something on it has taken too long.
+    pub(crate) fn check(&self) {
+        let now = self.now();
+        let state = self.lock();
+        if state.phase == Phase::Connected
+            && let Err(close) = state.session.check(now)
+        {
+            self.order(state, Orders::Break(close));
         }
     }
 
-    pub(crate) fn is_closing(&self) -> bool {
-        self.lock().closing
+    /// Takes no connection any more, and ends the one there is: in order, or at once.
+    pub(crate) fn close(&self, orders: Orders) {
+        let mut state = self.lock();
+        state.closing = true;
+        self.order(state, orders);
     }
 }
 
@@ -158,11 +223,29 @@ impl fmt::Debug for Link {
     }
 }
 
-/// A link that ends its phase when the work on it ends, however that happens.
-pub(crate) struct Busy(pub(crate) Arc<Link>);
+/// A link that is being dialled or driven. However that ends, the link becomes idle, and what
+/// waits for it ends.
+pub(crate) struct Busy {
+    link: Option<Arc<Link>>,
+}
+
+impl Busy {
+    pub(crate) fn new(link: &Arc<Link>) -> Self {
+        Self { link: Some(link.clone()) }
+    }
+
+    /// Ends in order.
+    pub(crate) fn end<R>(mut self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        self.link.take().map(|link| link.idle_with(f))
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.disconnected();
+        if let Some(link) = self.link.take() {
+            let text = "the thread of the connection has ended";
+            let error = RpcError::new(ErrorKind::EnvStopped, text);
+            link.idle_with(|session| session.detach(&error, false));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The bridge: connections, and what keeps each in step with the endpoints.
 
+pub(crate) mod admission;
 pub(crate) mod binding;
 pub(crate) mod driver;
 pub(crate) mod handshake;

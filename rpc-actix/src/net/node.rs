@@ -1,21 +1,21 @@
 //! The network side of an env: it listens, dials, and knows its peers.
 
+use super::admission::{Admission, Admitted};
 use super::driver::Driver;
 use super::handshake::{self, Greeted, greet};
-use super::link::{Busy, Link};
+use super::link::{Busy, Link, Orders};
 use super::peers::Peers;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Listener, Socket, Transport};
 use crate::dispatch::host::ActixHost;
 use crate::rt::{self, Clock};
-use rpc_core::proto::{Hello, PeerInfo, Session, TargetKey};
+use rpc_core::proto::{Close, CloseCode, Hello, PeerInfo, Session, TargetKey};
 use rpc_core::spi::{Dispatcher, Incarnation, NetworkEvent, RemoteTarget};
 use rpc_core::{
     EndpointAddress, EndpointLocation, EnvId, ErrorKind, Outcome, RpcAddress, RpcEnvConfig,
     RpcError,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +33,7 @@ pub(crate) struct Node {
     closed: CancellationToken,
     /// Everything that the node runs, to be waited for at the end.
     tasks: TaskTracker,
-    connections: AtomicUsize,
+    admission: Arc<Admission>,
 }
 
 /// The parts that a node is made of.
@@ -64,7 +64,7 @@ impl Node {
             peers: Peers::default(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            connections: AtomicUsize::new(0),
+            admission: Arc::default(),
         })
     }
 
@@ -148,17 +148,18 @@ impl Node {
     /// Connects a link that wants it, on an arbiter.
     pub(crate) fn dial(self: &Arc<Self>, link: &Arc<Link>) {
         let (node, dialled) = (self.clone(), link.clone());
+        // Dropped with the job if the thread is gone: then nothing waits for the link.
+        let busy = Busy::new(link);
         let started = self.host.pick().run(move || {
             let tasks = node.tasks.clone();
-            rt::spawn(tasks.track_future(async move { node.dial_here(dialled).await }));
+            rt::spawn(tasks.track_future(async move { node.dial_here(dialled, busy).await }));
         });
         if let Err(error) = started {
-            link.disconnected();
-            link.with(|session| session.fail_queued(&error));
+            tracing::debug!(peer = ?link.address(), %error, "could not dial");
         }
     }
 
-    async fn dial_here(self: Arc<Self>, link: Arc<Link>) {
+    async fn dial_here(self: Arc<Self>, link: Arc<Link>, busy: Busy) {
         let closed = self.closed.clone();
         let connected = tokio::select! {
             // Both may be dropped: a half-made connection is closed, and nothing was sent.
@@ -166,11 +167,12 @@ impl Node {
             () = closed.cancelled() => Err(env_stopped()),
         };
         match connected {
-            Ok((stream, greeted, sender)) => self.run(link, stream, greeted, sender).await,
+            Ok((stream, greeted, sender)) => {
+                self.run(link, busy, stream, greeted, sender).await;
+            }
             Err(error) => {
-                link.disconnected();
                 let error = error.with_outcome(Outcome::NeverSent);
-                let ended = link.with(|session| session.fail_queued(&error));
+                let ended = busy.end(|session| session.fail_queued(&error));
                 tracing::debug!(peer = ?link.address(), ended, %error, "could not connect");
             }
         }
@@ -222,28 +224,23 @@ impl Node {
     }
 
     fn accepted(self: &Arc<Self>, socket: Box<dyn Socket>) {
-        let limits = self.config.limits();
-        let most = limits.max_connections();
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= most {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(peer = %socket.peer(), most, "connection refused: rpc.io.maxConnections");
-            return;
-        }
+        let admitted = match self.admission.admit(socket.peer().ip(), self.config.limits()) {
+            Ok(admitted) => admitted,
+            Err(key) => {
+                return tracing::warn!(peer = %socket.peer(), key, "too many connections: refused");
+            }
+        };
         let node = self.clone();
-        let counted = Counted(node.clone());
         let started = self.host.pick().run(move || {
             let tasks = node.tasks.clone();
-            rt::spawn(tasks.track_future(async move {
-                let _counted = counted;
-                node.serve(socket).await;
-            }));
+            rt::spawn(tasks.track_future(async move { node.serve(socket, admitted).await }));
         });
         if let Err(error) = started {
             tracing::debug!(%error, "a connection came while the env was closing");
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: Box<dyn Socket>) {
+    async fn serve(self: Arc<Self>, socket: Box<dyn Socket>, mut admitted: Admitted) {
         let from = RpcAddress::from(socket.peer());
         let mut stream = match socket.open() {
             Ok(stream) => stream,
@@ -257,8 +254,9 @@ impl Node {
         };
         match greeted {
             Ok(greeted) => {
-                let (link, sender) = self.link_of(&greeted.peer, from);
-                self.run(link, stream, greeted, sender).await;
+                admitted.greeted();
+                let (link, busy, sender) = self.link_of(&greeted.peer, from);
+                self.run(link, busy, stream, greeted, sender).await;
             }
             Err(error) => tracing::warn!(peer = %from, %error, "a connection was refused"),
         }
@@ -266,24 +264,28 @@ impl Node {
 
     /// The link for a peer that has connected, and how endpoints know it: its listening address
     /// if it has one, otherwise its socket's.
-    fn link_of(&self, peer: &PeerInfo, from: RpcAddress) -> (Arc<Link>, RpcAddress) {
+    fn link_of(&self, peer: &PeerInfo, from: RpcAddress) -> (Arc<Link>, Busy, RpcAddress) {
         let listening = peer.hello.address.as_deref().and_then(|text| text.parse().ok());
-        let Some(listening) = listening else {
-            return (Arc::new(self.link(None, from.to_string())), from);
-        };
-        let known =
-            self.peers.at(&listening, || self.link(Some(listening.clone()), listening.to_string()));
-        if known.is_idle() {
-            return (known, listening);
+        if let Some(listening) = &listening {
+            let make = || self.link(Some(RpcAddress::clone(listening)), listening.to_string());
+            let known = self.peers.at(listening, make);
+            if let Some(busy) = known.occupy() {
+                return (known, busy, listening.clone());
+            }
         }
-        // It is connected in the other direction already: this one is the peer's to use.
-        (Arc::new(self.link(None, listening.to_string())), listening)
+        // It does not listen, or it is connected in the other direction already: this connection
+        // is the peer's to use.
+        let sender = listening.unwrap_or(from);
+        let link = Arc::new(self.link(None, sender.to_string()));
+        let busy = Busy::new(&link);
+        (link, busy, sender)
     }
 
     /// Drives a connection to its end.
     async fn run(
         self: Arc<Self>,
         link: Arc<Link>,
+        busy: Busy,
         stream: Box<dyn ByteStream>,
         greeted: Greeted,
         sender: RpcAddress,
@@ -292,16 +294,14 @@ impl Node {
         if !link.connect() {
             return;
         }
-        let busy = Busy(link.clone());
         link.with(|session| session.attach(greeted.peer));
         self.peers.connected(env, &link);
         self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
         let driver = Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = driver.await;
         self.peers.disconnected(env, &link);
-        let ended = link.with(|session| session.detach(&error, false));
-        drop(busy);
-        tracing::debug!(peer = %sender, unknown = ended.unknown, never_sent = ended.never_sent, %error, "a connection has ended");
+        let ended = busy.end(|session| session.detach(&error, false));
+        tracing::debug!(peer = %sender, ?ended, %error, "a connection has ended");
         if !self.is_closed() {
             if error.kind() != ErrorKind::Disconnected {
                 let event = NetworkEvent::Error(error, sender.clone());
@@ -311,16 +311,35 @@ impl Node {
         }
     }
 
+    /// Ends connections on which something takes too long, until the env closes.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                // Both may be dropped: the next round looks at everything again.
+                () = rt::sleep(WATCH_INTERVAL) => {}
+                () = self.closed.cancelled() => return,
+            }
+            for link in self.peers.all() {
+                link.check();
+            }
+        }
+    }
+
     /// Says goodbye to every peer, ends every call, and waits for the node's tasks.
     pub(crate) async fn close(&self) {
         self.closed.cancel();
         for link in self.peers.all() {
             link.with(|session| session.fail_queued(&env_stopped()));
-            link.close();
+            link.close(Orders::Shutdown);
         }
         self.tasks.close();
         if rt::within(GOODBYE, self.tasks.wait()).await.is_none() {
             tracing::warn!(tasks = self.tasks.len(), "connections did not end in time");
+            for link in self.peers.all() {
+                let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
+                link.close(Orders::Break(close));
+            }
+            self.tasks.wait().await;
         }
         for link in self.peers.all() {
             link.with(|session| session.detach(&env_stopped(), false));
@@ -328,17 +347,11 @@ impl Node {
     }
 }
 
+/// How often connections are looked at: their limits are seconds.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
 /// A pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
-
-/// A place among the connections, given back when dropped.
-struct Counted(Arc<Node>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 pub(crate) fn env_stopped() -> RpcError {
     RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")

@@ -3,6 +3,7 @@
 use super::calls::Progress;
 use super::close::Close;
 use super::hello::PeerInfo;
+use super::pulse::Pulse;
 use super::session::Session;
 use super::target::{Phase, TargetId};
 use crate::deadline::Timestamp;
@@ -56,6 +57,7 @@ impl Session {
     pub fn detach(&mut self, error: &RpcError, keep: bool) -> Detached {
         let mut result = Detached::default();
         self.peer = None;
+        self.pulse = Pulse::default();
         for id in
             self.calls.ids(|call| matches!(call.progress, Progress::Ready { .. } | Progress::Sent))
         {

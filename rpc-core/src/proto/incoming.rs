@@ -98,7 +98,10 @@ impl Session {
     ) -> Result<(), Close> {
         let max = self.limits.frame_max_size();
         loop {
-            let Some(header) = Header::read(bytes) else { return Ok(()) };
+            let Some(header) = Header::read(bytes) else {
+                self.pulse.partial(now, !bytes.is_empty());
+                return Ok(());
+            };
             if header.length > max {
                 return Err(Close::new(
                     CloseCode::TooLarge,
@@ -111,8 +114,10 @@ impl Session {
             let whole = HEADER.saturating_add(header.length);
             if bytes.len() < whole {
                 bytes.reserve(whole.saturating_sub(bytes.len()));
+                self.pulse.partial(now, true);
                 return Ok(());
             }
+            self.pulse.partial(now, false);
             let frame = bytes.split_to(whole).freeze();
             self.frame(now, header, &frame, events)?;
         }
@@ -167,11 +172,7 @@ impl Session {
                 let target = need(reader.u32(), kind)?;
                 self.about_target(now, kind, target, frame, reader, events)
             }
-            Kind::Ping => {
-                let token = need(reader.u64(), kind)?;
-                put_control(self.lanes.control(), Kind::Pong, &token.to_be_bytes(), &[]);
-                Ok(())
-            }
+            Kind::Ping => self.pong(need(reader.u64(), kind)?),
             Kind::Pong => need(reader.u64(), kind).map(|_| ()),
             Kind::Goodbye => {
                 let body: GoodbyeBody = read(&rest(frame, &reader), kind)?;

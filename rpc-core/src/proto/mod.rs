@@ -8,6 +8,7 @@ mod connection;
 mod hello;
 mod incoming;
 mod lanes;
+mod pulse;
 mod serving;
 mod session;
 mod target;

@@ -5,6 +5,7 @@ use super::calls::{Call, Calls, Progress};
 use super::hello::PeerInfo;
 use super::incoming::IncomingMessage;
 use super::lanes::{FirstFrame, Lanes};
+use super::pulse::Pulse;
 use super::serving::Serving;
 use super::target::{MessageName, Pending, Phase, Target, TargetId, TargetKey, lane_index};
 use crate::deadline::Timestamp;
@@ -47,6 +48,7 @@ pub struct Session {
     left: u64,
     pub(super) wakes: Vec<Waker>,
     pub(super) closing: bool,
+    pub(super) pulse: Pulse,
 }
 
 /// A message to be queued.
@@ -117,6 +119,7 @@ impl Session {
             left: 0,
             wakes: Vec::new(),
             closing: false,
+            pulse: Pulse::default(),
             limits,
         }
     }
@@ -560,6 +563,7 @@ impl Session {
         if self.peer.is_none() {
             return;
         }
+        self.pulse.pongs = 0;
         let done = self.lanes.transmit(budget, out);
         for lane in 0..2 {
             let all_gone = self.lanes.ready_is_empty(lane);
