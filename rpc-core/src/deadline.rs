@@ -81,6 +81,11 @@ impl RpcTimeout {
         Self::new(duration, "the caller")
     }
 
+    /// What is left of the time of the call whose handler makes this one.
+    pub fn inherited(left: Duration) -> Self {
+        Self::new(left, "the handler's own caller")
+    }
+
     /// How long it is.
     pub fn duration(&self) -> Duration {
         self.duration

@@ -174,8 +174,8 @@ impl RawRef {
     fn ask<M: Ask>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<M::Reply> {
         let call = || -> Result<AskFuture<M::Reply>, RpcError> {
             let core = self.core()?;
-            let deadline = core.now().saturating_add(timeout.duration());
             let asker = current_asker();
+            let (timeout, deadline) = inherit(core.now(), timeout, asker.as_ref());
             let Some(inbox) = self.find()? else {
                 let call =
                     self.remote_send(&core, &msg, deadline, |target, out| target.ask(out))?;
@@ -202,8 +202,8 @@ impl RawRef {
     fn send_wait<M: OneWay>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
             let core = self.core()?;
-            let deadline = core.now().saturating_add(timeout.duration());
             let asker = current_asker();
+            let (timeout, deadline) = inherit(core.now(), timeout, asker.as_ref());
             let Some(inbox) = self.find()? else {
                 let call =
                     self.remote_send(&core, &msg, deadline, |target, out| target.send_wait(out))?;
@@ -237,6 +237,17 @@ impl RawRef {
             Ok(AskFuture::remote(call, |_, _| Ok(()), core, target, timeout, deadline, None))
         };
         call().unwrap_or_else(AskFuture::failed)
+    }
+}
+
+/// An ask that a handler makes has no more time than the handler's own caller.
+fn inherit(now: Timestamp, timeout: RpcTimeout, asker: Option<&Asker>) -> (RpcTimeout, Timestamp) {
+    let own = now.saturating_add(timeout.duration());
+    let inherited = asker.map_or(Timestamp::MAX, |asker| asker.inbox.current_deadline());
+    if inherited < own {
+        (RpcTimeout::inherited(inherited.since(now)), inherited)
+    } else {
+        (timeout, own)
     }
 }
 

@@ -145,6 +145,8 @@ struct State {
     turn: u64,
     asker: Option<Asker>,
     way: Option<Way>,
+    /// When the caller of the current handler stops waiting.
+    deadline: Timestamp,
     /// Peers to tell when the endpoint is gone.
     origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
@@ -184,6 +186,7 @@ impl Inbox {
             turn: 0,
             asker: None,
             way: None,
+            deadline: Timestamp::MAX,
             origins: Vec::new(),
             closed: Vec::new(),
         };
@@ -390,12 +393,12 @@ impl Inbox {
             return Poll::Pending;
         };
         state.turn = state.turn.wrapping_add(1);
-        (state.asker, state.way) = match &mut item.kind {
-            Kind::Ask { asker, sink, .. } => (asker.take(), sink.way().cloned()),
-            Kind::Wire(WireMessage { origin, call: Some(call), .. }) => {
-                (None, Some(Way::Wire(origin.clone(), *call)))
+        (state.asker, state.way, state.deadline) = match &mut item.kind {
+            Kind::Ask { asker, sink, deadline } => (asker.take(), sink.way().cloned(), *deadline),
+            Kind::Wire(WireMessage { origin, call: Some(call), deadline, .. }) => {
+                (None, Some(Way::Wire(origin.clone(), *call)), *deadline)
             }
-            _ => (None, None),
+            _ => (None, None, Timestamp::MAX),
         };
         let mut granted = VecDeque::new();
         if matches!(item.kind, Kind::Tell { .. } | Kind::Ask { .. }) {
@@ -415,10 +418,16 @@ impl Inbox {
         (state.turn, state.asker.clone())
     }
 
+    /// When the caller of the current handler stops waiting; `MAX` for a one-way message.
+    pub(crate) fn current_deadline(&self) -> Timestamp {
+        self.lock().deadline
+    }
+
     /// The current handler is done: nobody waits for it any more.
     pub(crate) fn end_turn(&self) {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
+        state.deadline = Timestamp::MAX;
         let waiting = (state.asker.take(), state.way.take());
         drop(state);
         drop(waiting);
