@@ -25,13 +25,13 @@ const ARBITERS: &str = "rpc.actix.arbiters";
 impl Options {
     pub(crate) fn read(config: &RpcEnvConfig) -> Result<Self, RpcError> {
         let bad = |key: &str, value: &str, expected: &str| {
-            let text = format!("{key} is {value:?}, expected {expected}");
+            let text = format!("{key} cannot be {value:?}; expected {expected}");
             RpcError::new(ErrorKind::InvalidConfig, text)
         };
         let mode = match config.backend_option(MODE) {
             None | Some("threads") => Mode::Threads,
             Some("inline") => Mode::Inline,
-            Some(other) => return Err(bad(MODE, other, "\"threads\" or \"inline\"")),
+            Some(other) => return Err(bad(MODE, other, "threads or inline")),
         };
         let arbiters = match config.backend_option(ARBITERS) {
             None => 1,

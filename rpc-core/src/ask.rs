@@ -48,7 +48,7 @@ enum State<R> {
     Done,
 }
 
-pub(crate) type Decode<R> = fn(&EnvCore, &Bytes) -> Result<R, RpcError>;
+pub(crate) type Decode<R> = fn(&EnvCore, &RawRef, &Bytes) -> Result<R, RpcError>;
 
 impl<R> AskFuture<R> {
     pub(crate) fn failed(error: RpcError) -> Self {
@@ -202,7 +202,7 @@ impl<R> Future for AskFuture<R> {
                     let Some(pending) = &this.call else {
                         return Err(CallEnd::TimedOut { sent: true });
                     };
-                    decode(&pending.core, &body).map_err(CallEnd::Failed)
+                    decode(&pending.core, &pending.target, &body).map_err(CallEnd::Failed)
                 })
             }
             State::Done => {

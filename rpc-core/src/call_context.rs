@@ -1,8 +1,8 @@
 //! Deferred replies: the right to answer one call, from anywhere, later.
 
 use crate::address::RpcAddress;
-use crate::core::EnvCore;
 use crate::error::{ErrorKind, RpcError};
+use crate::inbox::Inbox;
 use crate::local_call::LocalAnswer;
 use crate::message::Encoding;
 use crate::raw::{HandlerError, RawReply};
@@ -17,10 +17,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// still runs, that waits for the handler's end, so that an error or a panic is what the caller
 /// sees.
 pub struct RpcCallContext<R> {
-    core: Arc<EnvCore>,
+    inbox: Arc<Inbox>,
     answer: Option<Answer<R>>,
     parking: Arc<Parking>,
-    encoding: Encoding,
+    kind: ReplyKind,
+}
+
+/// What is to be replied to, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct ReplyKind {
+    /// The message's wire name, if it is a constant.
+    pub(crate) message: Option<&'static str>,
+    pub(crate) encoding: Encoding,
+}
+
+impl ReplyKind {
+    /// Names the reply in errors.
+    pub(crate) fn describe(self, inbox: &Inbox) -> String {
+        match self.message {
+            Some(message) => format!("the reply to {message} from {}", inbox.address()),
+            None => format!("a reply from {}", inbox.address()),
+        }
+    }
 }
 
 enum Answer<R> {
@@ -68,20 +86,20 @@ fn no_reply() -> RpcError {
 
 impl<R> RpcCallContext<R> {
     pub(crate) fn typed(
-        core: Arc<EnvCore>,
+        inbox: Arc<Inbox>,
         call: Arc<dyn LocalAnswer<R>>,
-        encoding: Encoding,
+        kind: ReplyKind,
     ) -> (Self, Deferred) {
         let parking = Arc::new(Parking::default());
         let way = Way::Local(call.clone().erase());
         let answer = Some(Answer::Typed(call));
-        (Self { core, answer, parking: parking.clone(), encoding }, Deferred { way, parking })
+        (Self { inbox, answer, parking: parking.clone(), kind }, Deferred { way, parking })
     }
 
-    pub(crate) fn encoded(core: Arc<EnvCore>, way: Way, encoding: Encoding) -> (Self, Deferred) {
+    pub(crate) fn encoded(inbox: Arc<Inbox>, way: Way, kind: ReplyKind) -> (Self, Deferred) {
         let parking = Arc::new(Parking::default());
         let answer = Some(Answer::Encoded(way.clone()));
-        (Self { core, answer, parking: parking.clone(), encoding }, Deferred { way, parking })
+        (Self { inbox, answer, parking: parking.clone(), kind }, Deferred { way, parking })
     }
 
     /// Fails the call: the caller gets the error's text as [`ErrorKind::HandlerFailed`].
@@ -100,7 +118,7 @@ impl<R> RpcCallContext<R> {
     pub fn sender(&self) -> Option<RpcAddress> {
         match &self.answer {
             Some(Answer::Encoded(way @ Way::Wire(..))) => way.sender(),
-            _ => self.core.address().cloned(),
+            _ => self.inbox.core().address().cloned(),
         }
     }
 
@@ -134,8 +152,7 @@ impl<R: Serialize> RpcCallContext<R> {
         match self.answer.take() {
             Some(Answer::Typed(call)) => call.answer(reply),
             Some(Answer::Encoded(way)) => {
-                let sent = way.reply(&self.core, &reply, self.encoding);
-                log_unsent(sent);
+                reply_encoded(&self.inbox, self.kind, &way, &reply);
             }
             None => {}
         }
@@ -146,13 +163,13 @@ impl RpcCallContext<RawReply> {
     /// Answers the call with a value of any type; the caller decodes it as the type it expects.
     pub fn reply_with<T: Serialize>(mut self, reply: &T) {
         if let Some(Answer::Encoded(way)) = self.answer.take() {
-            let sent = way.reply(&self.core, reply, self.encoding);
-            log_unsent(sent);
+            reply_encoded(&self.inbox, self.kind, &way, reply);
         }
     }
 }
 
-fn log_unsent(sent: Result<(), RpcError>) {
+fn reply_encoded<T: Serialize>(inbox: &Inbox, kind: ReplyKind, way: &Way, reply: &T) {
+    let sent = way.reply(inbox.core(), reply, kind.encoding, || kind.describe(inbox));
     if let Err(error) = sent {
         tracing::warn!(%error, "a reply was not sent; its caller got the error");
     }

@@ -35,18 +35,26 @@ impl<F> EndpointCell<F> {
         F: FnOnce() -> E,
     {
         let Self { inbox, env, make, started } = self;
-        let end = End { inbox: inbox.clone(), env: env.clone(), started: started.clone() };
+        let mut end = End::new(inbox.clone(), env.clone(), started.clone());
         let run = live(make, inbox.clone(), env, started);
-        InHandlers { inbox, run: Box::pin(run) }.await;
+        end.failure = InHandlers { inbox, run: Box::pin(run) }.await.err();
         drop(end);
     }
 }
 
 /// Frees the name and tells everyone who waits, however the endpoint's life ends.
 pub(crate) struct End {
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) env: Weak<EnvShared>,
-    pub(crate) started: Arc<Started>,
+    inbox: Arc<Inbox>,
+    env: Weak<EnvShared>,
+    started: Arc<Started>,
+    /// Why the endpoint did not start, if so.
+    failure: Option<RpcError>,
+}
+
+impl End {
+    pub(crate) fn new(inbox: Arc<Inbox>, env: Weak<EnvShared>, started: Arc<Started>) -> Self {
+        Self { inbox, env, started, failure: None }
+    }
 }
 
 impl Drop for End {
@@ -56,7 +64,9 @@ impl Drop for End {
             env.dispatcher.remove(&self.inbox);
         }
         self.inbox.close();
-        self.started.open(Err(self.inbox.stopped()));
+        // Told last: whoever hears of a failed start finds the name free again.
+        let failure = self.failure.take().unwrap_or_else(|| self.inbox.stopped());
+        self.started.open(Err(failure));
         if let Some(env) = env {
             env.endpoint_gone();
         }
@@ -81,21 +91,19 @@ impl<T: Future> Future for InHandlers<T> {
     }
 }
 
+/// Lives an endpoint's life; the error is that of its start.
 async fn live<E: RpcEndpoint>(
     make: impl FnOnce() -> E,
     inbox: Arc<Inbox>,
     env: Weak<EnvShared>,
     started: Arc<Started>,
-) {
+) -> Result<(), RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
     let made = std::panic::catch_unwind(AssertUnwindSafe(make));
-    let mut endpoint = match made.map_err(|panic| panicked("constructor", &*panic)) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return fail_start(&inbox, &cx, &started, error),
-    };
+    let mut endpoint = made.map_err(|panic| panicked("constructor", &*panic))?;
     if let Err(error) = guarded("on_start", endpoint.on_start(&mut cx)).await {
-        fail_start(&inbox, &cx, &started, error);
-        return drop_quietly(endpoint);
+        drop_quietly(endpoint);
+        return Err(error);
     }
     inbox.end_turn();
     started.open(Ok(()));
@@ -105,15 +113,7 @@ async fn live<E: RpcEndpoint>(
         complain(&mut endpoint, error, &mut cx).await;
     }
     drop_quietly(endpoint);
-}
-
-fn fail_start<E>(inbox: &Inbox, cx: &EndpointContext<E>, started: &Started, error: RpcError) {
-    inbox.stop();
-    inbox.clear();
-    // If nobody waits for the start any more, the error is not lost.
-    if !started.open(Err(error.clone())) {
-        cx.report(&error);
-    }
+    Ok(())
 }
 
 /// A panic in a destructor ends here.

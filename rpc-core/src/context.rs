@@ -1,13 +1,13 @@
 //! What a handler sees of the world: its own ref, its env, its caller.
 
 use crate::address::{EndpointName, RpcAddress};
-use crate::call_context::{Deferred, RpcCallContext};
+use crate::call_context::{Deferred, ReplyKind, RpcCallContext};
 use crate::core::EnvCore;
 use crate::deadline::Timestamp;
 use crate::dispatcher::env_stopped;
 use crate::endpoint_ref::{RawRef, RpcEndpointRef};
 use crate::env::{EnvShared, RpcEnv};
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind, Tells, WireMessage, Work};
 use crate::local_call::{LocalAnswer, LocalCall, into_message};
 use crate::message::{Ask, Encoding, RpcMessage};
@@ -135,11 +135,12 @@ impl<E> EndpointContext<E> {
                     return None;
                 }
                 let handler = self.inbox.handler_of(tell.message_type(), tell.name());
-                Some((handler, Work::Tell(Tells(tell))))
+                Some((self.for_way(handler, true), Work::Tell(Tells(tell))))
             }
             Kind::Ask { sink, deadline, .. } => {
                 let Some(Way::Local(call)) = sink.way() else { return None };
                 let handler = self.inbox.handler_of(call.message_type(), call.name());
+                let handler = self.for_way(handler, false);
                 self.begin_call(sink, deadline).then_some((handler, Work::Ask))
             }
             Kind::Wire(message) => self.begin_wire(message),
@@ -156,7 +157,22 @@ impl<E> EndpointContext<E> {
             return None;
         }
         self.origin = Some(origin);
+        let known = self.inbox.handlers().get(handler).map(|info| info.name);
+        let handler = self.for_way(handler, call.is_none());
+        let name = if handler < self.inbox.handlers().len() {
+            name
+        } else {
+            name.or_else(|| known.map(Arc::from))
+        };
         Some((handler, Work::Wire(name, body)))
+    }
+
+    /// The handler, unless it is for asks and the message is none, or the reverse: then none.
+    fn for_way(&self, handler: usize, one_way: bool) -> usize {
+        match self.inbox.handlers().get(handler) {
+            Some(info) if info.one_way == one_way => handler,
+            _ => self.inbox.handlers().len(),
+        }
     }
 
     /// An ask whose caller has gone, or whose time is over, is not handled.
@@ -166,10 +182,13 @@ impl<E> EndpointContext<E> {
             return false;
         }
         if deadline <= self.core.now() {
-            sink.fail(&RpcError::new(
-                ErrorKind::Timeout,
-                format!("the time of the ask was over when {} got to it", self.inbox.address()),
-            ));
+            sink.fail(
+                &RpcError::new(
+                    ErrorKind::Timeout,
+                    format!("the time of the ask was over when {} got to it", self.inbox.address()),
+                )
+                .with_outcome(Outcome::NeverSent),
+            );
             return false;
         }
         self.deadline = deadline;
@@ -196,7 +215,9 @@ impl<E> EndpointContext<E> {
     /// The current message as an `M`.
     pub(crate) fn decode<M: RpcMessage>(&self, work: Work) -> Result<M, HandlerError> {
         let message = match work {
-            Work::Tell(Tells(tell)) => into_message(tell, self.core.prescan()),
+            Work::Tell(Tells(tell)) => {
+                scope::within(&self.core, || into_message(tell, self.core.prescan()))
+            }
             Work::Ask => self.local_message::<M>(),
             Work::Wire(_, body) => {
                 scope::within(&self.core, || payload::decode(&body, self.core.prescan()))
@@ -207,7 +228,8 @@ impl<E> EndpointContext<E> {
 
     fn name_message(&self, message: &str, error: &RpcError) -> RpcError {
         let text = format!("{message} to {}: {error}", self.inbox.address());
-        RpcError::new(error.kind(), text)
+        // No handler has seen the message.
+        RpcError::new(error.kind(), text).with_outcome(Outcome::NeverSent)
     }
 
     fn local_message<M: RpcMessage>(&self) -> Result<M, RpcError> {
@@ -234,7 +256,11 @@ impl<E> EndpointContext<E> {
             && let Some(call) = call.as_any().downcast_ref::<LocalCall<M>>()
         {
             call.answer(reply);
-        } else if let Err(error) = way.reply(&self.core, &reply, M::ENCODING) {
+            return;
+        }
+        let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
+        let sent = way.reply(&self.core, &reply, M::ENCODING, || kind.describe(&self.inbox));
+        if let Err(error) = sent {
             self.report(&error);
         }
     }
@@ -242,7 +268,7 @@ impl<E> EndpointContext<E> {
     /// Hands the current call to a call context.
     pub(crate) fn take_call<R: 'static, C: LocalAnswer<R> + Any>(
         &mut self,
-        encoding: Encoding,
+        kind: ReplyKind,
     ) -> Result<RpcCallContext<R>, HandlerError> {
         let Some(way) = self.current.take().and_then(ReplySink::take) else {
             return Err(HandlerError::refused(RpcError::new(
@@ -254,10 +280,10 @@ impl<E> EndpointContext<E> {
             Way::Local(call) => call.clone().into_any().downcast::<C>().ok(),
             Way::Wire(..) => None,
         };
-        let core = self.core.clone();
+        let inbox = self.inbox.clone();
         let (call, deferred) = match typed {
-            Some(typed) => RpcCallContext::typed(core, typed, encoding),
-            None => RpcCallContext::encoded(core, way, encoding),
+            Some(typed) => RpcCallContext::typed(inbox, typed, kind),
+            None => RpcCallContext::encoded(inbox, way, kind),
         };
         self.deferred = Some(deferred);
         Ok(call)
@@ -268,11 +294,11 @@ impl<E> EndpointContext<E> {
         &mut self,
         work: Work,
     ) -> Result<(RawMessage, Option<RpcCallContext<RawReply>>), HandlerError> {
-        let limits = *self.core.prescan();
+        let core = self.core.clone();
         let message = match work {
-            Work::Tell(Tells(tell)) => RawMessage::from_value(tell, limits),
+            Work::Tell(Tells(tell)) => RawMessage::from_value(tell, core),
             Work::Wire(name, body) => {
-                RawMessage::from_bytes(name.as_deref().unwrap_or("?").to_owned(), body, limits)
+                RawMessage::from_bytes(name.as_deref().unwrap_or("?").to_owned(), body, core)
             }
             Work::Ask => {
                 let tell = match self.way() {
@@ -280,13 +306,14 @@ impl<E> EndpointContext<E> {
                     _ => None,
                 };
                 let lost = || RpcError::new(ErrorKind::Internal, "the message of an ask was lost");
-                RawMessage::from_value(tell.ok_or_else(lost)?, limits)
+                RawMessage::from_value(tell.ok_or_else(lost)?, core)
             }
         };
         let Some(way) = self.current.take().and_then(ReplySink::take) else {
             return Ok((message, None));
         };
-        let (call, deferred) = RpcCallContext::encoded(self.core.clone(), way, Encoding::Named);
+        let kind = ReplyKind { message: None, encoding: Encoding::Named };
+        let (call, deferred) = RpcCallContext::encoded(self.inbox.clone(), way, kind);
         self.deferred = Some(deferred);
         Ok((message, Some(call)))
     }

@@ -6,7 +6,7 @@ use crate::block::block_on;
 use crate::core::EnvCore;
 use crate::deadline::{RpcTimeout, Timestamp};
 use crate::dispatcher::{Dispatcher, env_stopped};
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Asker, Inbox};
 use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
@@ -179,8 +179,13 @@ impl RawRef {
             let Some(inbox) = self.find()? else {
                 let call =
                     self.remote_send(&core, &msg, deadline, |target, out| target.ask(out))?;
-                let decode = |core: &EnvCore, body: &bytes::Bytes| {
-                    scope::within(core, || payload::decode(body, core.prescan()))
+                let decode = |core: &EnvCore, from: &Self, body: &bytes::Bytes| {
+                    scope::within(core, || payload::decode(body, core.prescan())).map_err(|error| {
+                        let of = format!("the reply to {} from {}", M::NAME, from.0.address);
+                        // The handler has run.
+                        RpcError::new(error.kind(), format!("{of}: {error}"))
+                            .with_outcome(Outcome::FailedInHandler)
+                    })
                 };
                 return Ok(AskFuture::remote(
                     call,
@@ -209,7 +214,7 @@ impl RawRef {
                     self.remote_send(&core, &msg, deadline, |target, out| target.send_wait(out))?;
                 return Ok(AskFuture::remote(
                     call,
-                    |_, _| Ok(()),
+                    |_, _, _| Ok(()),
                     core,
                     self.clone(),
                     timeout,
@@ -234,7 +239,7 @@ impl RawRef {
             };
             let call = target.resolve(deadline)?;
             let target = self.clone();
-            Ok(AskFuture::remote(call, |_, _| Ok(()), core, target, timeout, deadline, None))
+            Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, target, timeout, deadline, None))
         };
         call().unwrap_or_else(AskFuture::failed)
     }

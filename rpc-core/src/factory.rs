@@ -48,12 +48,12 @@ impl RpcEnvFactoryRegistry {
         config.validate()?;
         let Some(factory) = self.factories.get(config.factory()) else {
             let known: Vec<&str> = self.factories.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(RpcError::new(
                 ErrorKind::UnknownFactory,
                 format!(
-                    "there is no RpcEnvFactory called {:?} (key rpc.env); known: {}",
-                    config.factory(),
-                    known.join(", ")
+                    "there is no RpcEnvFactory called {:?} (key rpc.env); known: {known}",
+                    config.factory()
                 ),
             ));
         };

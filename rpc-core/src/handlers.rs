@@ -1,7 +1,7 @@
 //! From a message to the handler that takes it, without a table of boxed closures: the handlers
 //! of an endpoint are a tuple type, and dispatch is a `match` that the compiler sees through.
 
-use crate::call_context::RpcCallContext;
+use crate::call_context::{ReplyKind, RpcCallContext};
 use crate::context::EndpointContext;
 use crate::endpoint::RpcEndpoint;
 use crate::inbox::{HandlerInfo, Work};
@@ -157,7 +157,8 @@ impl<E: ReceiveAndReplyLater<M>, M: Ask> HandlerSet<E> for RepliesLater<M> {
             Some(msg) => msg,
             None => cx.decode::<M>(work)?,
         };
-        let call = cx.take_call::<M::Reply, LocalCall<M>>(M::ENCODING)?;
+        let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
+        let call = cx.take_call::<M::Reply, LocalCall<M>>(kind)?;
         endpoint.handle_and_reply_later(msg, call, cx).await
     }
 }

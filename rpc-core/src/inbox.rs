@@ -320,53 +320,51 @@ impl Inbox {
             return Err(self.stopped());
         }
         let limits = self.core.config().limits();
-        let room = self.max_messages().saturating_sub(state.promised);
+        let max = self.max_messages();
+        let room = max.saturating_sub(state.promised);
+        let held = || {
+            let kept = match state.promised {
+                0 => String::new(),
+                kept => format!(", {kept} places are kept for peers"),
+            };
+            format!("{} messages are in its inbox{kept}", state.held)
+        };
         if waits {
-            if state.held < room.saturating_add(limits.outbox_max_waiting()) {
+            let most = limits.outbox_max_waiting();
+            if state.held < room.saturating_add(most) {
                 return Ok(state);
             }
+            let held =
+                format!("{}, {} of them wait for room", held(), state.held.saturating_sub(room));
             return Err(self.overloaded(
                 message,
-                state.held,
-                "messages waiting for room",
-                "rpc.outbox.maxWaiting",
-                limits.outbox_max_waiting(),
+                &held,
+                &format!("rpc.outbox.maxWaiting ({most})"),
             ));
         }
         if state.held >= room {
-            return Err(self.overloaded(
-                message,
-                state.held,
-                "messages in its inbox",
-                "rpc.inbox.maxMessages",
-                self.max_messages(),
-            ));
+            let limit = format!("rpc.inbox.maxMessages ({max})");
+            return Err(self.overloaded(message, &held(), &limit));
         }
+        let most = limits.inbox_max_bytes();
         let held_bytes = state.held_bytes.saturating_add(state.promised_bytes);
-        if state.held > 0 && held_bytes.saturating_add(bytes) > limits.inbox_max_bytes() {
-            return Err(self.overloaded(
-                message,
-                held_bytes,
-                "bytes in its inbox",
-                "rpc.inbox.maxBytes",
-                limits.inbox_max_bytes(),
-            ));
+        if state.held > 0 && held_bytes.saturating_add(bytes) > most {
+            let kept = match state.promised_bytes {
+                0 => String::new(),
+                kept => format!(", {kept} are kept for peers"),
+            };
+            let held = format!("{} bytes are in its inbox{kept}", state.held_bytes);
+            let message = format!("the {bytes} bytes of {message}");
+            return Err(self.overloaded(&message, &held, &format!("rpc.inbox.maxBytes ({most})")));
         }
         Ok(state)
     }
 
-    fn overloaded(
-        &self,
-        message: &str,
-        held: usize,
-        what: &str,
-        key: &str,
-        limit: usize,
-    ) -> RpcError {
+    fn overloaded(&self, message: &str, held: &str, limit: &str) -> RpcError {
         RpcError::new(
             ErrorKind::Overloaded,
             format!(
-                "{} has no room for {message}: {held} {what}. This limit is controlled by {key} ({limit})",
+                "{} has no room for {message}: {held}. This limit is controlled by {limit}",
                 self.address
             ),
         )

@@ -247,7 +247,7 @@ macro_rules! limits {
 
 limits! {
     frame_max_size, with_frame_max_size: usize = "rpc.frame.maxSize", Bytes, "256KiB",
-        256 * KIB, in 256, 16 * MIB; "R13, L1";
+        256 * KIB, in 32 * KIB, 16 * MIB; "R13, L1";
         "The body of one frame. A larger message travels in several, so this is how long a small one may have to wait behind a large one: 256 KiB are 2 ms at 1 Gbit/s.";
     message_max_size, with_message_max_size: usize = "rpc.message.maxSize", Bytes, "16MiB",
         16 * MIB, in 1, 2047 * MIB; "S150, S187";

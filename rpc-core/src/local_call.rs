@@ -61,7 +61,8 @@ pub(crate) trait LocalAsk: Send + Sync {
     /// Takes the message out as a value of unknown type.
     fn take(&self) -> Option<Box<dyn LocalTell>>;
     fn fail(&self, error: RpcError);
-    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits);
+    /// Answers with the bytes of a value; the call is still open if they are no reply of it.
+    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError>;
     fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()>;
     fn is_cancelled(&self) -> bool;
 }
@@ -182,8 +183,9 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
         self.end(Err(CallEnd::Failed(error)));
     }
 
-    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) {
-        self.end(payload::decode(body, limits).map_err(CallEnd::Failed));
+    fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError> {
+        self.end(Ok(payload::decode(body, limits)?));
+        Ok(())
     }
 
     fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {

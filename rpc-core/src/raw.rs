@@ -1,12 +1,14 @@
 //! What handlers return, and messages whose type the endpoint learns only when it looks.
 
+use crate::core::EnvCore;
 use crate::error::{ErrorKind, RpcError};
 use crate::local_call::{self, LocalTell};
 use crate::message::RpcMessage;
+use crate::scope;
 use crate::wire::payload;
-use crate::wire::prescan::PrescanLimits;
 use bytes::Bytes;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a handler returns.
 pub type HandlerResult<T> = Result<T, HandlerError>;
@@ -64,7 +66,8 @@ pub(crate) struct Refused(pub(crate) RpcError);
 pub struct RawMessage {
     name: String,
     body: Body,
-    limits: PrescanLimits,
+    /// The env that refs in it become refs of.
+    core: Arc<EnvCore>,
 }
 
 enum Body {
@@ -73,12 +76,12 @@ enum Body {
 }
 
 impl RawMessage {
-    pub(crate) fn from_value(value: Box<dyn LocalTell>, limits: PrescanLimits) -> Self {
-        Self { name: value.name().to_owned(), body: Body::Value(value), limits }
+    pub(crate) fn from_value(value: Box<dyn LocalTell>, core: Arc<EnvCore>) -> Self {
+        Self { name: value.name().to_owned(), body: Body::Value(value), core }
     }
 
-    pub(crate) fn from_bytes(name: String, body: Bytes, limits: PrescanLimits) -> Self {
-        Self { name, body: Body::Bytes(body), limits }
+    pub(crate) fn from_bytes(name: String, body: Bytes, core: Arc<EnvCore>) -> Self {
+        Self { name, body: Body::Bytes(body), core }
     }
 
     /// The message's wire name.
@@ -93,10 +96,11 @@ impl RawMessage {
     /// # Errors
     /// `Decode` if it is not an `M`.
     pub fn decode<M: RpcMessage>(self) -> Result<M, RpcError> {
-        match self.body {
-            Body::Bytes(bytes) => payload::decode(&bytes, &self.limits),
-            Body::Value(value) => local_call::into_message(value, &self.limits),
-        }
+        let limits = self.core.prescan();
+        scope::within(&self.core, || match self.body {
+            Body::Bytes(bytes) => payload::decode(&bytes, limits),
+            Body::Value(value) => local_call::into_message(value, limits),
+        })
     }
 
     /// The body in MessagePack.
@@ -106,7 +110,7 @@ impl RawMessage {
     pub fn bytes(&self) -> Result<Bytes, RpcError> {
         match &self.body {
             Body::Bytes(bytes) => Ok(bytes.clone()),
-            Body::Value(value) => value.encode(),
+            Body::Value(value) => scope::within(&self.core, || value.encode()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::address::RpcAddress;
 use crate::core::EnvCore;
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{BRIDGE_ENCODING, LocalAsk};
 use crate::message::Encoding;
 use crate::scope;
@@ -51,10 +51,12 @@ impl ReplySink {
 impl Drop for ReplySink {
     fn drop(&mut self) {
         if let Some(way) = self.way.take() {
-            way.fail(&RpcError::new(
+            // Its handler may have run in part.
+            let error = RpcError::new(
                 ErrorKind::EndpointStopped,
                 "the endpoint has been stopped before it replied",
-            ));
+            );
+            way.fail(&error.with_outcome(Outcome::Unknown));
         }
     }
 }
@@ -67,29 +69,33 @@ impl Way {
         }
     }
 
-    /// Encodes a reply and sends it; if it cannot be encoded, the caller is told that, and so is
-    /// this side.
+    /// Encodes a reply and sends it; if it cannot be sent, the caller is told that, and so is
+    /// this side. `of` names the reply in the error.
     pub(crate) fn reply<R: Serialize>(
         &self,
         core: &EnvCore,
         reply: &R,
         encoding: Encoding,
+        of: impl FnOnce() -> String,
     ) -> Result<(), RpcError> {
         let max = core.config().limits().message_max_size();
         let sent = match self {
             Self::Local(call) => scope::within(core, || {
                 payload::with_encoded(reply, BRIDGE_ENCODING, max, |body| {
-                    call.reply_bytes(body, core.prescan());
+                    call.reply_bytes(body, core.prescan())
                 })
             }),
             Self::Wire(origin, id) => scope::within(core, || {
                 payload::with_encoded(reply, encoding, max, |body| origin.reply(*id, body))
             }),
         };
-        if let Err(error) = &sent {
-            self.fail(error);
-        }
-        sent
+        sent.and_then(|sent| sent).map_err(|error| {
+            // The handler has run, whatever kind of error its reply meets.
+            let error = RpcError::new(error.kind(), format!("{}: {error}", of()))
+                .with_outcome(Outcome::FailedInHandler);
+            self.fail(&error);
+            error
+        })
     }
 
     pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {

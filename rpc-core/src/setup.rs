@@ -101,7 +101,7 @@ impl RpcEnv {
         let started = Arc::new(Gate::default());
         let env = Arc::downgrade(shared);
         // If the task is dropped before it starts, the name is freed all the same.
-        let end = End { inbox: inbox.clone(), env: env.clone(), started: started.clone() };
+        let end = End::new(inbox.clone(), env.clone(), started.clone());
         let cell = EndpointCell { inbox: inbox.clone(), env, make, started: started.clone() };
         let start = move || -> LocalBoxFuture<()> {
             Box::pin(async move {

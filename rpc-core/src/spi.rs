@@ -242,7 +242,10 @@ pub trait Expire: Send + Sync {
 /// Where a message from another env came from: the way back.
 pub trait Origin: Send + Sync {
     /// Sends the reply to call `id`.
-    fn reply(&self, id: u64, body: &mut Vec<u8>);
+    ///
+    /// # Errors
+    /// `TooLarge` if the peer does not take it; the call is still open.
+    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError>;
 
     /// Sends a failure as the answer to call `id`.
     fn fail(&self, id: u64, error: &RpcError);

@@ -17,6 +17,8 @@ pub(crate) struct Binding {
     window: OnceLock<Window>,
     /// Messages of the peer that are in the inbox now.
     queued: AtomicUsize,
+    /// The bytes of their bodies.
+    queued_bytes: AtomicUsize,
     /// What has been handled and not been given back as credit yet.
     credit: AtomicUsize,
     credit_bytes: AtomicU64,
@@ -37,6 +39,7 @@ impl Binding {
             sender,
             window: OnceLock::new(),
             queued: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
             credit: AtomicUsize::new(0),
             credit_bytes: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -55,17 +58,20 @@ impl Binding {
     ///
     /// # Errors
     /// What to close with: the peer has sent more than its window allows.
-    pub(crate) fn arrived(&self) -> Result<(), Close> {
+    pub(crate) fn arrived(&self, bytes: usize) -> Result<(), Close> {
         let Some(window) = self.window.get() else { return Ok(()) };
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
-        if queued < window.messages {
+        let queued_bytes = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Bytes may be overdrawn by one message.
+        if queued < window.messages && queued_bytes < window.bytes {
             return Ok(());
         }
         Err(Close::new(
             CloseCode::Credit,
             format!(
-                "more than the {} messages of the window were sent to {}",
+                "more than the window of {} messages and {} bytes was sent to {}",
                 window.messages,
+                window.bytes,
                 self.inbox.name()
             ),
         ))
@@ -73,10 +79,8 @@ impl Binding {
 }
 
 impl Origin for Binding {
-    fn reply(&self, id: u64, body: &mut Vec<u8>) {
-        if let Err(error) = self.link.with(|session| session.reply(id, body)) {
-            tracing::warn!(endpoint = %self.inbox.name(), %error, "a reply was not sent");
-        }
+    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
+        self.link.with(|session| session.reply(id, body))
     }
 
     fn fail(&self, id: u64, error: &RpcError) {
@@ -93,6 +97,7 @@ impl Origin for Binding {
 
     fn consumed(&self, bytes: usize) {
         self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let Some(window) = self.window.get() else { return };
         let messages = self.credit.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let bytes = self

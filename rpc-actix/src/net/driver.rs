@@ -7,8 +7,9 @@ use super::transport::ByteStream;
 use bytes::{Buf, Bytes, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Resolution, TargetId, TargetKey};
 use rpc_core::spi::{Inbox, Incarnation, Origin, WireMessage};
-use rpc_core::{ErrorKind, RpcAddress, RpcError};
+use rpc_core::{EnvId, ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -130,7 +131,7 @@ impl Driver {
                 format!("a message for target {}, which was never resolved", message.target),
             ));
         };
-        binding.arrived()?;
+        binding.arrived(message.body.len())?;
         if !self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding)) {
             let binding = binding.clone();
             self.deliver_batch();
@@ -160,7 +161,7 @@ impl Driver {
         for message in self.batch.drain(..) {
             message.origin.consumed(message.body.len());
             if let Some(call) = message.call {
-                message.origin.fail(call, &stopped(binding.inbox()));
+                message.origin.fail(call, &stopped(binding.inbox().address()));
             }
         }
     }
@@ -190,19 +191,29 @@ impl Driver {
     }
 
     fn find(&self, key: &TargetKey) -> Result<Arc<Inbox>, RpcError> {
-        let inbox = self.node.dispatcher().lookup(&key.name).ok_or_else(|| {
-            let at = self.node.address().map(ToString::to_string);
-            let at = at.unwrap_or_else(|| "this env".to_owned());
-            RpcError::new(
-                ErrorKind::EndpointNotFound,
-                format!("Cannot find endpoint: rpc://{}@{at}", key.name),
-            )
-        })?;
         let pinned = key.pin.map(|(env, endpoint)| Incarnation::new(env, endpoint));
-        if pinned.is_some_and(|pin| pin != inbox.incarnation()) || !inbox.is_open() {
-            return Err(stopped(&inbox));
+        let inbox = self.node.dispatcher().lookup(&key.name);
+        let inbox = inbox.filter(|inbox| pinned.is_none_or(|pin| pin == inbox.incarnation()));
+        match inbox {
+            Some(inbox) if inbox.is_open() => Ok(inbox),
+            Some(inbox) => Err(stopped(inbox.address())),
+            None => {
+                let address = self.address_of(key);
+                if pinned.is_some() {
+                    return Err(stopped(&address));
+                }
+                let text = format!("Cannot find endpoint: {address}");
+                Err(RpcError::new(ErrorKind::EndpointNotFound, text))
+            }
         }
-        Ok(inbox)
+    }
+
+    /// What an endpoint that is not there would be called.
+    fn address_of(&self, key: &TargetKey) -> String {
+        match self.node.address() {
+            Some(address) => format!("rpc://{}@{address}", key.name),
+            None => format!("rpc-client://{}@{}", key.name, EnvId::new(self.node.id())),
+        }
     }
 
     fn bind(
@@ -352,11 +363,8 @@ impl Driver {
     }
 }
 
-fn stopped(inbox: &Inbox) -> RpcError {
-    RpcError::new(
-        ErrorKind::EndpointStopped,
-        format!("the endpoint {} has been stopped", inbox.address()),
-    )
+fn stopped(address: impl fmt::Display) -> RpcError {
+    RpcError::new(ErrorKind::EndpointStopped, format!("the endpoint {address} has been stopped"))
 }
 
 impl Future for Driver {

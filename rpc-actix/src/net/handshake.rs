@@ -5,7 +5,7 @@ use super::transport::ByteStream;
 use crate::rt;
 use bytes::BytesMut;
 use rpc_core::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
-use rpc_core::{ErrorKind, RpcError};
+use rpc_core::{ErrorKind, RpcError, RpcTimeout};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What the hellos leave: the peer, and what it sent after its hello.
@@ -25,12 +25,10 @@ pub(crate) async fn greet(
     match rt::within(limit, exchange(node, stream, peer)).await {
         Some(result) => result,
         None => {
-            let close = Close::new(
-                CloseCode::Timeout,
-                format!("no hello within {limit:?} (rpc.io.handshakeTimeout)"),
-            );
-            refuse(stream, &close).await;
-            Err(RpcError::new(ErrorKind::Timeout, format!("{peer} sent {close}")))
+            let timeout = RpcTimeout::new(limit, "rpc.io.handshakeTimeout");
+            let text = format!("no hello within {timeout}");
+            refuse(stream, &Close::new(CloseCode::Timeout, &text)).await;
+            Err(RpcError::new(ErrorKind::Timeout, format!("{peer} sent {text}")))
         }
     }
 }

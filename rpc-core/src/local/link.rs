@@ -103,8 +103,9 @@ impl Expire for Link {
 }
 
 impl Origin for Link {
-    fn reply(&self, id: u64, body: &mut Vec<u8>) {
+    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
         self.end(id, Ok(Bytes::copy_from_slice(body)));
+        Ok(())
     }
 
     fn fail(&self, id: u64, error: &RpcError) {
@@ -170,19 +171,19 @@ impl LocalTarget {
     }
 
     fn inbox(&self, env: &LocalBackend) -> Result<Arc<Inbox>, RpcError> {
-        let Some(inbox) = env.dispatcher().lookup(self.address.name().as_str()) else {
-            return Err(RpcError::new(
+        let inbox = env.dispatcher().lookup(self.address.name().as_str());
+        let inbox = inbox.filter(|inbox| self.pin.is_none_or(|pin| pin == inbox.incarnation()));
+        match inbox {
+            Some(inbox) if inbox.is_open() => Ok(inbox),
+            None if self.pin.is_none() => Err(RpcError::new(
                 ErrorKind::EndpointNotFound,
                 format!("Cannot find endpoint: {}", self.address),
-            ));
-        };
-        if self.pin.is_some_and(|pin| pin != inbox.incarnation()) || !inbox.is_open() {
-            return Err(RpcError::new(
+            )),
+            _ => Err(RpcError::new(
                 ErrorKind::EndpointStopped,
                 format!("the endpoint {} has been stopped", self.address),
-            ));
+            )),
         }
-        Ok(inbox)
     }
 
     fn deliver(

@@ -18,6 +18,67 @@ fn generation_of(id: u64) -> u64 {
     id >> SLOT_BITS
 }
 
+/// The calls that the peer may be working on, by the numbers that it knows them by. Their slots are
+/// not those of [`Calls`]: a call that waits in a queue has no number yet, so the slots stay below
+/// the peer's limit of calls in flight, however many wait.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    slots: Vec<Flight>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Flight {
+    generation: u64,
+    call: Option<u64>,
+}
+
+impl Flights {
+    /// A number for a call that goes out.
+    pub(crate) fn depart(&mut self, call: u64) -> u64 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Flight::default());
+            u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        });
+        let Some(flight) = self.slots.get_mut(slot as usize) else { return u64::MAX };
+        flight.call = Some(call);
+        (flight.generation << SLOT_BITS) | u64::from(slot)
+    }
+
+    /// Frees a number; the call that had it.
+    pub(crate) fn land(&mut self, number: u64) -> Option<u64> {
+        let flight = self.slots.get_mut(slot_of(number))?;
+        if flight.generation != generation_of(number) {
+            return None;
+        }
+        let call = flight.call.take()?;
+        flight.generation = flight.generation.wrapping_add(1);
+        self.free.push(u32::try_from(slot_of(number)).unwrap_or(u32::MAX));
+        Some(call)
+    }
+
+    pub(crate) fn known(&self, number: u64) -> Known {
+        match self.slots.get(slot_of(number)) {
+            Some(flight) if generation_of(number) < flight.generation => Known::Past,
+            Some(flight) if generation_of(number) == flight.generation => match flight.call {
+                Some(_) => Known::Open,
+                None => Known::Never,
+            },
+            _ => Known::Never,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
+    /// The connection is gone; the next one begins anew.
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+        self.free.clear();
+    }
+}
+
 /// Where an open call is.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -42,14 +103,14 @@ pub(crate) enum Progress {
 pub(crate) struct Call {
     pub(crate) progress: Progress,
     pub(crate) target: u32,
-    /// Whether it counts against the peer's limit of calls in flight.
-    pub(crate) in_flight: bool,
+    /// The number that the peer knows it by, once it is in flight.
+    pub(crate) flight: Option<u64>,
     waker: Option<Waker>,
 }
 
 impl Call {
-    pub(crate) fn ended(progress: Progress, target: u32, in_flight: bool) -> Self {
-        Self { progress, target, in_flight, waker: None }
+    pub(crate) fn ended(progress: Progress, target: u32, flight: Option<u64>) -> Self {
+        Self { progress, target, flight, waker: None }
     }
 
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
@@ -82,7 +143,7 @@ pub(crate) enum Known {
 
 impl Calls {
     pub(crate) fn open(&mut self, target: u32, progress: Progress) -> Option<u64> {
-        let call = Some(Call { progress, target, in_flight: false, waker: None });
+        let call = Some(Call { progress, target, flight: None, waker: None });
         if let Some(slot) = self.free.pop() {
             let entry = self.slots.get_mut(slot as usize)?;
             entry.call = call;
@@ -103,16 +164,6 @@ impl Calls {
 
     pub(crate) fn get(&mut self, id: u64) -> Option<&mut Call> {
         self.slot(id)?.call.as_mut()
-    }
-
-    pub(crate) fn known(&self, id: u64) -> Known {
-        match self.slots.get(slot_of(id)) {
-            None => Known::Never,
-            Some(slot) if generation_of(id) > slot.generation => Known::Never,
-            Some(slot) if generation_of(id) < slot.generation => Known::Past,
-            Some(slot) if slot.call.is_some() => Known::Open,
-            Some(_) => Known::Never,
-        }
     }
 
     /// Frees the slot of a call; its number will not be used again.

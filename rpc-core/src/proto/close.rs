@@ -77,7 +77,7 @@ impl Close {
 
     pub(crate) fn read(payload_bytes: &[u8]) -> Self {
         match payload::decode::<OnTheWire>(payload_bytes, &PrescanLimits::default()) {
-            Ok(wire) => Self { code: wire.code, text: wire.text },
+            Ok(wire) => Self { code: wire.code, text: format!("the peer says: {}", wire.text) },
             Err(_) => Self::protocol("the peer closed the connection without a readable reason"),
         }
     }

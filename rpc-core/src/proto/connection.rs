@@ -1,10 +1,10 @@
 //! A session gets a connection, and loses it.
 
 use super::calls::Progress;
-use super::close::Close;
+use super::close::{Close, CloseCode};
 use super::hello::PeerInfo;
 use super::pulse::Pulse;
-use super::session::Session;
+use super::session::{Closing, Session};
 use super::target::{Phase, TargetId};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
@@ -58,11 +58,12 @@ impl Session {
         let mut result = Detached::default();
         self.peer = None;
         self.pulse = Pulse::default();
+        self.closing = Closing::No;
         for id in
             self.calls.ids(|call| matches!(call.progress, Progress::Ready { .. } | Progress::Sent))
         {
             let Some(call) = self.calls.get(id) else { continue };
-            call.in_flight = false;
+            call.flight = None;
             let sent = match call.progress {
                 Progress::Ready { lane, offset, .. } => self.lanes.has_gone(lane, offset),
                 _ => true,
@@ -129,9 +130,12 @@ impl Session {
         }
     }
 
-    /// Tells the peer why this side closes.
+    /// Tells the peer why this side closes, last of all. An orderly shutdown sends what waits
+    /// before; a peer that broke the protocol gets nothing more.
     pub fn close(&mut self, close: &Close) {
-        self.closing = true;
-        close.put(self.lanes.control());
+        if !close.is(CloseCode::Shutdown) {
+            self.lanes.clear();
+        }
+        self.closing = Closing::Soon(close.clone());
     }
 }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// The version of the protocol that this library speaks, and the only one so far.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// The smallest limit of a frame that a side may have: failures, and bodies that do not travel in
+/// parts, fit into it whatever their fields are.
+const LEAST_FRAME: u64 = 32 * 1024;
+
 /// What one side says of itself. Unknown keys are ignored, so that later versions may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -107,7 +111,7 @@ impl Hello {
                 ),
             ));
         }
-        if theirs.limits.frame < 1024 || theirs.limits.in_flight == 0 {
+        if theirs.limits.frame < LEAST_FRAME || theirs.limits.in_flight == 0 {
             return Err(Close::new(
                 CloseCode::Hello,
                 "the limits in the hello are too small to work with",
@@ -183,6 +187,10 @@ impl Hellos {
     }
 }
 
+/// How HTTP begins, in either direction.
+const HTTP: [&str; 9] =
+    ["HTTP/", "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ", "PRI * "];
+
 fn not_our_protocol(bytes: &[u8]) -> String {
     let start: String = bytes
         .iter()
@@ -190,15 +198,16 @@ fn not_our_protocol(bytes: &[u8]) -> String {
         .flat_map(|b| std::ascii::escape_default(*b))
         .map(char::from)
         .collect();
-    let guess = match bytes.first() {
-        Some(0x16) => " (that looks like TLS)",
-        _ if bytes.starts_with(b"HTTP/")
-            || bytes.starts_with(b"GET ")
-            || bytes.starts_with(b"POST") =>
-        {
-            " (that looks like HTTP)"
-        }
-        _ => "",
+    let looks_like =
+        |starts: &[&str]| starts.iter().any(|start| bytes.starts_with(start.as_bytes()));
+    let guess = if bytes.first() == Some(&0x16) {
+        " (that looks like TLS)"
+    } else if looks_like(&HTTP) {
+        " (that looks like HTTP)"
+    } else if looks_like(&["SSH-"]) {
+        " (that looks like SSH)"
+    } else {
+        ""
     };
     format!("the peer does not speak this protocol: it began with \"{start}\"{guess}")
 }

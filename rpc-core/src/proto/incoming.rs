@@ -274,9 +274,11 @@ impl Session {
         id: u64,
         result: Result<Bytes, CallEnd>,
     ) -> Result<(), Close> {
-        match self.calls.known(id) {
+        match self.flights.known(id) {
             Known::Open => {
-                self.finish(now, id, result);
+                if let Some(call) = self.flights.land(id) {
+                    self.finish(now, call, result);
+                }
                 Ok(())
             }
             // The caller gave up in the meantime.
@@ -397,9 +399,17 @@ impl Session {
 
     /// Tells the peer that the endpoint it asked for is there.
     pub fn resolved(&mut self, id: TargetId, resolution: &Resolution) {
+        // Names that the frame has no room for have no number: the peer sends them by name.
+        let mut room = self.lanes.frame_size().saturating_sub(1024);
+        let mut fits = |name: &&String| {
+            let length = name.len().saturating_add(2);
+            let taken = length <= room;
+            room = room.saturating_sub(length);
+            taken
+        };
         let body = ResolvedBody {
             incarnation: (resolution.incarnation.env, resolution.incarnation.endpoint),
-            messages: resolution.messages.clone(),
+            messages: resolution.messages.iter().take_while(|name| fits(name)).cloned().collect(),
             credit: (resolution.credit_messages, resolution.credit_bytes),
         };
         if let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) {

@@ -20,7 +20,10 @@ struct LaneBuffer {
     ready: BytesMut,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
     gone: u64,
-    large: VecDeque<Large>,
+    /// Large bodies of which nothing has gone.
+    waiting: VecDeque<Large>,
+    /// Large bodies in the middle, taking turns.
+    begun: VecDeque<Large>,
 }
 
 /// A large body on its way.
@@ -30,6 +33,8 @@ struct Large {
     /// The fields of its first frame; empty once that has gone.
     head: Option<FirstFrame>,
     body: Bytes,
+    /// The size of the whole body.
+    total: usize,
     /// Who waits for its end: target and lane.
     then: Option<(u32, usize)>,
     call: Option<u64>,
@@ -52,6 +57,20 @@ pub(crate) struct Transmitted {
     pub(crate) begun: Vec<u64>,
 }
 
+/// A large body that will not be sent to its end.
+#[derive(Debug)]
+pub(crate) struct Dropped {
+    /// Whether the peer has seen the beginning.
+    pub(crate) begun: bool,
+    /// The size of the whole body.
+    pub(crate) total: usize,
+    /// Who waited for its end: target and lane.
+    pub(crate) then: Option<(u32, usize)>,
+}
+
+/// Large bodies of a lane that are under way at once. A peer takes 256, of both lanes together.
+const MAX_BEGUN: usize = 64;
+
 /// Bytes of the fixed fields of a chunk: its stream's number.
 const CHUNK_FIELDS: usize = 4;
 
@@ -69,6 +88,10 @@ impl Lanes {
     /// How large the payload of a frame may be, as the peer said.
     pub(crate) fn set_frame_size(&mut self, bytes: usize) {
         self.chunk = bytes;
+    }
+
+    pub(crate) fn frame_size(&self) -> usize {
+        self.chunk
     }
 
     pub(crate) fn control(&mut self) -> &mut BytesMut {
@@ -105,9 +128,10 @@ impl Lanes {
     ) {
         self.last_stream = self.last_stream.wrapping_add(1);
         self.large_bytes = self.large_bytes.saturating_add(body.len());
-        let large = Large { stream: self.last_stream, head: Some(head), body, then, call };
+        let (stream, total) = (self.last_stream, body.len());
+        let large = Large { stream, head: Some(head), body, total, then, call };
         if let Some(buffer) = self.lanes.get_mut(lane) {
-            buffer.large.push_back(large);
+            buffer.waiting.push_back(large);
         }
     }
 
@@ -130,18 +154,19 @@ impl Lanes {
         }
     }
 
-    /// Stops sending a large message; who waits behind it. `None` if it has gone, or was none.
-    pub(crate) fn drop_large(&mut self, call: u64) -> Option<(bool, Option<(u32, usize)>)> {
-        for lane in &mut self.lanes {
-            if let Some(place) = lane.large.iter().position(|large| large.call == Some(call)) {
-                let large = lane.large.remove(place)?;
+    /// Stops sending a large message. `None` if it has gone, or was none.
+    pub(crate) fn drop_large(&mut self, call: u64) -> Option<Dropped> {
+        let queues = self.lanes.iter_mut().flat_map(|lane| [&mut lane.waiting, &mut lane.begun]);
+        for queue in queues {
+            if let Some(place) = queue.iter().position(|large| large.call == Some(call)) {
+                let large = queue.remove(place)?;
                 self.large_bytes = self.large_bytes.saturating_sub(large.body.len());
                 let begun = large.head.is_none();
                 if begun {
                     let stream = large.stream.to_be_bytes();
                     frame::put_control(&mut self.control, Kind::ChunkDrop, &stream, &[]);
                 }
-                return Some((begun, large.then));
+                return Some(Dropped { begun, total: large.total, then: large.then });
             }
         }
         None
@@ -149,7 +174,9 @@ impl Lanes {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.control.is_empty()
-            && self.lanes.iter().all(|lane| lane.ready.is_empty() && lane.large.is_empty())
+            && self.lanes.iter().all(|lane| {
+                lane.ready.is_empty() && lane.waiting.is_empty() && lane.begun.is_empty()
+            })
     }
 
     /// Whether every small frame of a lane has gone out.
@@ -174,7 +201,7 @@ impl Lanes {
             }
             push_ready(lane, &mut left, out);
             while left > 0
-                && let Some(large) = lane.large.pop_front()
+                && let Some(large) = lane.next_large()
             {
                 let sent = large.body.len();
                 let rest = send_part(large, index, self.chunk, out, &mut result);
@@ -182,7 +209,7 @@ impl Lanes {
                 let sent = sent.saturating_sub(kept);
                 self.large_bytes = self.large_bytes.saturating_sub(sent);
                 left = left.saturating_sub(sent.max(1));
-                lane.large.extend(rest);
+                lane.begun.extend(rest);
             }
         }
         result
@@ -195,8 +222,18 @@ impl Lanes {
         for lane in &mut self.lanes {
             // What was ready has not gone; the offsets of its frames must not look as if it had.
             lane.ready.clear();
-            lane.large.clear();
+            lane.waiting.clear();
+            lane.begun.clear();
         }
+    }
+}
+
+impl LaneBuffer {
+    /// The large body whose turn it is: new ones begin as long as few are under way.
+    fn next_large(&mut self) -> Option<Large> {
+        let begins = self.begun.len() < MAX_BEGUN;
+        let new = if begins { self.waiting.pop_front() } else { None };
+        new.or_else(|| self.begun.pop_front())
     }
 }
 

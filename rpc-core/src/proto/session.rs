@@ -1,7 +1,8 @@
 //! One peer, across connections: calls to it, messages that wait for it, calls from it.
 
 use super::assembly::Assemblies;
-use super::calls::{Call, Calls, Progress};
+use super::calls::{Call, Calls, Flights, Progress};
+use super::close::Close;
 use super::hello::PeerInfo;
 use super::incoming::IncomingMessage;
 use super::lanes::{FirstFrame, Lanes};
@@ -9,13 +10,13 @@ use super::pulse::Pulse;
 use super::serving::Serving;
 use super::target::{MessageName, Pending, Phase, Target, TargetId, TargetKey, lane_index};
 use crate::deadline::Timestamp;
-use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::limits::Limits;
 use crate::message::{Encoding, Lane};
 use crate::spi::CallEnd;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_NAMED, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
@@ -39,7 +40,7 @@ pub struct Session {
     /// Messages in the lanes' buffers: they leave the queue when the buffers do.
     ready: [(usize, usize); 2],
     /// Calls that the peer may be working on.
-    in_flight: usize,
+    pub(super) flights: Flights,
     /// Targets with an ask that waits for one of those to end.
     blocked: VecDeque<TargetId>,
     /// `send_wait`s in the order of their places, and the place.
@@ -47,8 +48,18 @@ pub struct Session {
     entered: u64,
     left: u64,
     pub(super) wakes: Vec<Waker>,
-    pub(super) closing: bool,
+    pub(super) closing: Closing,
     pub(super) pulse: Pulse,
+}
+
+/// Whether this side ends the connection.
+#[derive(Debug)]
+pub(super) enum Closing {
+    No,
+    /// What to say when everything before it has gone.
+    Soon(Close),
+    /// It has been said: nothing may follow.
+    Said,
 }
 
 /// A message to be queued.
@@ -112,13 +123,13 @@ impl Session {
             queued: 0,
             queued_bytes: 0,
             ready: [(0, 0); 2],
-            in_flight: 0,
+            flights: Flights::default(),
             blocked: VecDeque::new(),
             waiting: VecDeque::new(),
             entered: 0,
             left: 0,
             wakes: Vec::new(),
-            closing: false,
+            closing: Closing::No,
             pulse: Pulse::default(),
             limits,
         }
@@ -220,53 +231,65 @@ impl Session {
     }
 
     fn admit(&self, request: &Request<'_>, bytes: usize) -> Result<(), RpcError> {
-        let max = self.max_message();
-        if bytes > max {
-            return Err(RpcError::new(
-                ErrorKind::TooLarge,
-                format!(
-                    "{} to {} at {} has {bytes} bytes, over the limit of {max}. This limit is controlled by rpc.message.maxSize, here and there",
-                    request.name,
-                    self.targets.get(request.target as usize).map_or("?", |t| t.key.name.as_str()),
-                    self.peer_name
-                ),
-            ));
+        if bytes > self.max_message() {
+            return Err(self.too_large(request.name, request.target, bytes));
         }
         let waits = request.submission != Submission::Send;
         let most = self.limits.outbox_max_messages();
-        let allowed =
-            if waits { most.saturating_add(self.limits.outbox_max_waiting()) } else { most };
-        if self.queued >= allowed {
-            let key = if waits { "rpc.outbox.maxWaiting" } else { "rpc.outbox.maxMessages" };
-            let limit = if waits { self.limits.outbox_max_waiting() } else { most };
-            return Err(self.overloaded(request.name, self.queued, "messages", key, limit));
+        let most_waiting = self.limits.outbox_max_waiting();
+        if waits && self.queued >= most.saturating_add(most_waiting) {
+            let waiting = self.queued.saturating_sub(most);
+            let held = format!("{} messages wait, {waiting} of them for room,", self.queued);
+            let limit = format!("rpc.outbox.maxWaiting ({most_waiting})");
+            return Err(self.overloaded(request, "", &held, &limit));
+        }
+        if !waits && self.queued >= most {
+            let held = format!("{} messages wait", self.queued);
+            let limit = format!("rpc.outbox.maxMessages ({most})");
+            return Err(self.overloaded(request, "", &held, &limit));
         }
         let most = self.limits.outbox_max_bytes();
-        let total = self.queued_bytes.saturating_add(bytes);
-        if !waits && self.queued > 0 && total > most {
-            return Err(self.overloaded(
-                request.name,
-                self.queued_bytes,
-                "bytes",
-                "rpc.outbox.maxBytes",
-                most,
-            ));
+        if !waits && self.queued > 0 && self.queued_bytes.saturating_add(bytes) > most {
+            let what = format!("the {bytes} bytes of ");
+            let held = format!("{} bytes wait", self.queued_bytes);
+            let limit = format!("rpc.outbox.maxBytes ({most})");
+            return Err(self.overloaded(request, &what, &held, &limit));
         }
         Ok(())
     }
 
-    fn overloaded(
-        &self,
-        message: &str,
-        held: usize,
-        what: &str,
-        key: &str,
-        limit: usize,
-    ) -> RpcError {
+    /// The error of a message that its receiver would not take.
+    fn too_large(&self, message: &str, target: TargetId, bytes: usize) -> RpcError {
+        RpcError::new(
+            ErrorKind::TooLarge,
+            format!(
+                "{message} to {} at {}: {}",
+                self.target_name(target),
+                self.peer_name,
+                self.over_limit(bytes)
+            ),
+        )
+    }
+
+    fn over_limit(&self, bytes: usize) -> String {
+        let max = self.max_message();
+        let whose = if max < self.limits.message_max_size() { " of the peer" } else { "" };
+        format!(
+            "its {bytes} bytes are over the limit of {max}{whose}. This limit is controlled by rpc.message.maxSize"
+        )
+    }
+
+    fn target_name(&self, target: TargetId) -> &str {
+        self.targets.get(target as usize).map_or("?", |target| target.key.name.as_str())
+    }
+
+    fn overloaded(&self, request: &Request<'_>, what: &str, held: &str, limit: &str) -> RpcError {
         RpcError::new(
             ErrorKind::Overloaded,
             format!(
-                "there is no room for {message} to {}: {held} {what} wait for it. This limit is controlled by {key} ({limit})",
+                "no room for {what}{} to {} at {}: {held} to be sent there. This limit is controlled by {limit}",
+                request.name,
+                self.target_name(request.target),
                 self.peer_name
             ),
         )
@@ -290,7 +313,7 @@ impl Session {
             && target.pending.get(lane).is_some_and(VecDeque::is_empty)
             && target.large.get(lane) == Some(&false)
             && target.has_credit()
-            && (!ask || self.in_flight < self.max_in_flight())
+            && (!ask || self.flights.len() < self.max_in_flight())
     }
 
     /// Asks the peer for a target that it has not been asked for on this connection.
@@ -319,7 +342,7 @@ impl Session {
                 && target.has_credit()
                 && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
             {
-                if front.ask && self.in_flight >= self.max_in_flight() {
+                if front.ask && self.flights.len() >= self.max_in_flight() {
                     self.blocked.push_back(id);
                     break;
                 }
@@ -329,8 +352,13 @@ impl Session {
     }
 
     fn put_next(&mut self, now: Timestamp, id: TargetId, lane: usize) {
+        let max = self.max_message();
         let Some(target) = self.targets.get_mut(id as usize) else { return };
         let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
+        if next.body.len() > max {
+            // The peer's limit was not known when it was queued.
+            return self.refuse(now, id, next);
+        }
         let call = if next.ask { next.call } else { None };
         if next.body.len() <= SMALL_BODY {
             self.put_small(now, id, lane, next.name, call, next.deadline, &next.body);
@@ -342,11 +370,20 @@ impl Session {
             *large = true;
         }
         self.leave(1, next.body.len());
-        self.flies(call, Progress::Sent);
+        let flight = self.depart(call, Progress::Sent);
         let (kind, flags, message, fields) =
-            request_fields(now, id, lane, number, call, next.deadline);
+            request_fields(now, id, lane, number, flight, next.deadline);
         let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
         self.lanes.put_large(lane, head, next.body, Some((id, lane)), next.call);
+    }
+
+    fn refuse(&mut self, now: Timestamp, id: TargetId, message: Pending) {
+        let error = self.too_large(message.name, id, message.body.len());
+        self.leave(1, message.body.len());
+        match message.call {
+            Some(call) if message.ask => self.finish(now, call, Err(CallEnd::Failed(error))),
+            _ => tracing::warn!(%error, "a one-way message was lost"),
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a frame, on the hot path")]
@@ -363,20 +400,28 @@ impl Session {
         let Some(target) = self.targets.get_mut(id as usize) else { return };
         target.spend(body.len());
         let number = target.number(name);
-        let (kind, flags, message, fields) = request_fields(now, id, lane, number, call, deadline);
+        let flight = call.map(|call| self.flights.depart(call));
+        let (kind, flags, message, fields) =
+            request_fields(now, id, lane, number, flight, deadline);
         let offset = self.lanes.put_small(lane, kind, flags, message, fields.as_slice(), body);
         if let Some((messages, bytes)) = self.ready.get_mut(lane) {
             *messages = messages.saturating_add(1);
             *bytes = bytes.saturating_add(body.len());
         }
-        self.flies(call, Progress::Ready { lane, offset, bytes: body.len() });
+        self.flies(call, flight, Progress::Ready { lane, offset, bytes: body.len() });
     }
 
-    fn flies(&mut self, call: Option<u64>, progress: Progress) {
+    /// Gives a call its number, if the message is one.
+    fn depart(&mut self, call: Option<u64>, progress: Progress) -> Option<u64> {
+        let flight = call.map(|call| self.flights.depart(call));
+        self.flies(call, flight, progress);
+        flight
+    }
+
+    fn flies(&mut self, call: Option<u64>, flight: Option<u64>, progress: Progress) {
         if let Some(call) = call.and_then(|id| self.calls.get(id)) {
             call.progress = progress;
-            call.in_flight = true;
-            self.in_flight = self.in_flight.saturating_add(1);
+            call.flight = flight;
         }
     }
 
@@ -395,8 +440,8 @@ impl Session {
     }
 
     /// A call of the peer's limit has ended: another may go.
-    fn landed(&mut self, now: Timestamp) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    fn landed(&mut self, now: Timestamp, flight: u64) {
+        self.flights.land(flight);
         if let Some(target) = self.blocked.pop_front() {
             self.pump(now, target);
         }
@@ -405,10 +450,8 @@ impl Session {
     /// Ends a call with its answer.
     pub(super) fn finish(&mut self, now: Timestamp, id: u64, result: Result<Bytes, CallEnd>) {
         self.calls.finish(id, result, &mut self.wakes);
-        if let Some(call) = self.calls.get(id)
-            && std::mem::take(&mut call.in_flight)
-        {
-            self.landed(now);
+        if let Some(flight) = self.calls.get(id).and_then(|call| call.flight.take()) {
+            self.landed(now, flight);
         }
     }
 
@@ -431,10 +474,10 @@ impl Session {
             return;
         }
         let target = open.target;
-        let in_flight = std::mem::take(&mut open.in_flight);
+        let flight = open.flight.take();
         let end = Progress::Done(Err(CallEnd::TimedOut { sent: false }));
         let progress = std::mem::replace(&mut open.progress, end);
-        let call = Call::ended(progress, target, in_flight);
+        let call = Call::ended(progress, target, flight);
         let sent = self.withdraw(now, id, &call);
         if let Some(open) = self.calls.get(id) {
             open.progress = Progress::Done(Err(CallEnd::TimedOut { sent }));
@@ -458,9 +501,12 @@ impl Session {
                     && let Some(target) = self.targets.get_mut(call.target as usize)
                 {
                     target.refund(1, bytes as u64);
+                    self.pump(now, call.target);
                 }
             }
-            Progress::Ready { .. } | Progress::Sent => sent = self.withdraw_sent(now, id),
+            Progress::Ready { .. } | Progress::Sent => {
+                sent = self.withdraw_sent(now, id, call.flight);
+            }
             Progress::Resolving => {
                 if let Some(target) = self.targets.get_mut(call.target as usize) {
                     target.resolvers.retain(|known| *known != id);
@@ -468,21 +514,28 @@ impl Session {
             }
             Progress::Done(_) => {}
         }
-        if call.in_flight {
-            self.landed(now);
+        if let Some(flight) = call.flight {
+            self.landed(now, flight);
         }
         sent
     }
 
-    fn withdraw_sent(&mut self, now: Timestamp, id: u64) -> bool {
-        let large = self.lanes.drop_large(id);
-        if let Some((_, Some((target, lane)))) = large {
-            self.large_done(now, target, lane);
+    fn withdraw_sent(&mut self, now: Timestamp, id: u64, flight: Option<u64>) -> bool {
+        if let Some(large) = self.lanes.drop_large(id) {
+            if let Some((target, lane)) = large.then {
+                // What does not arrive is never given back as credit.
+                if let Some(target) = self.targets.get_mut(target as usize) {
+                    target.refund(1, large.total as u64);
+                }
+                self.large_done(now, target, lane);
+            }
+            if !large.begun {
+                return false;
+            }
         }
-        if large.is_some_and(|(begun, _)| !begun) {
-            return false;
+        if let Some(flight) = flight {
+            frame::put_control(self.lanes.control(), Kind::Cancel, &flight.to_be_bytes(), &[]);
         }
-        frame::put_control(self.lanes.control(), Kind::Cancel, &id.to_be_bytes(), &[]);
         true
     }
 
@@ -497,16 +550,10 @@ impl Session {
     /// Answers a call of the peer.
     ///
     /// # Errors
-    /// `TooLarge`: the caller has been told instead.
+    /// `TooLarge`: the call is still open, and may be answered with that.
     pub fn reply(&mut self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        let max = self.max_message();
-        if body.len() > max {
-            let error = RpcError::new(
-                ErrorKind::TooLarge,
-                format!("the reply to {} has {} bytes, over the limit of {max}. This limit is controlled by rpc.message.maxSize, here and there", self.peer_name, body.len()),
-            ).with_outcome(Outcome::FailedInHandler);
-            self.fail(id, &error);
-            return Err(error);
+        if body.len() > self.max_message() {
+            return Err(RpcError::new(ErrorKind::TooLarge, self.over_limit(body.len())));
         }
         let Some(waker) = self.serving.close(id) else { return Ok(()) };
         self.wakes.extend(waker);
@@ -549,7 +596,12 @@ impl Session {
     /// Whether there is something for the socket.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.peer.is_some() && !self.lanes.is_empty()
+        let lasts = match self.closing {
+            Closing::No => !self.lanes.is_empty(),
+            Closing::Soon(_) => true,
+            Closing::Said => false,
+        };
+        self.peer.is_some() && lasts
     }
 
     /// Bytes that wait for the socket.
@@ -560,7 +612,7 @@ impl Session {
 
     /// Moves about `budget` bytes out, to be written in this order. They count as sent.
     pub fn transmit(&mut self, now: Timestamp, budget: usize, out: &mut VecDeque<Bytes>) {
-        if self.peer.is_none() {
+        if self.peer.is_none() || matches!(self.closing, Closing::Said) {
             return;
         }
         self.pulse.pongs = 0;
@@ -577,6 +629,14 @@ impl Session {
         for (target, lane) in done.finished {
             self.large_done(now, target, lane);
         }
+        if let Closing::Soon(close) = &self.closing
+            && self.lanes.is_empty()
+        {
+            let mut last = BytesMut::new();
+            close.put(&mut last);
+            out.push_back(last.freeze());
+            self.closing = Closing::Said;
+        }
     }
 
     /// The wakers of calls that have ended, to be woken outside of the lock.
@@ -592,7 +652,7 @@ impl Session {
 
     pub(super) fn reset_queue(&mut self) {
         self.ready = [(0, 0); 2];
-        self.in_flight = 0;
+        self.flights.clear();
         self.blocked.clear();
         self.queued = self.targets.iter().flat_map(|t| &t.pending).map(VecDeque::len).sum();
         self.queued_bytes = self

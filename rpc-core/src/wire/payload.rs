@@ -74,12 +74,12 @@ fn encode_into<T: Serialize + ?Sized>(
         return Err(RpcError::new(
             ErrorKind::TooLarge,
             format!(
-                "the message is larger than {max} bytes. This limit is controlled by rpc.message.maxSize"
+                "the encoded value is larger than {max} bytes. This limit is controlled by rpc.message.maxSize"
             ),
         ));
     }
     result.map_err(|error| {
-        RpcError::new(ErrorKind::Encode, format!("the message cannot be encoded: {error}"))
+        RpcError::new(ErrorKind::Encode, format!("the value cannot be encoded: {error}"))
     })
 }
 
