@@ -122,6 +122,13 @@ impl EnvBackend for LocalBackend {
         Ok(Arc::new(LocalTarget::new(self.world.clone(), self.id, address.clone(), pin)))
     }
 
+    fn refuses_blocking(&self) -> Option<String> {
+        self.world.executor().is_inside().then(|| {
+            "a handler of this world is running, and the answer needs its thread; use ask(..).await"
+                .to_owned()
+        })
+    }
+
     fn drive(&self, cx: &mut Context<'_>) {
         self.world.executor().drive(cx);
     }

@@ -60,6 +60,11 @@ impl Executor {
         !state.ready.is_empty() || !state.new.is_empty()
     }
 
+    /// Whether the caller is inside one of the tasks.
+    pub(crate) fn is_inside(&self) -> bool {
+        thread::current().id() == self.home && self.lock().running
+    }
+
     /// Runs what can run, and wakes `cx` when there is more.
     pub(crate) fn drive(self: &Arc<Self>, cx: &Context<'_>) {
         {

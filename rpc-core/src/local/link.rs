@@ -192,9 +192,9 @@ impl LocalTarget {
         ask: bool,
         waits: bool,
     ) -> Result<RemoteCall, RpcError> {
+        let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
         let to = self.env()?;
         let inbox = self.inbox(&to)?;
-        let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
         let link = from.link(&to);
         self.admit(&link, &to, &message, waits)?;
         let handler = inbox.handlers().iter().position(|info| info.name == message.name);
@@ -260,8 +260,8 @@ impl RemoteTarget for LocalTarget {
     }
 
     fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
-        let to = self.env()?;
         let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
+        let to = self.env()?;
         let link = from.link(&to);
         let id = link.open();
         link.end(id, self.inbox(&to).map(|_| Bytes::new()).map_err(CallEnd::Failed));

@@ -203,6 +203,7 @@ impl Session {
                 request.deadline,
                 request.body,
             );
+            self.accepted(ask, call);
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
@@ -360,10 +361,12 @@ impl Session {
             return self.refuse(now, id, next);
         }
         let call = if next.ask { next.call } else { None };
+        self.accepted(next.ask, next.call);
         if next.body.len() <= SMALL_BODY {
             self.put_small(now, id, lane, next.name, call, next.deadline, &next.body);
             return;
         }
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
         target.spend(next.body.len());
         let number = target.number(next.name);
         if let Some(large) = target.large.get_mut(lane) {
@@ -409,6 +412,13 @@ impl Session {
             *bytes = bytes.saturating_add(body.len());
         }
         self.flies(call, flight, Progress::Ready { lane, offset, bytes: body.len() });
+    }
+
+    /// A message has left its target's queue: one that waited for room has found it.
+    fn accepted(&mut self, ask: bool, call: Option<u64>) {
+        if let (false, Some(call)) = (ask, call) {
+            self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+        }
     }
 
     /// Gives a call its number, if the message is one.

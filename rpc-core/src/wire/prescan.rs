@@ -61,7 +61,9 @@ impl From<&Limits> for PrescanLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum PrescanError {
     /// Collections lie within each other more deeply than allowed.
-    #[error("the collection at byte {offset} would be nested {depth} deep, the limit is {limit}")]
+    #[error(
+        "the collection at byte {offset} would be nested {depth} deep, the limit is {limit} (rpc.message.maxDepth)"
+    )]
     TooDeep {
         /// Where the collection begins that is one too deep.
         offset: usize,
@@ -72,7 +74,7 @@ pub enum PrescanError {
     },
     /// All collections together have more elements than allowed.
     #[error(
-        "with the collection at byte {offset} the body has {elements} elements, the limit is {limit}"
+        "with the collection at byte {offset} the body has {elements} elements, the limit is {limit} (rpc.message.maxElements; bytes as bytes::Bytes count as one)"
     )]
     TooManyElements {
         /// Where the collection begins that exceeds the limit.
