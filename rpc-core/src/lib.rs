@@ -8,6 +8,7 @@ mod block;
 mod call_context;
 mod cell;
 mod config;
+mod config_source;
 mod context;
 mod core;
 mod deadline;
