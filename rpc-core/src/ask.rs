@@ -2,13 +2,13 @@
 
 use crate::core::EnvCore;
 use crate::deadline::{RpcTimeout, Timestamp};
-use crate::endpoint_ref::RawRef;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Asker, Inbox};
 use crate::local_call::LocalReply;
-use crate::scope;
-use crate::spi::{CallEnd, RemoteCall};
+use crate::raw_ref::RawRef;
+use crate::seam::{CallEnd, RemoteCall};
 use crate::timers::TimerKey;
+use crate::turn;
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -137,7 +137,7 @@ impl Pending {
             return None;
         }
         let asker = self.asker.clone()?;
-        let here = scope::with_handler(|current| {
+        let here = turn::with_handler(|current| {
             current.is_some_and(|inbox| Arc::ptr_eq(inbox, &asker.inbox))
         });
         let target = self.target.local_inbox()?;

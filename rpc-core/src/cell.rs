@@ -8,7 +8,7 @@ use crate::gate::Gate;
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind, NetworkEvent, Step, Work};
 use crate::raw::HandlerResult;
-use crate::scope;
+use crate::turn;
 use futures_util::FutureExt;
 use std::any::Any;
 use std::future::Future;
@@ -84,9 +84,9 @@ impl<T: Future> Future for InHandlers<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
         let mut current = Some(self.inbox.clone());
-        scope::swap_handler(&mut current);
+        turn::swap_handler(&mut current);
         let polled = self.run.as_mut().poll(cx);
-        scope::swap_handler(&mut current);
+        turn::swap_handler(&mut current);
         polled
     }
 }

@@ -1,17 +1,25 @@
 //! What every part of an env shares: identity, limits, clock, timers.
 
-use crate::address::{EndpointLocation, EnvId, RpcAddress};
+use crate::address::{EndpointAddress, EndpointLocation, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
 use crate::error::RpcError;
-use crate::scope::RefBinder;
-use crate::spi::{EnvBackend, Expire};
+use crate::seam::{EnvBackend, Expire, Incarnation};
 use crate::timers::{TimerKey, Timers};
 use crate::wire::prescan::PrescanLimits;
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+
+/// Turns addresses found in messages into refs of one env.
+pub(crate) trait RefBinder: Send + Sync {
+    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<Opaque, RpcError>;
+}
+
+/// The inside of a ref: refs lie above the env's core, so it cannot look into them.
+pub(crate) type Opaque = Arc<dyn Any + Send + Sync>;
 
 /// The shared heart of an env. Backends hold it to read the limits and to fire its timers.
 pub struct EnvCore {

@@ -4,7 +4,7 @@ use crate::address::RpcAddress;
 use crate::call_context::RpcCallContext;
 use crate::context::EndpointContext;
 use crate::error::RpcError;
-use crate::handlers::HandlerSet;
+use crate::handlers::{HandlerSet, sealed};
 use crate::raw::{HandlerResult, RawMessage, RawReply};
 use std::future::Future;
 
@@ -104,3 +104,7 @@ pub trait RpcEndpoint: Sized + 'static {
         async { Ok(()) }
     }
 }
+
+// An endpoint may be its own set, naming its handlers in function bodies only, so that they may
+// take messages that are less visible than the endpoint.
+impl<E: RpcEndpoint> sealed::Sealed for E {}

@@ -5,21 +5,22 @@ use crate::ask::AskFuture;
 use crate::block::block_on;
 use crate::core::EnvCore;
 use crate::deadline::{RpcTimeout, Timestamp};
-use crate::dispatcher::{Dispatcher, env_stopped};
 use crate::error::{ErrorKind, Outcome, RpcError};
-use crate::inbox::{Asker, Inbox};
+use crate::inbox::Asker;
 use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
+use crate::raw_ref::RawRef;
 use crate::scope;
-use crate::spi::{Incarnation, Outgoing, RemoteTarget};
+use crate::seam::{Incarnation, Outgoing, RemoteTarget};
 use crate::ticket::Ticket;
+use crate::turn;
 use crate::wire::payload;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A way to an endpoint, here or on another machine; the caller sees no difference.
@@ -37,107 +38,7 @@ pub struct RpcEndpointRef<P = Untyped> {
     endpoint: PhantomData<fn() -> P>,
 }
 
-#[derive(Clone)]
-pub(crate) struct RawRef(Arc<RefInner>);
-
-struct RefInner {
-    address: EndpointAddress,
-    pin: Option<Incarnation>,
-    core: Weak<EnvCore>,
-    route: Route,
-}
-
-enum Route {
-    /// An endpoint of this env, for as long as it lives.
-    Local(Arc<Inbox>),
-    /// Whatever endpoint of this env has the name.
-    Named(Weak<Dispatcher>),
-    /// An endpoint of another env.
-    Remote(Arc<dyn RemoteTarget>),
-    /// An endpoint of this env whose life is over.
-    Ended,
-}
-
 impl RawRef {
-    pub(crate) fn local(inbox: Arc<Inbox>) -> Self {
-        Self(Arc::new(RefInner {
-            address: inbox.address().clone(),
-            pin: Some(inbox.incarnation()),
-            core: Arc::downgrade(inbox.core()),
-            route: Route::Local(inbox),
-        }))
-    }
-
-    pub(crate) fn named(
-        address: EndpointAddress,
-        core: &Arc<EnvCore>,
-        dispatcher: &Arc<Dispatcher>,
-    ) -> Self {
-        let route = Route::Named(Arc::downgrade(dispatcher));
-        Self(Arc::new(RefInner { address, pin: None, core: Arc::downgrade(core), route }))
-    }
-
-    pub(crate) fn remote(
-        address: EndpointAddress,
-        pin: Option<Incarnation>,
-        core: &Arc<EnvCore>,
-        target: Arc<dyn RemoteTarget>,
-    ) -> Self {
-        let route = Route::Remote(target);
-        Self(Arc::new(RefInner { address, pin, core: Arc::downgrade(core), route }))
-    }
-
-    pub(crate) fn ended(address: EndpointAddress, pin: Incarnation, core: &Arc<EnvCore>) -> Self {
-        let core = Arc::downgrade(core);
-        Self(Arc::new(RefInner { address, pin: Some(pin), core, route: Route::Ended }))
-    }
-
-    pub(crate) fn address(&self) -> &EndpointAddress {
-        &self.0.address
-    }
-
-    /// Who answers, for messages to people.
-    pub(crate) fn peer(&self) -> String {
-        match &self.0.route {
-            Route::Remote(target) => target.peer(),
-            Route::Local(_) | Route::Named(_) | Route::Ended => self.0.address.to_string(),
-        }
-    }
-
-    /// The endpoint's inbox, if it is in this env.
-    pub(crate) fn local_inbox(&self) -> Option<Arc<Inbox>> {
-        self.find().ok().flatten()
-    }
-
-    fn core(&self) -> Result<Arc<EnvCore>, RpcError> {
-        self.0.core.upgrade().ok_or_else(env_stopped)
-    }
-
-    /// The endpoint's inbox; `None` if it is in another env.
-    fn find(&self) -> Result<Option<Arc<Inbox>>, RpcError> {
-        match &self.0.route {
-            Route::Local(inbox) => Ok(Some(inbox.clone())),
-            Route::Remote(_) => Ok(None),
-            Route::Ended => Err(RpcError::new(
-                ErrorKind::EndpointStopped,
-                format!("the endpoint {} that this ref is pinned to is gone", self.0.address),
-            )),
-            Route::Named(dispatcher) => {
-                let dispatcher = dispatcher.upgrade().ok_or_else(env_stopped)?;
-                if let Some(inbox) = dispatcher.lookup(self.0.address.name().as_str()) {
-                    return Ok(Some(inbox));
-                }
-                if dispatcher.is_closed() {
-                    return Err(env_stopped());
-                }
-                Err(RpcError::new(
-                    ErrorKind::EndpointNotFound,
-                    format!("Could not find {}.", self.0.address.name()),
-                ))
-            }
-        }
-    }
-
     fn send<M: OneWay>(&self, msg: M) -> Result<(), RpcError> {
         if let Some(inbox) = self.find()? {
             return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), None);
@@ -154,7 +55,7 @@ impl RawRef {
         deadline: Timestamp,
         hand_over: impl FnOnce(&dyn RemoteTarget, Outgoing<'_>) -> Result<T, RpcError>,
     ) -> Result<T, RpcError> {
-        let Route::Remote(target) = &self.0.route else {
+        let Some(target) = self.remote_target() else {
             return Err(RpcError::new(ErrorKind::Internal, "a local ref has no remote target"));
         };
         let max = core.config().limits().message_max_size();
@@ -168,7 +69,7 @@ impl RawRef {
 
     /// Names the message and the endpoint in an error of the encoder.
     fn explain(&self, message: &str, error: &RpcError) -> RpcError {
-        RpcError::new(error.kind(), format!("{message} to {}: {error}", self.0.address))
+        RpcError::new(error.kind(), format!("{message} to {}: {error}", self.address()))
     }
 
     fn ask<M: Ask>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<M::Reply> {
@@ -181,7 +82,7 @@ impl RawRef {
                     self.remote_send(&core, &msg, deadline, |target, out| target.ask(out))?;
                 let decode = |core: &EnvCore, from: &Self, body: &bytes::Bytes| {
                     scope::within(core, || payload::decode(body, core.prescan())).map_err(|error| {
-                        let of = format!("the reply to {} from {}", M::NAME, from.0.address);
+                        let of = format!("the reply to {} from {}", M::NAME, from.address());
                         // The handler has run.
                         RpcError::new(error.kind(), format!("{of}: {error}"))
                             .with_outcome(Outcome::FailedInHandler)
@@ -234,7 +135,7 @@ impl RawRef {
         let call = || -> Result<AskFuture<()>, RpcError> {
             let core = self.core()?;
             let deadline = core.now().saturating_add(timeout.duration());
-            let Route::Remote(target) = &self.0.route else {
+            let Some(target) = self.remote_target() else {
                 return Err(RpcError::new(ErrorKind::Internal, "a local ref is not resolved"));
             };
             let call = target.resolve(deadline)?;
@@ -258,7 +159,7 @@ fn inherit(now: Timestamp, timeout: RpcTimeout, asker: Option<&Asker>) -> (RpcTi
 
 /// The handler on this thread, as the one who waits for an ask made in it.
 fn current_asker() -> Option<Asker> {
-    scope::with_handler(|inbox| {
+    turn::with_handler(|inbox| {
         inbox.map(|inbox| Asker { inbox: inbox.clone(), turn: inbox.current_turn().0 })
     })
 }
@@ -275,25 +176,25 @@ impl<P> RpcEndpointRef<P> {
     /// The endpoint's name.
     #[must_use]
     pub fn name(&self) -> &EndpointName {
-        self.raw.0.address.name()
+        self.raw.address().name()
     }
 
     /// The endpoint's address, as a URI when displayed.
     #[must_use]
     pub fn endpoint_address(&self) -> &EndpointAddress {
-        &self.raw.0.address
+        self.raw.address()
     }
 
     /// Where the endpoint's env listens; `None` if it does not.
     #[must_use]
     pub fn address(&self) -> Option<&RpcAddress> {
-        self.raw.0.address.rpc_address()
+        self.raw.address().rpc_address()
     }
 
     /// Which life of the endpoint the ref is pinned to; `None` if it is by name.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
-        self.raw.0.pin
+        self.raw.pin()
     }
 
     /// Sends a one-way message: at most once, in order with what this env sends to the endpoint
@@ -362,11 +263,7 @@ impl<P> RpcEndpointRef<P> {
     }
 
     fn ask_timeout(&self) -> RpcTimeout {
-        self.raw
-            .0
-            .core
-            .upgrade()
-            .map_or_else(RpcTimeout::default, |core| core.config().ask_timeout())
+        self.raw.core().map_or_else(|_| RpcTimeout::default(), |core| core.config().ask_timeout())
     }
 
     /// The same endpoint, as a protocol that it covers.
@@ -399,7 +296,7 @@ impl<P> Clone for RpcEndpointRef<P> {
 
 impl<P> PartialEq for RpcEndpointRef<P> {
     fn eq(&self, other: &Self) -> bool {
-        self.raw.0.address == other.raw.0.address
+        self.raw.address() == other.raw.address()
     }
 }
 
@@ -407,19 +304,19 @@ impl<P> Eq for RpcEndpointRef<P> {}
 
 impl<P> Hash for RpcEndpointRef<P> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.raw.0.address.hash(state);
+        self.raw.address().hash(state);
     }
 }
 
 impl<P> fmt::Debug for RpcEndpointRef<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RpcEndpointRef({})", self.raw.0.address)
+        write!(f, "RpcEndpointRef({})", self.raw.address())
     }
 }
 
 impl<P> fmt::Display for RpcEndpointRef<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.raw.0.address, f)
+        fmt::Display::fmt(self.raw.address(), f)
     }
 }
 
@@ -428,9 +325,9 @@ impl<P> fmt::Display for RpcEndpointRef<P> {
 impl<P> Serialize for RpcEndpointRef<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         scope::require("encoded").map_err(serde::ser::Error::custom)?;
-        let pin = self.raw.0.pin;
+        let pin = self.raw.pin();
         let mut map = serializer.serialize_map(Some(1 + usize::from(pin.is_some())))?;
-        map.serialize_entry("at", &self.raw.0.address)?;
+        map.serialize_entry("at", self.raw.address())?;
         if let Some(pin) = pin {
             map.serialize_entry("pin", &(pin.env, pin.endpoint))?;
         }
@@ -449,6 +346,9 @@ impl<'de, P> Deserialize<'de> for RpcEndpointRef<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = RefOnTheWire::deserialize(deserializer)?;
         let pin = wire.pin.map(|(env, endpoint)| Incarnation::new(env, endpoint));
-        scope::bind(wire.at, pin).map(Self::from_raw).map_err(serde::de::Error::custom)
+        scope::bind(wire.at, pin)
+            .and_then(RawRef::from_opaque)
+            .map(Self::from_raw)
+            .map_err(serde::de::Error::custom)
     }
 }

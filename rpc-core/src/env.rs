@@ -2,14 +2,16 @@
 
 use crate::address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
-use crate::core::EnvCore;
+use crate::core::{EnvCore, Opaque, RefBinder};
 use crate::dispatcher::Dispatcher;
-use crate::endpoint_ref::{RawRef, RpcEndpointRef};
+use crate::endpoint_ref::RpcEndpointRef;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
 use crate::message::Encoding;
-use crate::scope::{self, RefBinder};
-use crate::spi::{EnvBackend, EnvParts, Incarnation};
+use crate::raw_ref::RawRef;
+use crate::scope;
+use crate::seam::{EnvBackend, EnvParts, Incarnation};
+use crate::turn;
 use crate::wire::payload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,7 +108,7 @@ impl RpcEnv {
     /// It may be dropped at any time.
     pub async fn endpoint_ref<P>(&self, uri: &str) -> Result<RpcEndpointRef<P>, RpcError> {
         let address: EndpointAddress = uri.parse()?;
-        let raw = self.0.shared.bind(address, None)?;
+        let raw = self.0.shared.raw_ref(address, None)?;
         if self.0.shared.is_here(raw.address().location()) {
             if self.0.shared.dispatcher.lookup(raw.address().name().as_str()).is_none() {
                 return Err(not_found(raw.address()));
@@ -188,7 +190,7 @@ impl RpcEnv {
     /// Once polled the env shuts down, whoever waits.
     pub async fn shutdown(&self) {
         self.0.shared.shutdown();
-        let inside = scope::with_handler(|inbox| {
+        let inside = turn::with_handler(|inbox| {
             inbox.is_some_and(|inbox| Arc::ptr_eq(inbox.core(), &self.0.shared.core))
         });
         if !inside {
@@ -277,8 +279,13 @@ impl EnvShared {
     }
 }
 
-impl RefBinder for EnvShared {
-    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<RawRef, RpcError> {
+impl EnvShared {
+    /// The ref to an address, from here.
+    fn raw_ref(
+        &self,
+        address: EndpointAddress,
+        pin: Option<Incarnation>,
+    ) -> Result<RawRef, RpcError> {
         if !self.is_here(address.location()) {
             let backend = self
                 .core
@@ -294,6 +301,12 @@ impl RefBinder for EnvShared {
             Some(inbox) if inbox.incarnation() == pin => Ok(RawRef::local(inbox)),
             _ => Ok(RawRef::ended(address, pin, &self.core)),
         }
+    }
+}
+
+impl RefBinder for EnvShared {
+    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<Opaque, RpcError> {
+        self.raw_ref(address, pin).map(RawRef::into_opaque)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::config::RpcEnvConfig;
 use crate::env::RpcEnv;
 use crate::error::{ErrorKind, RpcError};
-use crate::spi::BoxFuture;
+use crate::seam::BoxFuture;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

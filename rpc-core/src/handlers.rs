@@ -3,7 +3,6 @@
 
 use crate::call_context::{ReplyKind, RpcCallContext};
 use crate::context::EndpointContext;
-use crate::endpoint::RpcEndpoint;
 use crate::inbox::{HandlerInfo, Work};
 use crate::local_call::LocalCall;
 use crate::message::{Ask, OneWay, RpcMessage};
@@ -62,7 +61,7 @@ pub trait HandlerSet<E>: sealed::Sealed {
     ) -> impl Future<Output = HandlerResult<()>>;
 }
 
-mod sealed {
+pub(crate) mod sealed {
     #[expect(unnameable_types, reason = "that is what seals the trait")]
     pub trait Sealed {}
 }
@@ -79,9 +78,6 @@ pub struct Replies<M>(PhantomData<fn(M)>);
 #[derive(Debug)]
 pub struct RepliesLater<M>(PhantomData<fn(M)>);
 
-// An endpoint may be its own set, naming its handlers in function bodies only, so that they may
-// take messages that are less visible than the endpoint.
-impl<E: RpcEndpoint> sealed::Sealed for E {}
 impl<M> sealed::Sealed for Receives<M> {}
 impl<M> sealed::Sealed for Replies<M> {}
 impl<M> sealed::Sealed for RepliesLater<M> {}

@@ -9,7 +9,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::reply_sink::{ReplySink, Way};
-use crate::spi::{Expire, Incarnation, Origin};
+use crate::seam::{Expire, Incarnation, Origin};
 use crate::ticket::Ticket;
 use bytes::Bytes;
 use std::any::TypeId;

@@ -27,12 +27,15 @@ mod local_call;
 mod message;
 pub mod proto;
 mod raw;
+mod raw_ref;
 mod reply_sink;
 mod scope;
+mod seam;
 mod setup;
 pub mod spi;
 mod ticket;
 mod timers;
+mod turn;
 pub mod wire;
 
 pub use address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};

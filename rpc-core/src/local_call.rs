@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, RpcError};
 use crate::message::{Ask, Encoding, RpcMessage};
-use crate::spi::{CallEnd, Expire};
+use crate::seam::{CallEnd, Expire};
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use bytes::Bytes;

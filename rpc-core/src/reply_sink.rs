@@ -6,7 +6,7 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{BRIDGE_ENCODING, LocalAsk};
 use crate::message::Encoding;
 use crate::scope;
-use crate::spi::Origin;
+use crate::seam::Origin;
 use crate::wire::payload;
 use serde::Serialize;
 use std::sync::Arc;

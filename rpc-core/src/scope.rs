@@ -1,25 +1,16 @@
-//! What the current thread is doing: for which env it codes and decodes, and in which endpoint's
-//! handler it is. Both are entered around synchronous stretches only.
+//! For which env the current thread codes and decodes: entered around synchronous stretches only.
 
 use crate::address::{EndpointAddress, EnvId};
-use crate::core::EnvCore;
-use crate::endpoint_ref::RawRef;
+use crate::core::{EnvCore, Opaque, RefBinder};
 use crate::error::{ErrorKind, RpcError};
-use crate::inbox::Inbox;
-use crate::spi::Incarnation;
+use crate::seam::Incarnation;
 use std::cell::{Cell, RefCell};
-use std::sync::{Arc, Weak};
-
-/// Turns addresses found in messages into refs of one env.
-pub(crate) trait RefBinder: Send + Sync {
-    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<RawRef, RpcError>;
-}
+use std::sync::Weak;
 
 thread_local! {
     /// The env last entered; kept so that entering it again touches no shared counter.
     static KNOWN: RefCell<Option<(EnvId, Weak<dyn RefBinder>)>> = const { RefCell::new(None) };
     static ACTIVE: Cell<Option<EnvId>> = const { Cell::new(None) };
-    static HANDLER: RefCell<Option<Arc<Inbox>>> = const { RefCell::new(None) };
 }
 
 /// Runs `f`, which codes or decodes, within the scope of an env: refs in values belong to it.
@@ -64,7 +55,7 @@ fn outside(what: &str) -> RpcError {
 }
 
 /// Makes a ref of the env whose scope is active.
-pub(crate) fn bind(address: EndpointAddress, pin: Option<Incarnation>) -> Result<RawRef, RpcError> {
+pub(crate) fn bind(address: EndpointAddress, pin: Option<Incarnation>) -> Result<Opaque, RpcError> {
     let active = ACTIVE.get().ok_or_else(|| outside("decoded"))?;
     let binder = KNOWN.with_borrow(|known| match known {
         Some((id, binder)) if *id == active => binder.upgrade(),
@@ -73,14 +64,4 @@ pub(crate) fn bind(address: EndpointAddress, pin: Option<Incarnation>) -> Result
     let binder = binder
         .ok_or_else(|| RpcError::new(ErrorKind::EnvStopped, "the RpcEnv has been stopped"))?;
     binder.bind(address, pin)
-}
-
-/// Enters or leaves an endpoint's handlers on this thread: swaps `inbox` with the current one.
-pub(crate) fn swap_handler(inbox: &mut Option<Arc<Inbox>>) {
-    HANDLER.with_borrow_mut(|current| std::mem::swap(current, inbox));
-}
-
-/// Looks at the endpoint whose handler this thread is in.
-pub(crate) fn with_handler<R>(f: impl FnOnce(Option<&Arc<Inbox>>) -> R) -> R {
-    HANDLER.with_borrow(|current| f(current.as_ref()))
 }

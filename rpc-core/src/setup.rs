@@ -3,13 +3,14 @@
 use crate::cell::Started;
 use crate::cell::{End, EndpointCell};
 use crate::endpoint::RpcEndpoint;
-use crate::endpoint_ref::{RawRef, RpcEndpointRef};
+use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{RpcEnv, drive, endpoint_name};
 use crate::error::RpcError;
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
 use crate::inbox::Inbox;
-use crate::spi::{EndpointTask, LocalBoxFuture};
+use crate::raw_ref::RawRef;
+use crate::seam::{EndpointTask, LocalBoxFuture};
 use std::sync::Arc;
 
 /// How an endpoint is registered.

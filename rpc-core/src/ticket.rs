@@ -2,7 +2,7 @@
 
 use crate::error::RpcError;
 use crate::local_call::LocalReply;
-use crate::spi::{CallEnd, Expire};
+use crate::seam::{CallEnd, Expire};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 

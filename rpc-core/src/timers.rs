@@ -1,7 +1,7 @@
 //! The deadlines of an env's calls, in one queue that costs a call two short locks.
 
 use crate::deadline::Timestamp;
-use crate::spi::Expire;
+use crate::seam::Expire;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;

@@ -8,7 +8,7 @@ use crate::core::EnvCore;
 use crate::deadline::Timestamp;
 use crate::dispatcher::Dispatcher;
 use crate::error::{ErrorKind, RpcError};
-use crate::spi::{EndpointTask, EnvBackend, Incarnation, RemoteTarget};
+use crate::seam::{EndpointTask, EnvBackend, Incarnation, RemoteTarget};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Context;

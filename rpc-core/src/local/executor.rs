@@ -1,6 +1,6 @@
 //! The scheduler of a world: ready tasks in the order in which they became ready.
 
-use crate::spi::{EndpointTask, LocalBoxFuture};
+use crate::seam::{EndpointTask, LocalBoxFuture};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

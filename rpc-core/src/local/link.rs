@@ -6,7 +6,7 @@ use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::inbox::{Inbox, WireMessage};
-use crate::spi::{
+use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
 };
 use bytes::Bytes;

@@ -15,7 +15,7 @@ use crate::deadline::Timestamp;
 use crate::env::RpcEnv;
 use crate::error::RpcError;
 use crate::factory::RpcEnvFactory;
-use crate::spi::{BoxFuture, EnvParts};
+use crate::seam::{BoxFuture, EnvParts};
 use backend::LocalBackend;
 use executor::Executor;
 use std::collections::BTreeMap;

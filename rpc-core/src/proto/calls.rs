@@ -1,6 +1,6 @@
 //! The calls of this env to one peer, from their making to the end of their future.
 
-use crate::spi::CallEnd;
+use crate::seam::CallEnd;
 use bytes::Bytes;
 use std::task::{Context, Poll, Waker};
 

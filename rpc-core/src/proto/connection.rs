@@ -9,7 +9,7 @@ use super::target::{Phase, TargetId};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::message::Encoding;
-use crate::spi::CallEnd;
+use crate::seam::CallEnd;
 use crate::wire::frame::{Kind, put_control};
 use crate::wire::payload;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! Frames from the peer, and what they mean for this side.
 
 use super::assembly::FirstPart;
+use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
 use super::calls::Known;
 use super::close::{Close, CloseCode};
 use super::session::Session;
@@ -8,7 +9,7 @@ use super::target::{Phase, Resolution, TargetId, TargetKey};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::Encoding;
-use crate::spi::{CallEnd, Incarnation};
+use crate::seam::{CallEnd, Incarnation};
 use crate::wire::frame::{
     FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
 };
@@ -17,7 +18,6 @@ use crate::wire::prescan::PrescanLimits;
 use crate::wire::read::Reader;
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,52 +33,6 @@ pub enum Event {
     Goodbye(String),
     /// The peer has closed, and says why.
     Closed(Close),
-}
-
-/// A message from the peer.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct IncomingMessage {
-    /// What the peer calls the endpoint.
-    pub target: TargetId,
-    /// The number of the message among those of the resolution.
-    pub number: u16,
-    /// Its name instead, where it has no number.
-    pub name: Option<Arc<str>>,
-    /// The call to answer; `None` for a one-way message.
-    pub call: Option<u64>,
-    /// When the caller stops waiting.
-    pub deadline: Timestamp,
-    /// The body, not looked at.
-    pub body: Bytes,
-    reply: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct ResolveBody {
-    pub(super) name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) pin: Option<(u64, u64)>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ResolvedBody {
-    incarnation: (u64, u64),
-    messages: Vec<String>,
-    credit: (u64, u64),
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct FailureBody {
-    pub(super) code: u16,
-    #[serde(default)]
-    pub(super) text: String,
-}
-
-#[derive(Deserialize)]
-struct GoodbyeBody {
-    #[serde(default)]
-    reason: String,
 }
 
 /// A remaining time above this is cut to it (R38).

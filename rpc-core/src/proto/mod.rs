@@ -2,6 +2,7 @@
 //! and the time and gives back bytes and events.
 
 mod assembly;
+mod bodies;
 mod calls;
 mod close;
 mod connection;
@@ -13,10 +14,11 @@ mod serving;
 mod session;
 mod target;
 
+pub use bodies::IncomingMessage;
 pub use close::{Close, CloseCode};
 pub use connection::Detached;
 pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
-pub use incoming::{Event, IncomingMessage};
+pub use incoming::Event;
 pub use session::{Request, Session, Submission};
 pub use target::{Resolution, TargetId, TargetKey};
 

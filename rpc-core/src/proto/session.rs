@@ -1,10 +1,10 @@
 //! One peer, across connections: calls to it, messages that wait for it, calls from it.
 
 use super::assembly::Assemblies;
+use super::bodies::IncomingMessage;
 use super::calls::{Call, Calls, Flights, Progress};
 use super::close::Close;
 use super::hello::PeerInfo;
-use super::incoming::IncomingMessage;
 use super::lanes::{FirstFrame, Lanes};
 use super::pulse::Pulse;
 use super::serving::Serving;
@@ -13,7 +13,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::limits::Limits;
 use crate::message::{Encoding, Lane};
-use crate::spi::CallEnd;
+use crate::seam::CallEnd;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_NAMED, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
 use bytes::{Bytes, BytesMut};
@@ -96,10 +96,10 @@ impl<'a> Request<'a> {
     /// A message to be queued.
     pub fn new(
         target: TargetId,
-        message: crate::spi::Outgoing<'a>,
+        message: crate::seam::Outgoing<'a>,
         submission: Submission,
     ) -> Self {
-        let crate::spi::Outgoing { name, lane, body, deadline } = message;
+        let crate::seam::Outgoing { name, lane, body, deadline } = message;
         Self { target, name, lane, body, deadline, submission }
     }
 }
@@ -328,7 +328,7 @@ impl Session {
         }
         target.phase = Phase::Resolving;
         let resolve =
-            super::incoming::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
+            super::bodies::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
         if let Ok(body) = payload::to_vec(&resolve, Encoding::Named, usize::MAX) {
             frame::put_control(self.lanes.control(), Kind::Resolve, &id.to_be_bytes(), &body);
         }
@@ -586,7 +586,7 @@ impl Session {
 
     pub(super) fn put_failure(&mut self, kind: Kind, fields: &[u8], error: &RpcError) {
         let failure = RemoteFailure::from(error);
-        let body = super::incoming::FailureBody { code: failure.code, text: failure.text };
+        let body = super::bodies::FailureBody { code: failure.code, text: failure.text };
         if let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) {
             self.lanes.put_small(0, kind, 0, 0, fields, &body);
         }

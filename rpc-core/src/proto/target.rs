@@ -1,7 +1,7 @@
 //! Endpoints of the peer, as this side calls them.
 
 use crate::message::Lane;
-use crate::spi::Incarnation;
+use crate::seam::Incarnation;
 use bytes::Bytes;
 use std::collections::VecDeque;
 

@@ -1,0 +1,53 @@
+//! What frames carry.
+
+use super::target::TargetId;
+use crate::deadline::Timestamp;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A message from the peer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct IncomingMessage {
+    /// What the peer calls the endpoint.
+    pub target: TargetId,
+    /// The number of the message among those of the resolution.
+    pub number: u16,
+    /// Its name instead, where it has no number.
+    pub name: Option<Arc<str>>,
+    /// The call to answer; `None` for a one-way message.
+    pub call: Option<u64>,
+    /// When the caller stops waiting.
+    pub deadline: Timestamp,
+    /// The body, not looked at.
+    pub body: Bytes,
+    pub(super) reply: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ResolveBody {
+    pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pin: Option<(u64, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ResolvedBody {
+    pub(super) incarnation: (u64, u64),
+    pub(super) messages: Vec<String>,
+    pub(super) credit: (u64, u64),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailureBody {
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) text: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct GoodbyeBody {
+    #[serde(default)]
+    pub(super) reason: String,
+}

@@ -1,0 +1,282 @@
+//! What the env, its backend and its network are to each other: object-safe, and free of any
+//! runtime's types. Backends see it as [`spi`](crate::spi).
+
+use crate::address::{EndpointAddress, RpcAddress};
+use crate::config::RpcEnvConfig;
+use crate::deadline::Timestamp;
+use crate::error::RpcError;
+use crate::message::Lane;
+use bytes::Bytes;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A boxed future that stays on its thread.
+pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What runs an env: where endpoints live, what time it is, and how to reach other envs.
+pub trait EnvBackend: Send + Sync {
+    /// The name of the factory that made it, for messages to people.
+    fn kind(&self) -> &'static str;
+
+    /// Now, on a monotonic clock that starts when the env does.
+    fn now(&self) -> Timestamp;
+
+    /// Runs an endpoint until its task ends, on the thread the placement says. Dropping the task
+    /// ends the endpoint without its `on_stop`.
+    ///
+    /// # Errors
+    /// When the env's threads are gone.
+    fn spawn(&self, task: EndpointTask) -> Result<(), RpcError>;
+
+    /// The next deadline of the env's timers has become `at`: call `EnvCore::fire_timers` then.
+    /// Called rarely: only when the earliest deadline moves forward in time.
+    fn arm_timer(&self, at: Timestamp);
+
+    /// A way to the endpoint at an address of another env.
+    ///
+    /// # Errors
+    /// When the address cannot be reached by construction: no network, or no security for it.
+    fn remote(
+        &self,
+        address: &EndpointAddress,
+        pin: Option<Incarnation>,
+    ) -> Result<Arc<dyn RemoteTarget>, RpcError>;
+
+    /// Why this thread must not block on a reply, if it must not.
+    fn refuses_blocking(&self) -> Option<String> {
+        None
+    }
+
+    /// Gives a backend without threads of its own the chance to run endpoints on the thread that
+    /// polls for a reply. `cx` is woken when there is more to run.
+    fn drive(&self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
+    /// Begins to close connections and to end threads: the env has stopped its endpoints. When
+    /// that is done the backend calls [`EnvCore::terminated`](crate::spi::EnvCore::terminated).
+    fn close(&self);
+}
+
+/// An endpoint that waits for its thread.
+#[must_use = "dropping an endpoint's task ends the endpoint"]
+pub struct EndpointTask {
+    pub(crate) name: String,
+    pub(crate) isolated: bool,
+    pub(crate) start: Box<dyn FnOnce() -> LocalBoxFuture<()> + Send>,
+}
+
+impl EndpointTask {
+    /// The endpoint's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the endpoint asked for a thread of its own.
+    #[must_use]
+    pub fn isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// The same, keeping `guard` until the endpoint has ended.
+    pub fn keeping<T: Send + 'static>(self, guard: T) -> Self {
+        let start = self.start;
+        let start = move || -> LocalBoxFuture<()> {
+            let run = start();
+            Box::pin(async move {
+                run.await;
+                drop(guard);
+            })
+        };
+        Self { name: self.name, isolated: self.isolated, start: Box::new(start) }
+    }
+
+    /// Builds the endpoint on this thread; the future runs it from `on_start` to `on_stop`.
+    #[must_use]
+    pub fn start(self) -> LocalBoxFuture<()> {
+        (self.start)()
+    }
+}
+
+impl fmt::Debug for EndpointTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointTask")
+            .field("name", &self.name)
+            .field("isolated", &self.isolated)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which life of which env's endpoint: never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Incarnation {
+    /// The env, new at each start.
+    pub env: u64,
+    /// The endpoint, counted within the env.
+    pub endpoint: u64,
+}
+
+impl Incarnation {
+    /// Names the life of an endpoint.
+    #[must_use]
+    pub fn new(env: u64, endpoint: u64) -> Self {
+        Self { env, endpoint }
+    }
+}
+
+/// A message on its way to another env, encoded.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outgoing<'a> {
+    /// The message's wire name.
+    pub name: &'static str,
+    /// Its lane.
+    pub lane: Lane,
+    /// Its body; a large one may be taken out, a small one is copied.
+    pub body: &'a mut Vec<u8>,
+    /// When its caller stops waiting.
+    pub deadline: Timestamp,
+}
+
+impl<'a> Outgoing<'a> {
+    /// A message for [`RemoteTarget`].
+    pub fn new(name: &'static str, lane: Lane, body: &'a mut Vec<u8>, deadline: Timestamp) -> Self {
+        Self { name, lane, body, deadline }
+    }
+}
+
+/// An endpoint of another env, as its senders reach it.
+pub trait RemoteTarget: Send + Sync {
+    /// Queues a one-way message, without waiting.
+    ///
+    /// # Errors
+    /// `Overloaded` when there is no room, `TooLarge`, or what ended the way to the peer.
+    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError>;
+
+    /// Queues a one-way message that waits for room; the call ends, with an empty body, when it
+    /// has found some.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and `Overloaded` when too many are waiting already.
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError>;
+
+    /// Queues an ask, in order behind what was queued before.
+    ///
+    /// # Errors
+    /// As [`send_wait`](Self::send_wait).
+    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError>;
+
+    /// Asks the peer whether the endpoint exists; the call ends with an empty body.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    fn resolve(&self, deadline: Timestamp) -> Result<RemoteCall, RpcError>;
+
+    /// Who is at the other end, for messages to people: the listening address, or the socket's.
+    fn peer(&self) -> String;
+}
+
+/// A call that another env is to answer.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RemoteCall {
+    /// The table that holds it.
+    pub calls: Arc<dyn RemoteCalls>,
+    /// Its number there.
+    pub id: u64,
+}
+
+impl RemoteCall {
+    /// Call number `id` of a table.
+    #[must_use]
+    pub fn new(calls: Arc<dyn RemoteCalls>, id: u64) -> Self {
+        Self { calls, id }
+    }
+}
+
+impl fmt::Debug for RemoteCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteCall").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The calls to one peer.
+pub trait RemoteCalls: Expire {
+    /// The reply, or why there is none. The waker is kept until then.
+    fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>>;
+
+    /// The caller gives up: takes the call out of the queue, or tells the peer.
+    fn abandon(&self, id: u64);
+}
+
+/// Why a call ended without a reply.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CallEnd {
+    /// Its time was over.
+    TimedOut {
+        /// Whether it had left this process, or reached its endpoint.
+        sent: bool,
+    },
+    /// Anything else.
+    Failed(RpcError),
+}
+
+/// Something with a deadline in the env's timers.
+pub trait Expire: Send + Sync {
+    /// The deadline of `id` is over.
+    fn expire(&self, id: u64);
+}
+
+/// Where a message from another env came from: the way back.
+pub trait Origin: Send + Sync {
+    /// Sends the reply to call `id`.
+    ///
+    /// # Errors
+    /// `TooLarge` if the peer does not take it; the call is still open.
+    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError>;
+
+    /// Sends a failure as the answer to call `id`.
+    fn fail(&self, id: u64, error: &RpcError);
+
+    /// Ready when the caller of `id` gave up or is gone.
+    fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whether the caller of `id` gave up or is gone.
+    fn is_cancelled(&self, id: u64) -> bool;
+
+    /// The endpoint took a message of `bytes` bytes out of its inbox: room for another.
+    fn consumed(&self, bytes: usize);
+
+    /// The endpoint is gone.
+    fn gone(&self);
+
+    /// The sender's listening address, or its socket's if it does not listen.
+    fn sender(&self) -> Option<&RpcAddress>;
+}
+
+/// What a factory hands to the env it makes, besides the backend.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EnvParts {
+    /// The configuration, validated.
+    pub config: RpcEnvConfig,
+    /// A number that no other env has: random, or from the seed of a simulation.
+    pub id: u64,
+}
+
+impl EnvParts {
+    /// Names the env.
+    #[must_use]
+    pub fn new(config: RpcEnvConfig, id: u64) -> Self {
+        Self { config, id }
+    }
+}

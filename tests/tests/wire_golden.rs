@@ -1,0 +1,626 @@
+//! The hex blocks of docs/WIRE.md, held against the implementation in both directions: what we
+//! send for a given call is these bytes, and what we make of these bytes is this event.
+#![cfg(test)]
+
+use bytes::{Bytes, BytesMut};
+use rpc_core::proto::{
+    Close, CloseCode, Event, Hello, Hellos, IncomingMessage, PeerInfo, PeerLimits, Request,
+    Resolution, Session, Submission, TargetId, TargetKey,
+};
+use rpc_core::spi::{CallEnd, Incarnation, Outgoing};
+use rpc_core::wire::frame::{HEADER, Header, Kind};
+use rpc_core::{
+    ErrorKind, Lane, Limits, LocalWorld, Outcome, RpcEndpointRef, RpcEnvConfig, RpcEnvFactory,
+    RpcError, Timestamp, Untyped,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
+
+const CLIENT: u64 = 0x1122_3344_5566_7788;
+const SERVER: u64 = 0xa1a2_a3a4_a5a6_a7a8;
+const MESSAGES: [&str; 3] = ["Heartbeat", "RegisterWorker", "Journal"];
+
+/// The hand's clock: it stands.
+const NOW: Timestamp = Timestamp::from_nanos(5_000_000_000);
+const IN_TEN_SECONDS: Timestamp = Timestamp::from_nanos(15_000_000_000);
+
+/// The blocks of the page by their names.
+static GOLDEN: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
+    let page = include_str!("../../docs/WIRE.md");
+    let mut blocks = BTreeMap::new();
+    let mut open: Option<(String, Vec<u8>)> = None;
+    for line in page.lines() {
+        if let Some(name) = line.strip_prefix("```hex name=") {
+            open = Some((name.trim().to_owned(), Vec::new()));
+        } else if line.starts_with("```") {
+            if let Some((name, bytes)) = open.take() {
+                assert!(blocks.insert(name.clone(), bytes).is_none(), "{name} is there twice");
+            }
+        } else if let Some((name, bytes)) = &mut open {
+            read_line(name, line, bytes);
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    blocks
+});
+
+/// Reads `61 62 # text`, and `61 x3` for a byte that is there three times.
+fn read_line(name: &str, line: &str, bytes: &mut Vec<u8>) {
+    let code = line.split('#').next().unwrap_or_default();
+    for word in code.split_whitespace() {
+        if let Some(times) = word.strip_prefix('x') {
+            let last = *bytes.last().unwrap();
+            let more = times.parse::<usize>().unwrap() - 1;
+            bytes.resize(bytes.len() + more, last);
+        } else {
+            assert_eq!(word.len(), 2, "{name}: {word:?} is not a byte");
+            bytes.push(u8::from_str_radix(word, 16).unwrap());
+        }
+    }
+}
+
+fn golden(name: &str) -> &'static [u8] {
+    GOLDEN.get(name).unwrap_or_else(|| panic!("WIRE.md has no block {name}"))
+}
+
+/// The payload of a block with one frame.
+fn payload(name: &str) -> &'static [u8] {
+    &golden(name)[HEADER..]
+}
+
+#[track_caller]
+fn assert_bytes(got: &[u8], name: &str) {
+    let want = golden(name);
+    let differs = got.iter().zip(want).position(|(got, want)| got != want);
+    let at = differs.unwrap_or_else(|| got.len().min(want.len()));
+    let end = |bytes: &[u8]| (at + 16).min(bytes.len());
+    assert!(
+        got == want,
+        "{name}: from byte {at} on it is {:02x?}.. ({} bytes), WIRE.md has {:02x?}.. ({})",
+        &got[at..end(got)],
+        got.len(),
+        &want[at..end(want)],
+        want.len()
+    );
+}
+
+fn client_hello() -> Hello {
+    Hello::new(CLIENT, None, PeerLimits::default())
+}
+
+fn server_hello() -> Hello {
+    Hello::new(SERVER, Some("10.0.0.7:7077".into()), PeerLimits::default())
+}
+
+/// What a side with the hello `ours` learns from the block `theirs`.
+fn meet(ours: Hello, theirs: &str) -> PeerInfo {
+    let mut bytes = BytesMut::from(golden(theirs));
+    let met = Hellos::new(ours, 64 * 1024).receive(&mut bytes).unwrap().unwrap();
+    assert!(bytes.is_empty());
+    met
+}
+
+/// One side of the session of the page, connected.
+struct Side(Session);
+
+impl Side {
+    fn client() -> Self {
+        let mut session = Session::new(Limits::default(), "10.0.0.7:7077");
+        session.attach(meet(client_hello(), "hello-server"));
+        Self(session)
+    }
+
+    fn server() -> Self {
+        let mut session = Session::new(Limits::default(), "10.0.0.99:50000");
+        session.attach(meet(server_hello(), "hello-client"));
+        Self(session)
+    }
+
+    /// A client that has resolved target 0.
+    fn resolved_client() -> Self {
+        let mut client = Self::client();
+        let _ = client.target("master", None);
+        client.send("Heartbeat", &[0x80]);
+        assert_bytes(&client.output(), "resolve");
+        assert!(client.input("resolved").is_empty());
+        let _ = client.output();
+        client
+    }
+
+    fn target(&mut self, name: &str, pin: Option<Incarnation>) -> TargetId {
+        self.0.target(&TargetKey::new(name, pin)).unwrap()
+    }
+
+    /// All that this side has to say.
+    fn output(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut out = VecDeque::new();
+        loop {
+            self.0.transmit(NOW, 64 * 1024, &mut out);
+            if out.is_empty() {
+                return all;
+            }
+            for part in out.drain(..) {
+                all.extend_from_slice(&part);
+            }
+        }
+    }
+
+    /// What it makes of a block.
+    fn input(&mut self, name: &str) -> Vec<Event> {
+        self.receive(golden(name)).unwrap()
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Close> {
+        let (mut bytes, mut events) = (BytesMut::from(bytes), Vec::new());
+        self.0.receive(NOW, &mut bytes, &mut events)?;
+        assert!(bytes.is_empty());
+        Ok(events)
+    }
+
+    fn message(&mut self, name: &str) -> IncomingMessage {
+        match self.input(name).pop() {
+            Some(Event::Message(message)) => message,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        message: &'static str,
+        lane: Lane,
+        body: &[u8],
+        how: Submission,
+    ) -> Option<u64> {
+        let mut body = body.to_vec();
+        let message = Outgoing::new(message, lane, &mut body, IN_TEN_SECONDS);
+        self.0.submit(NOW, Request::new(0, message, how)).unwrap()
+    }
+
+    fn send(&mut self, message: &'static str, body: &[u8]) {
+        assert!(self.submit(message, Lane::Normal, body, Submission::Send).is_none());
+    }
+
+    fn ask(&mut self) -> u64 {
+        let body = &payload("ask")[16..];
+        self.submit("RegisterWorker", Lane::Normal, body, Submission::Ask).unwrap()
+    }
+
+    fn poll(&mut self, call: u64) -> Poll<Result<Bytes, CallEnd>> {
+        self.0.poll_call(call, &Context::from_waker(Waker::noop()))
+    }
+
+    fn answer(&mut self, call: u64) -> Result<Bytes, CallEnd> {
+        match self.poll(call) {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => panic!("call {call:#x} has no answer"),
+        }
+    }
+
+    fn failure(&mut self, call: u64) -> RpcError {
+        match self.answer(call) {
+            Err(CallEnd::Failed(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Heartbeat {
+    worker: u64,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Drain;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RegisterWorker {
+    cores: u32,
+    worker: RpcEndpointRef<Untyped>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Registered {
+    id: u64,
+}
+
+#[test]
+fn every_block_is_whole_frames_of_the_kind_it_says() {
+    assert!(GOLDEN.len() >= 22, "{:?}", GOLDEN.keys());
+    for (name, bytes) in &*GOLDEN {
+        let frame = if name.starts_with("hello") {
+            bytes.strip_prefix(b"ARPC").unwrap()
+        } else {
+            &bytes[..]
+        };
+        let header = Header::read(frame).unwrap();
+        assert_eq!(header.length, frame.len() - HEADER, "{name}: the length is wrong");
+        assert!(Kind::from_byte(header.kind).is_some(), "{name}: unknown kind");
+    }
+}
+
+#[test]
+fn hellos() {
+    for (hello, name) in [(client_hello(), "hello-client"), (server_hello(), "hello-server")] {
+        let mut out = BytesMut::new();
+        hello.put(&mut out);
+        assert_bytes(&out, name);
+    }
+    let peer = meet(server_hello(), "hello-client");
+    assert_eq!((peer.version, peer.hello), (1, client_hello()));
+    let peer = meet(client_hello(), "hello-server");
+    assert_eq!((peer.version, peer.hello), (1, server_hello()));
+    // A peer of another version: both sides find that there is none in common.
+    let mut bytes = BytesMut::from(golden("hello-client"));
+    let close = Hellos::new(server_hello().with_versions(2, 9), 64 * 1024).receive(&mut bytes);
+    assert!(close.unwrap_err().is(CloseCode::Version));
+    // The first byte over the limit of a hello ends it.
+    let mut bytes = BytesMut::from(golden("hello-client"));
+    let close = Hellos::new(server_hello(), 93).receive(&mut bytes).unwrap_err();
+    assert!(close.is(CloseCode::TooLarge));
+}
+
+#[test]
+fn resolving() {
+    let mut client = Side::client();
+    let _ = client.target("master", None);
+    let call = client.0.resolve(NOW, 0).unwrap();
+    assert_bytes(&client.output(), "resolve");
+
+    let mut server = Side::server();
+    match server.input("resolve").pop() {
+        Some(Event::Resolve(0, key)) => assert_eq!(key, TargetKey::new("master", None)),
+        other => panic!("{other:?}"),
+    }
+    let names = MESSAGES.map(str::to_owned).to_vec();
+    let resolution = Resolution::new(Incarnation::new(SERVER, 1), names, 1024, 16 << 20);
+    server.0.resolved(0, &resolution);
+    assert_bytes(&server.output(), "resolved");
+
+    assert!(client.poll(call).is_pending());
+    assert!(client.input("resolved").is_empty());
+    assert!(client.answer(call).unwrap().is_empty());
+    // A second answer to one question ends the connection.
+    assert!(client.receive(golden("resolved")).unwrap_err().is(CloseCode::Protocol));
+}
+
+#[test]
+fn resolving_one_life_of_an_endpoint() {
+    let pin = Incarnation::new(SERVER, 3);
+    let mut client = Side::client();
+    let _ = client.target("master", None);
+    let pinned = client.target("worker-7", Some(pin));
+    client.0.resolve(NOW, pinned).unwrap();
+    assert_bytes(&client.output(), "resolve-pinned");
+    match Side::server().input("resolve-pinned").pop() {
+        Some(Event::Resolve(1, key)) => assert_eq!(key, TargetKey::new("worker-7", Some(pin))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unresolved() {
+    let text = "Cannot find endpoint: rpc://nobody@10.0.0.7:7077";
+    let mut server = Side::server();
+    server.0.unresolved(2, &RpcError::new(ErrorKind::EndpointNotFound, text));
+    assert_bytes(&server.output(), "unresolved");
+
+    let mut client = Side::client();
+    for name in ["master", "worker-7", "nobody"] {
+        let _ = client.target(name, None);
+    }
+    let call = client.0.resolve(NOW, 2).unwrap();
+    assert!(client.input("unresolved").is_empty());
+    let error = client.failure(call);
+    assert_eq!((error.kind(), error.text()), (ErrorKind::EndpointNotFound, text));
+    assert_eq!(error.outcome(), Outcome::NeverSent);
+}
+
+#[test]
+fn one_way() {
+    let mut client = Side::resolved_client();
+    client.send("Heartbeat", &payload("one-way-number")[4..]);
+    assert_bytes(&client.output(), "one-way-number");
+    client.send("Drain", &payload("one-way-name")[10..]);
+    assert_bytes(&client.output(), "one-way-name");
+
+    let mut server = Side::server();
+    let message = server.message("one-way-number");
+    assert_eq!((message.target, message.number, message.name), (0, 0, None));
+    assert_eq!((message.call, message.deadline), (None, Timestamp::MAX));
+    assert_eq!(message.body, payload("one-way-number")[4..]);
+    let message = server.message("one-way-name");
+    assert_eq!((message.target, message.number), (0, 0));
+    assert_eq!(message.name.as_deref(), Some("Drain"));
+    assert_eq!(message.body[..], [0x90]);
+}
+
+#[test]
+fn ask_and_reply() {
+    let mut client = Side::resolved_client();
+    let call = client.ask();
+    assert_bytes(&client.output(), "ask");
+
+    let mut server = Side::server();
+    let message = server.message("ask");
+    assert_eq!((message.target, message.number, message.name), (0, 1, None));
+    assert_eq!((message.call, message.deadline), (Some(0), IN_TEN_SECONDS));
+    assert_eq!(message.body, payload("ask")[16..]);
+    server.0.reply(0, &mut payload("reply")[8..].to_vec()).unwrap();
+    assert_bytes(&server.output(), "reply");
+
+    assert!(client.poll(call).is_pending());
+    assert!(client.input("reply").is_empty());
+    assert_eq!(client.answer(call).unwrap(), payload("reply")[8..]);
+    // The same slot again, one generation up.
+    let _ = client.ask();
+    let second = client.output();
+    assert_eq!(second[HEADER..HEADER + 8], payload("cancel")[..]);
+    // An answer to a call that is over is ignored, to one that never was it is not.
+    assert!(client.input("reply").is_empty());
+    let never = client.receive(golden("failure-never-sent")).unwrap_err();
+    assert!(never.is(CloseCode::Protocol));
+    // A slot that is in use.
+    let mut server = Side::server();
+    let _ = server.message("ask");
+    assert!(server.receive(golden("ask")).unwrap_err().is(CloseCode::DuplicateId));
+}
+
+#[test]
+fn failures() {
+    let mut client = Side::resolved_client();
+    let mut server = Side::server();
+    // Call 0 is answered; the next one is in the same slot.
+    let call = client.ask();
+    let _ = client.output();
+    let _ = client.input("reply");
+    let _ = client.answer(call);
+    let cases = [
+        ("failure", RpcError::new(ErrorKind::HandlerFailed, "no room")),
+        (
+            "failure-never-sent",
+            RpcError::new(ErrorKind::Timeout, "too late").with_outcome(Outcome::NeverSent),
+        ),
+    ];
+    for (name, error) in cases {
+        let call = client.ask();
+        let on_the_wire = match server.receive(&client.output()).unwrap().pop() {
+            Some(Event::Message(message)) => message.call.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        server.0.fail(on_the_wire, &error);
+        assert_bytes(&server.output(), name);
+        assert!(client.input(name).is_empty());
+        let got = client.failure(call);
+        assert_eq!(got.kind(), error.kind());
+        assert_eq!((got.text(), got.outcome()), (error.text(), error.outcome()));
+    }
+}
+
+#[test]
+fn cancel() {
+    let mut client = Side::resolved_client();
+    let call = client.ask();
+    let _ = client.output();
+    let _ = client.input("reply");
+    let _ = client.answer(call);
+    let call = client.ask();
+    let asked = client.output();
+    client.0.abandon(NOW, call);
+    assert_bytes(&client.output(), "cancel");
+
+    let mut server = Side::server();
+    server.receive(&asked).unwrap();
+    let number = 1 << 24;
+    assert!(!server.0.is_cancelled(number));
+    assert!(server.input("cancel").is_empty());
+    assert!(server.0.is_cancelled(number));
+    // An answer would go nowhere, so it does not go; and a call may be cancelled twice.
+    server.0.reply(number, &mut vec![0xc0]).unwrap();
+    assert!(server.output().is_empty());
+    assert!(server.input("cancel").is_empty());
+}
+
+#[test]
+fn an_ask_taken_back_is_skipped() {
+    let mut client = Side::resolved_client();
+    let call = client.ask();
+    client.0.abandon(NOW, call);
+    let said = client.output();
+    assert_eq!(said.get(4), Some(&0x80), "only the kind is changed: {said:02x?}");
+    let mut server = Side::server();
+    assert!(server.receive(&said).unwrap().is_empty());
+    assert!(server.input("skip").is_empty());
+}
+
+#[test]
+fn credit() {
+    let mut server = Side::server();
+    server.0.grant(0, 512, 4608);
+    assert_bytes(&server.output(), "credit");
+
+    // A window of one message lets a second one go only after more credit.
+    let mut client = Side::client();
+    let _ = client.target("master", None);
+    client.0.resolve(NOW, 0).unwrap();
+    let _ = client.output();
+    server.0.resolved(0, &Resolution::new(Incarnation::new(SERVER, 1), Vec::new(), 1, 1));
+    client.receive(&server.output()).unwrap();
+    client.send("Drain", &[0x90]);
+    client.send("Drain", &[0x90]);
+    assert_bytes(&client.output(), "one-way-name");
+    assert!(client.input("credit").is_empty());
+    assert_bytes(&client.output(), "one-way-name");
+    // For a target that was never resolved.
+    assert!(Side::client().receive(golden("credit")).unwrap_err().is(CloseCode::Protocol));
+}
+
+#[test]
+fn large_bodies() {
+    let body = [&payload("first-chunk")[16..], &payload("chunk")[4..]].concat();
+    assert_eq!(body.len(), 300_011);
+    let mut client = Side::resolved_client();
+    assert!(client.submit("Journal", Lane::Bulk, &body, Submission::Send).is_none());
+    let said = client.output();
+    let (first, chunk) = said.split_at(golden("first-chunk").len());
+    assert_bytes(first, "first-chunk");
+    assert_bytes(chunk, "chunk");
+
+    let mut server = Side::server();
+    assert!(server.input("first-chunk").is_empty());
+    // Smaller frames may come between.
+    assert!(server.input("ping").is_empty());
+    let message = server.message("chunk");
+    assert_eq!((message.target, message.number, message.call), (0, 2, None));
+    assert_eq!(message.body, body);
+    // The stream is over.
+    assert!(server.receive(golden("chunk")).unwrap_err().is(CloseCode::Protocol));
+}
+
+#[test]
+fn a_large_body_given_up() {
+    let mut client = Side::resolved_client();
+    let body = vec![0xc0; 300_011];
+    let call = client.submit("Journal", Lane::Bulk, &body, Submission::Ask).unwrap();
+    let mut out = VecDeque::new();
+    client.0.transmit(NOW, 1, &mut out);
+    assert!(!out.is_empty());
+    client.0.abandon(NOW, call);
+    let said = client.output();
+    let (dropped, cancelled) = said.split_at(golden("chunk-drop").len());
+    assert_bytes(dropped, "chunk-drop");
+    assert_eq!(cancelled.get(4), Some(&(Kind::Cancel as u8)));
+
+    let mut server = Side::server();
+    assert!(server.input("first-chunk").is_empty());
+    assert!(server.input("chunk-drop").is_empty());
+    assert!(server.receive(golden("chunk")).unwrap_err().is(CloseCode::Protocol));
+}
+
+#[test]
+fn ping_and_pong() {
+    let mut server = Side::server();
+    assert!(server.input("ping").is_empty());
+    assert_bytes(&server.output(), "pong");
+    assert!(server.input("pong").is_empty());
+    assert!(server.output().is_empty());
+}
+
+#[test]
+fn gone() {
+    let mut server = Side::server();
+    server.0.gone(0);
+    assert_bytes(&server.output(), "gone");
+
+    // By name, the next message looks for the successor.
+    let mut client = Side::resolved_client();
+    assert!(client.input("gone").is_empty());
+    assert!(client.output().is_empty());
+    client.send("Heartbeat", &payload("one-way-number")[4..]);
+    assert_bytes(&client.output(), "resolve");
+    assert!(client.input("resolved").is_empty());
+    assert_bytes(&client.output(), "one-way-number");
+}
+
+#[test]
+fn the_end() {
+    let text = "the env has been shut down";
+    let mut server = Side::server();
+    server.0.goodbye("shutdown");
+    assert_bytes(&server.output(), "goodbye");
+    server.0.close(&Close::new(CloseCode::Shutdown, text));
+    assert_bytes(&server.output(), "close");
+
+    let mut client = Side::client();
+    match client.input("goodbye").pop() {
+        Some(Event::Goodbye(reason)) => assert_eq!(reason, "shutdown"),
+        other => panic!("{other:?}"),
+    }
+    match client.input("close").pop() {
+        Some(Event::Closed(close)) => {
+            assert!(close.is(CloseCode::Shutdown));
+            assert_eq!(close.text, format!("the peer says: {text}"));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Instead of a hello as well.
+    let mut bytes = BytesMut::from(&[b"ARPC", golden("close")].concat()[..]);
+    let closed = Hellos::new(client_hello(), 64 * 1024).receive(&mut bytes).unwrap_err();
+    assert!(closed.is(CloseCode::Shutdown));
+}
+
+#[test]
+fn bodies_are_what_the_page_says_of_types() {
+    let world = LocalWorld::new();
+    let factory = world.factory();
+    let env = world.block_on(factory.create(RpcEnvConfig::client("c"))).unwrap();
+    let encoded = |value: Result<Vec<u8>, RpcError>| value.unwrap();
+
+    assert_eq!(encoded(env.encode(&Heartbeat { worker: 7 })), payload("one-way-number")[4..]);
+    assert_eq!(encoded(env.encode(&Drain)), payload("one-way-name")[10..]);
+    assert_eq!(encoded(env.encode(&Registered { id: 7 })), payload("reply")[8..]);
+    assert_eq!(env.decode::<Drain>(&[0x90]).unwrap(), Drain);
+
+    // A ref of another env goes through unchanged.
+    let body = &payload("ask")[16..];
+    let message: RegisterWorker = env.decode(body).unwrap();
+    assert_eq!(message.cores, 8);
+    assert_eq!(message.worker.to_string(), "rpc-client://worker-7@1122334455667788");
+    assert_eq!(message.worker.incarnation(), Some(Incarnation::new(CLIENT, 3)));
+    assert_eq!(encoded(env.encode(&message)), body);
+}
+
+#[test]
+fn the_table_of_types() {
+    #[derive(Serialize)]
+    struct Id(u64);
+    #[derive(Serialize)]
+    struct Pair(u8, bool);
+    #[derive(Serialize)]
+    enum Job {
+        Idle,
+        Count(u8),
+        Move(u8, u8),
+        Run { id: u8 },
+    }
+    let world = LocalWorld::new();
+    let env = world.block_on(world.factory().create(RpcEnvConfig::client("c"))).unwrap();
+    let bytes: [(Result<Vec<u8>, RpcError>, &[u8]); 17] = [
+        (env.encode(&Id(5)), &[5]),
+        (env.encode(&Pair(1, true)), &[0x92, 1, 0xc3]),
+        (env.encode(&Job::Idle), b"\xa4Idle"),
+        (env.encode(&Job::Count(1)), b"\x81\xa5Count\x01"),
+        (env.encode(&Job::Move(1, 2)), b"\x81\xa4Move\x92\x01\x02"),
+        (env.encode(&Job::Run { id: 1 }), b"\x81\xa3Run\x81\xa2id\x01"),
+        (env.encode(&None::<u8>), &[0xc0]),
+        (env.encode(&Some(1_u8)), &[1]),
+        (env.encode(&()), &[0xc0]),
+        (env.encode(&false), &[0xc2]),
+        (env.encode(&200_i64), &[0xcc, 200]),
+        (env.encode(&-1_i64), &[0xff]),
+        (env.encode(&1.0_f32), &[0xca, 0x3f, 0x80, 0, 0]),
+        (env.encode(&'a'), &[0xa1, b'a']),
+        (env.encode(&vec![1_u8, 2]), &[0x92, 1, 2]),
+        (env.encode(&Bytes::from_static(&[1, 2])), &[0xc4, 2, 1, 2]),
+        (env.encode(&BTreeMap::from([(1_u8, "a")])), &[0x81, 1, 0xa1, b'a']),
+    ];
+    for (encoded, want) in bytes {
+        assert_eq!(encoded.unwrap(), want);
+    }
+    // A struct is read from a map in any order with keys too many, and from an array.
+    let heartbeat = Heartbeat { worker: 7 };
+    let with_more = b"\x82\xa4more\xc0\xa6worker\xcd\x00\x07";
+    assert_eq!(env.decode::<Heartbeat>(with_more).unwrap(), heartbeat);
+    assert_eq!(env.decode::<Heartbeat>(&[0x91, 7]).unwrap(), heartbeat);
+}
+
+#[test]
+fn no_block_is_forgotten() {
+    // Each test runs in its own thread, in any order: so this one looks at the source instead.
+    let source = include_str!("wire_golden.rs");
+    for name in GOLDEN.keys() {
+        assert!(source.contains(&format!("\"{name}\"")), "nothing tests the block {name}");
+    }
+}
