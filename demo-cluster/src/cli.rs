@@ -61,6 +61,9 @@ pub(crate) struct WorkerArgs {
     /// Where executors have their directories
     #[arg(long, env = "DEMO_WORKER_DIR")]
     pub(crate) work_dir: Option<PathBuf>,
+    /// Milliseconds between attempts to register, times a random factor of this worker's own
+    #[arg(long, hide = true, default_value_t = 10_000)]
+    pub(crate) registration_wait_ms: u64,
     /// The program to run as an executor; by default this one
     #[arg(long, hide = true)]
     pub(crate) executor_program: Option<PathBuf>,

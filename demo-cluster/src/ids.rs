@@ -116,6 +116,6 @@ mod tests {
     fn an_id_is_no_path() {
         assert!(AppId::parse("app-1-0000").is_ok());
         assert!(AppId::parse("app-../..").is_err() && AppId::parse("x").is_err());
-        assert_eq!(AppId("app-../..".into()).directory(), "app-------");
+        assert_eq!(AppId("app-../..".into()).directory(), "app------");
     }
 }

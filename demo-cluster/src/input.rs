@@ -151,11 +151,11 @@ pub(crate) fn for_each_word(bytes: &[u8], mut take: impl FnMut(&str)) {
 
 /// Paths on the wire are bytes, because file names need not be UTF-8.
 mod path_bytes {
-    use super::{OsStrExt, OsString, OsStringExt, PathBuf};
+    use super::{OsStrExt, OsString, OsStringExt, Path, PathBuf};
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(path: &PathBuf, out: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(path: &Path, out: S) -> Result<S::Ok, S::Error> {
         out.serialize_bytes(path.as_os_str().as_bytes())
     }
 

@@ -2,19 +2,9 @@
 //! on them.
 //!
 //! All programs are thin mains over [`run`], and each can start itself in any role, so one binary
-//! is a whole cluster. A program with jobs of its own is a `main` of a few lines:
-//!
-//! ```no_run
-//! use demo_cluster::{JobRegistry, Program};
-//!
-//! fn main() -> std::process::ExitCode {
-//!     let jobs = JobRegistry::standard(); // .with(MyJob)
-//!     demo_cluster::run(Program::Quickstart, &jobs)
-//! }
-//! ```
-//!
-//! Not here yet: recovery of the master from what it has stored, standby masters (its messages
-//! leave room for them), drivers that run on workers, a web page.
+//! is a whole cluster.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod driver;

@@ -43,7 +43,7 @@ impl Progress {
         });
     }
 
-    pub(crate) fn registered(&mut self, app: &AppId) {
+    pub(crate) fn registered(&self, app: &AppId) {
         self.json(|| json!({"event": "registered", "app": app}));
     }
 
@@ -65,7 +65,7 @@ impl Progress {
     }
 
     /// Something that people should know, above the bar.
-    pub(crate) fn warn(&mut self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         if self.mode == ProgressMode::Auto {
             let clear = if self.bar { "\r\x1b[K" } else { "" };
             print_to(&mut io::stderr(), &format!("{clear}warning: {text}\n"));
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Prints what came of the job.
-    pub(crate) fn report(&mut self, report: &JobReport) {
+    pub(crate) fn report(&self, report: &JobReport) {
         let JobReport { outcome, summary, verified } = report;
         if self.mode == ProgressMode::Json {
             let (lost, verified) = (summary.lost(), verified.is_some());

@@ -1,10 +1,11 @@
 //! A whole cluster in one command: master and workers as child processes, the driver here.
 
 use crate::cli::QuickstartArgs;
+use crate::driver::Prepared;
 use crate::jobs::JobRegistry;
 use crate::process::{Role, interrupted};
 use crate::progress::{ProgressMode, print_to};
-use crate::role::{run_on, stopped_by_user};
+use crate::role::{prepare, run_on, stopped_by_user};
 use anyhow::Context;
 use std::fs;
 use std::io;
@@ -26,12 +27,12 @@ pub(crate) async fn quickstart(
     jobs: &JobRegistry,
 ) -> anyhow::Result<ExitCode> {
     // A job that cannot be run needs no cluster.
-    let job = job_of(&args.job, jobs)?;
+    let prepared = prepare(&job_of(&args.job, jobs)?, &args.run, jobs)?;
     let folder = WorkFolder::new()?;
     let mut cluster = Cluster::default();
     let result = tokio::select! {
         // Dropped, it leaves what it has started in `cluster`, and its driver's env closes.
-        result = run_in(&mut cluster, &args, &job, jobs, &folder.0) => result,
+        result = run_in(&mut cluster, &args, prepared, &folder.0) => result,
         why = interrupted() => Ok(stopped_by_user(why?)),
     };
     cluster.stop().await;
@@ -41,8 +42,7 @@ pub(crate) async fn quickstart(
 async fn run_in(
     cluster: &mut Cluster,
     args: &QuickstartArgs,
-    job: &[String],
-    jobs: &JobRegistry,
+    prepared: Prepared,
     folder: &Path,
 ) -> anyhow::Result<ExitCode> {
     let master = cluster.start(args, folder).await?;
@@ -50,7 +50,7 @@ async fn run_in(
         let text = format!("cluster: master {master}, {} workers\n", args.workers);
         print_to(&mut io::stderr(), &text);
     }
-    run_on(&master, &args.run, job, jobs).await
+    run_on(&master, &args.run, prepared).await
 }
 
 /// What was started. Dropped, it is killed.
@@ -122,7 +122,7 @@ fn default_input() -> anyhow::Result<Vec<String>> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let sources = home.map(|home| home.join("registry").join("src"));
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."));
     let own = ["rpc-core", "rpc-actix", "demo-cluster", "tests", "docs"].map(|part| own.join(part));
     let mut input = Vec::new();
     for path in sources.into_iter().chain(own) {

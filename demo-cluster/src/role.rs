@@ -1,7 +1,7 @@
 //! What a process is: the mains of all programs, each of which can be started as any other.
 
-use crate::cli::{ExecutorArgs, MasterArgs, SubmitArgs, WorkerArgs};
-use crate::driver::{RunOptions, run_job};
+use crate::cli::{ExecutorArgs, MasterArgs, RunArgs, SubmitArgs, WorkerArgs};
+use crate::driver::{Plan, Prepared, RunOptions, run_job};
 use crate::executor::{ExecutorOptions, run_executor};
 use crate::ids::{AppId, ExecutorId, WorkerId};
 use crate::jobs::JobRegistry;
@@ -58,8 +58,17 @@ pub fn run(program: Program, jobs: &JobRegistry) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    print_to(&mut io::stderr(), &format!("error: {error:#}\n"));
+    print_to(&mut io::stderr(), &format!("error: {}\n", with_causes(error)));
     ExitCode::FAILURE
+}
+
+/// An error with its causes, but for those that it names itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// Logs go to standard error, warnings and worse unless `RUST_LOG` says otherwise.
@@ -98,7 +107,7 @@ fn parse<T: Parser>(arguments: Vec<OsString>) -> T {
 /// As `parse`, with the jobs in the help.
 fn parse_with_jobs<T: Parser>(arguments: Vec<OsString>, jobs: &JobRegistry) -> T {
     let mut command = T::command().after_help(jobs.help());
-    let matches = command.get_matches_from_mut(arguments);
+    let matches = command.clone().get_matches_from(arguments);
     T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
@@ -148,6 +157,7 @@ async fn worker(args: WorkerArgs, child: bool) -> anyhow::Result<ExitCode> {
         cores,
         memory_mb: args.memory.unwrap_or_else(machine_memory_mb),
         work_dir: args.work_dir.unwrap_or_else(|| std::env::temp_dir().join("demo-cluster-work")),
+        registration_wait: Duration::from_millis(args.registration_wait_ms),
         executor_program: match args.executor_program {
             Some(program) => program,
             None => process::own_program()?,
@@ -206,39 +216,43 @@ async fn executor(args: ExecutorArgs, jobs: &JobRegistry) -> anyhow::Result<Exit
 
 async fn submit(args: SubmitArgs, jobs: &JobRegistry) -> anyhow::Result<ExitCode> {
     let SubmitArgs { master, run, job } = args;
+    let prepared = prepare(&job, &run, jobs)?;
     // A driver that is dropped closes its connections, which ends its application.
     tokio::select! {
-        code = run_on(&master, &run, &job, jobs) => code,
+        code = run_on(&master, &run, prepared) => code,
         why = interrupted() => Ok(stopped_by_user(why?)),
     }
 }
 
-/// Runs a job, given as its name and its arguments, and prints what came of it.
+/// Reads a job's name and arguments, and finds its input. Arguments that are wrong, or `--help`,
+/// end the process here, before anything was started.
+pub(crate) fn prepare(
+    job: &[String],
+    run: &RunArgs,
+    jobs: &JobRegistry,
+) -> anyhow::Result<Prepared> {
+    let (name, arguments) = job.split_first().context("no job")?;
+    let job = jobs.find(name)?.clone();
+    let params = job.params(arguments).unwrap_or_else(|error| error.exit());
+    let splits = job.splits(&params)?;
+    let plan = Plan { job: job.name(), params, splits, partitions: run.partitions };
+    Ok(Prepared { job, plan })
+}
+
+/// Runs a job and prints what came of it.
 pub(crate) async fn run_on(
     master: &str,
-    run: &crate::cli::RunArgs,
-    job: &[String],
-    jobs: &JobRegistry,
+    run: &RunArgs,
+    prepared: Prepared,
 ) -> anyhow::Result<ExitCode> {
-    let (name, arguments) = job.split_first().context("no job")?;
-    let job = jobs.find(name)?;
-    let params = match job.params(arguments) {
-        Ok(params) => params,
-        Err(error) => {
-            // Help is no failure; clap prints either where it belongs.
-            let _ = error.print();
-            return Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)));
-        }
-    };
     let options = RunOptions {
         master: master.to_owned(),
-        description: run.description(name),
-        partitions: run.partitions,
+        description: run.description(prepared.plan.job),
         timeout: Duration::from_secs(run.timeout),
         verify: run.verify,
     };
     let mut progress = Progress::new(run.progress);
-    let report = run_job(job.clone(), params, options, &mut progress).await?;
+    let report = run_job(prepared, options, &mut progress).await?;
     progress.report(&report);
     Ok(ExitCode::SUCCESS)
 }

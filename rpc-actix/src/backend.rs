@@ -81,7 +81,7 @@ async fn keep_time(core: Weak<EnvCore>, timer: Arc<Timer>, clock: rt::Clock) {
 
 impl EnvBackend for ActixBackend {
     fn kind(&self) -> &'static str {
-        crate::factory::NAME
+        crate::options::NAME
     }
 
     fn now(&self) -> Timestamp {

@@ -5,16 +5,13 @@ use crate::dispatch::host::ActixHost;
 use crate::net::node::{Node, NodeParts, require_loopback};
 use crate::net::tcp::Tcp;
 use crate::net::transport::{Listener, Transport};
-use crate::options::{Mode, Options};
+use crate::options::{Mode, NAME, Options};
 use crate::rt::{self, Clock};
 use rpc_core::spi::{BoxFuture, EnvBackend, EnvParts};
 use rpc_core::{ErrorKind, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcError};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-
-/// What `rpc.env` calls this factory.
-pub(crate) const NAME: &str = "actix";
 
 /// Makes envs whose endpoints live in actix actors and whose peers are reached over TCP.
 #[derive(Clone)]

@@ -2,6 +2,9 @@
 
 use rpc_core::{ErrorKind, RpcEnvConfig, RpcError};
 
+/// What `rpc.env` calls this backend.
+pub(crate) const NAME: &str = "actix";
+
 /// Where an env runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {

@@ -126,9 +126,12 @@ impl Pending {
         RpcError::new(ErrorKind::Timeout, text).with_outcome(outcome)
     }
 
-    /// The call's own handler was cancelled: so is everything it waits for.
-    fn is_cancelled(&self) -> bool {
-        self.asker.as_ref().is_some_and(|asker| asker.inbox.turn_is_cancelled(asker.turn))
+    /// Ready when the call's own handler was cancelled: so is everything it waits for.
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.asker {
+            Some(asker) => asker.inbox.poll_turn_cancelled(asker.turn, cx),
+            None => Poll::Pending,
+        }
     }
 
     /// An ask that waits, directly or through others, for the handler that waits for it.
@@ -180,7 +183,7 @@ impl<R> Future for AskFuture<R> {
             if let Some(backend) = pending.core.backend() {
                 backend.drive(cx);
             }
-            if pending.is_cancelled() {
+            if pending.poll_cancelled(cx).is_ready() {
                 let error = RpcError::new(
                     ErrorKind::Cancelled,
                     "the caller of the handler that made this ask gave up",

@@ -1,12 +1,13 @@
 //! The life of one endpoint, as a future that any runtime can poll: start, messages, stop.
 
 use crate::context::EndpointContext;
+use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
 use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
-use crate::inbox::{Inbox, Item, Kind, NetworkEvent, Step, Work};
+use crate::inbox::{Inbox, Item, Kind, Step};
 use crate::raw::HandlerResult;
 use crate::turn;
 use futures_util::FutureExt;

@@ -69,8 +69,8 @@ impl EnvCore {
         let _ = self.binder.set(binder);
     }
 
-    pub(crate) fn binder(&self) -> Option<Weak<dyn RefBinder>> {
-        self.binder.get().cloned()
+    pub(crate) fn binder(&self) -> Option<&Weak<dyn RefBinder>> {
+        self.binder.get()
     }
 
     pub(crate) fn backend(&self) -> Option<&Arc<dyn EnvBackend>> {

@@ -1,8 +1,9 @@
 //! The endpoints of an env by name.
 
 use crate::address::EndpointName;
+use crate::delivery::NetworkEvent;
 use crate::error::{ErrorKind, RpcError};
-use crate::inbox::{Inbox, NetworkEvent};
+use crate::inbox::Inbox;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -17,6 +17,11 @@ use std::future::Future;
 ///
 /// A panic or an error in a handler costs that one call: the caller is told, [`on_error`]
 /// (Self::on_error) is called, and the next message is handled.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an RPC endpoint",
+    label = "not an `RpcEndpoint`",
+    note = "put `#[endpoint]` on an `impl {Self} {{ .. }}` block with its handlers"
+)]
 #[expect(unused_variables, reason = "the names of default arguments are documentation")]
 pub trait RpcEndpoint: Sized + 'static {
     /// The typed handlers: a tuple of [`Receives`](crate::Receives), [`Replies`](crate::Replies)

@@ -3,7 +3,7 @@
 
 use crate::call_context::{ReplyKind, RpcCallContext};
 use crate::context::EndpointContext;
-use crate::inbox::{HandlerInfo, Work};
+use crate::delivery::{HandlerInfo, Work};
 use crate::local_call::LocalCall;
 use crate::message::{Ask, OneWay, RpcMessage};
 use crate::raw::HandlerResult;

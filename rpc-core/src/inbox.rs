@@ -3,83 +3,20 @@
 //! actix mailboxes have no bound, so the bound is here, in front of the actor: counted in
 //! messages and bytes, taken before a message enters, given back when its handler begins.
 
-use crate::address::{EndpointAddress, EndpointName, RpcAddress};
+use crate::address::{EndpointAddress, EndpointName};
 use crate::core::EnvCore;
 use crate::deadline::Timestamp;
+use crate::delivery::{HandlerInfo, NetworkEvent, Window, WireMessage};
 use crate::error::{ErrorKind, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::ticket::Ticket;
-use bytes::Bytes;
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-
-/// A message that an endpoint takes.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct HandlerInfo {
-    /// Its wire name.
-    pub name: &'static str,
-    pub(crate) type_id: TypeId,
-    pub(crate) one_way: bool,
-}
-
-/// A message in the hands of its handler.
-#[doc(hidden)]
-#[non_exhaustive]
-pub enum Work {
-    #[doc(hidden)]
-    Tell(Tells),
-    /// The message of the current local ask.
-    #[doc(hidden)]
-    Ask,
-    #[doc(hidden)]
-    Wire(Option<Arc<str>>, Bytes),
-}
-
-/// A local one-way message. Opaque, because only dispatch looks inside.
-#[doc(hidden)]
-pub struct Tells(pub(crate) Box<dyn LocalTell>);
-
-/// A message from another env, as a backend hands it over.
-#[non_exhaustive]
-pub struct WireMessage {
-    /// Which of the endpoint's handlers takes it.
-    pub handler: usize,
-    /// Its name, where no handler takes it.
-    pub name: Option<Arc<str>>,
-    /// Its body, not looked at yet.
-    pub body: Bytes,
-    /// The way back.
-    pub origin: Arc<dyn Origin>,
-    /// The call to answer; `None` for a one-way message.
-    pub call: Option<u64>,
-    /// When the caller stops waiting.
-    pub deadline: Timestamp,
-}
-
-impl WireMessage {
-    /// A message for handler number `handler` of an endpoint.
-    pub fn new(handler: usize, body: Bytes, origin: Arc<dyn Origin>) -> Self {
-        Self { handler, name: None, body, origin, call: None, deadline: Timestamp::MAX }
-    }
-}
-
-/// Something that happened on the network, for endpoints that want to know.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum NetworkEvent {
-    /// A connection is ready.
-    Connected(RpcAddress),
-    /// A connection is gone.
-    Disconnected(RpcAddress),
-    /// A connection broke; `Disconnected` follows.
-    Error(RpcError, RpcAddress),
-}
 
 pub(crate) struct Item {
     pub(crate) kind: Kind,
@@ -150,18 +87,6 @@ struct State {
     /// Peers to tell when the endpoint is gone.
     origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
-}
-
-/// What a peer may send to an endpoint before it hears more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Window {
-    /// Messages.
-    pub messages: usize,
-    /// Bytes of bodies. One message may overdraw it.
-    pub bytes: usize,
-    promised: usize,
-    promised_bytes: usize,
 }
 
 impl Inbox {
@@ -431,12 +356,13 @@ impl Inbox {
         drop(waiting);
     }
 
-    /// Whether the caller of the handler with that turn gave up; `false` once it is done.
-    pub(crate) fn turn_is_cancelled(&self, turn: u64) -> bool {
+    /// Ready when the caller of the handler with that turn has given up; the task is woken then.
+    /// Pending for ever once the handler is done.
+    pub(crate) fn poll_turn_cancelled(&self, turn: u64, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.lock();
         let way = if state.turn == turn { state.way.clone() } else { None };
         drop(state);
-        way.is_some_and(|way| way.is_cancelled())
+        way.map_or(Poll::Pending, |way| way.poll_cancelled(cx))
     }
 
     /// Takes no more messages; what is queued is still handled.
@@ -601,28 +527,6 @@ impl fmt::Debug for Inbox {
         f.debug_struct("Inbox")
             .field("address", &self.address)
             .field("incarnation", &self.incarnation)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
-    }
-}
-
-impl fmt::Debug for Tells {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
-    }
-}
-
-impl fmt::Debug for WireMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WireMessage")
-            .field("handler", &self.handler)
-            .field("bytes", &self.body.len())
-            .field("call", &self.call)
             .finish_non_exhaustive()
     }
 }

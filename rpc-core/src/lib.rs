@@ -12,6 +12,7 @@ mod config_source;
 mod context;
 mod core;
 mod deadline;
+mod delivery;
 mod dispatcher;
 mod endpoint;
 mod endpoint_ref;
@@ -36,6 +37,7 @@ pub mod spi;
 mod ticket;
 mod timers;
 mod turn;
+mod wakers;
 pub mod wire;
 
 pub use address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
@@ -64,5 +66,5 @@ pub use setup::EndpointOptions;
 /// What the macros name and users do not.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::inbox::{HandlerInfo, Tells, Work};
+    pub use crate::delivery::{HandlerInfo, Tells, Work};
 }

@@ -3,6 +3,7 @@
 use crate::error::{ErrorKind, RpcError};
 use crate::message::{Ask, Encoding, RpcMessage};
 use crate::seam::{CallEnd, Expire};
+use crate::wakers::Wakers;
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use bytes::Bytes;
@@ -87,7 +88,8 @@ pub(crate) struct LocalCall<M: Ask> {
 struct State<M: Ask> {
     phase: Phase<M>,
     asker: Option<Waker>,
-    handler: Option<Waker>,
+    /// Handlers that want to know when the asker gives up.
+    waiting: Wakers,
 }
 
 enum Phase<M: Ask> {
@@ -100,7 +102,8 @@ enum Phase<M: Ask> {
 
 impl<M: Ask> LocalCall<M> {
     pub(crate) fn new(message: M) -> Self {
-        let state = State { phase: Phase::Queued(message), asker: None, handler: None };
+        let state =
+            State { phase: Phase::Queued(message), asker: None, waiting: Wakers::default() };
         Self { state: Mutex::new(state) }
     }
 
@@ -128,13 +131,10 @@ impl<M: Ask> LocalCall<M> {
             return;
         }
         let before = std::mem::replace(&mut state.phase, Phase::Answered(result));
-        let asker = state.asker.take();
-        state.handler = None;
+        let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
         drop(before);
-        if let Some(asker) = asker {
-            asker.wake();
-        }
+        wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
     }
 
     /// The asker stops waiting: the handler, if any, is told.
@@ -149,12 +149,10 @@ impl<M: Ask> LocalCall<M> {
         }
         let next = end.map_or(Phase::Over, |end| Phase::Answered(Err(end)));
         let before = std::mem::replace(&mut state.phase, next);
-        let wakers = (state.asker.take(), state.handler.take());
+        let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
         drop(before);
-        for waker in [wakers.0, wakers.1].into_iter().flatten() {
-            waker.wake();
-        }
+        wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
     }
 }
 
@@ -193,7 +191,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
         if matches!(state.phase, Phase::Over | Phase::Answered(Err(CallEnd::TimedOut { .. }))) {
             return Poll::Ready(());
         }
-        state.handler = Some(cx.waker().clone());
+        state.waiting.add(cx);
         Poll::Pending
     }
 

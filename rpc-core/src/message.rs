@@ -26,17 +26,17 @@ pub trait RpcMessage: Serialize + DeserializeOwned + Send + 'static {
 
 /// A message without an answer: `send` takes it, `ask` does not.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a one-way message, so it cannot be sent without taking its answer",
-    label = "this message has a reply: use `ask`",
-    note = "a message without `#[rpc(reply = ..)]` is one-way"
+    message = "`{Self}` cannot be sent: it is not a one-way message",
+    label = "`ask` it, if it has a reply; its handler is then `#[receive_and_reply]`",
+    note = "a message without `#[rpc(reply = ..)]` is one-way; what is not a message yet becomes one with `#[derive(Serialize, Deserialize, RpcMessage)]`"
 )]
 pub trait OneWay: RpcMessage {}
 
 /// A message with an answer: `ask` takes it, `send` does not.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not an ask: it has no reply to wait for",
-    label = "this message is one-way: use `send`",
-    note = "give it a reply with `#[rpc(reply = SomeType)]`"
+    message = "`{Self}` cannot be asked: it has no reply to wait for",
+    label = "`send` it, if it is one-way; its handler is then `#[receive]`",
+    note = "give it a reply with `#[rpc(reply = SomeType)]`; what is not a message yet becomes one with `#[derive(Serialize, Deserialize, RpcMessage)]`"
 )]
 pub trait Ask: RpcMessage {
     /// What the endpoint answers.

@@ -2,6 +2,7 @@
 //! given. Everything here is object-safe and free of any runtime's types.
 
 pub use crate::core::EnvCore;
+pub use crate::delivery::{HandlerInfo, NetworkEvent, Window, WireMessage};
 pub use crate::dispatcher::Dispatcher;
-pub use crate::inbox::{HandlerInfo, Inbox, NetworkEvent, Window, WireMessage};
+pub use crate::inbox::Inbox;
 pub use crate::seam::*;

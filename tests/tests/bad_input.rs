@@ -129,17 +129,6 @@ impl Silent {
     }
 }
 
-/// Asks only.
-struct AskOnly;
-
-#[endpoint]
-impl AskOnly {
-    #[receive_and_reply]
-    async fn echo(&mut self, msg: Echo) -> HandlerResult<String> {
-        Ok(msg.text)
-    }
-}
-
 async fn server(settings: &[(&str, &str)]) -> RpcEnv {
     let config = RpcEnvConfig::server("server", "127.0.0.1:0");
     rpc_actix::create(config.set_all(settings.iter().copied()).unwrap()).await.unwrap()
@@ -729,7 +718,6 @@ fn two_taken_ports() -> (u16, [TcpListener; 2]) {
 }
 
 /// Without security, plaintext stays on this machine, in both directions.
-#[cfg(not(feature = "dangerous-plaintext"))]
 #[tokio::test]
 async fn an_address_that_needs_security() {
     for bind in ["0.0.0.0:7077", "10.1.2.3:7077", "[::]:7077", "node-1:7077"] {

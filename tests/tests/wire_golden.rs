@@ -10,8 +10,8 @@ use rpc_core::proto::{
 use rpc_core::spi::{CallEnd, Incarnation, Outgoing};
 use rpc_core::wire::frame::{HEADER, Header, Kind};
 use rpc_core::{
-    ErrorKind, Lane, Limits, LocalWorld, Outcome, RpcEndpointRef, RpcEnvConfig, RpcEnvFactory,
-    RpcError, Timestamp, Untyped,
+    ErrorKind, Lane, Limits, LocalWorld, Outcome, RemoteFailure, RpcEndpointRef, RpcEnvConfig,
+    RpcEnvFactory, RpcError, Timestamp, Untyped,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -616,9 +616,72 @@ fn the_table_of_types() {
     assert_eq!(env.decode::<Heartbeat>(&[0x91, 7]).unwrap(), heartbeat);
 }
 
+/// The cells of the tables' rows whose first cell is `first`.
+fn rows(first: impl Fn(&str) -> bool) -> Vec<Vec<&'static str>> {
+    let page = include_str!("../../docs/WIRE.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let cells =
+        rows.map(|row| row.split(" | ").map(|cell| cell.trim().trim_matches('`')).collect());
+    cells.filter(|cells: &Vec<&str>| first(cells[0])).collect()
+}
+
+#[test]
+fn the_table_of_kinds() {
+    let in_words = |kind: Kind| {
+        let name = format!("{kind:?}");
+        let word = |(place, letter): (usize, char)| {
+            let gap = if place > 0 && letter.is_uppercase() { "_" } else { "" };
+            format!("{gap}{}", letter.to_ascii_uppercase())
+        };
+        name.char_indices().map(word).collect::<String>()
+    };
+    let rows = rows(|cell| cell.len() == 4 && cell.starts_with("0x"));
+    for byte in 0..0x80 {
+        let hex = format!("{byte:#04x}");
+        // The flags are in a table of the same form.
+        let found =
+            rows.iter().find(|cells| cells[0] == hex && cells.len() == 4 && cells[1] != "FIRST");
+        let on_the_page = found.filter(|cells| !matches!(cells[1], "NAMED" | "HEADERS" | "BULK"));
+        let known = Kind::from_byte(byte).map(in_words);
+        assert_eq!(on_the_page.map(|cells| cells[1]), known.as_deref(), "{hex}");
+    }
+}
+
+#[test]
+fn the_table_of_failures() {
+    let outcomes = [
+        ("never sent", Outcome::NeverSent),
+        ("unknown", Outcome::Unknown),
+        ("failed in the handler", Outcome::FailedInHandler),
+    ];
+    let rows = rows(|cell| cell.parse::<u16>().is_ok());
+    let outcome_of = |cells: &[&str]| {
+        let named = outcomes.iter().find(|(text, _)| cells.get(2) == Some(text));
+        named.map(|(_, outcome)| *outcome)
+    };
+    let rows: Vec<_> = rows.into_iter().filter(|cells| outcome_of(cells).is_some()).collect();
+    let usual =
+        |code: &str| rows.iter().find(|cells| cells[0] == code).and_then(|cells| outcome_of(cells));
+    for kind in ErrorKind::ALL {
+        let code = kind.wire_code();
+        let got = RemoteFailure::new(code, "").into_error().outcome();
+        assert_eq!(usual(&code.to_string()), Some(got), "{kind:?}");
+        for (thousands, outcome) in [1, 2, 3, 4].into_iter().zip([
+            Outcome::NeverSent,
+            Outcome::Unknown,
+            Outcome::FailedInHandler,
+            Outcome::Unknown,
+        ]) {
+            let failure = RemoteFailure::new(thousands * 1000 + code, "");
+            assert_eq!(failure.into_error().outcome(), outcome);
+        }
+    }
+    let most = ErrorKind::ALL.into_iter().map(ErrorKind::wire_code).max();
+    assert_eq!(rows.len(), usize::from(most.unwrap()) + 1, "codes are numbered without gaps");
+}
+
 #[test]
 fn no_block_is_forgotten() {
-    // Each test runs in its own thread, in any order: so this one looks at the source instead.
     let source = include_str!("wire_golden.rs");
     for name in GOLDEN.keys() {
         assert!(source.contains(&format!("\"{name}\"")), "nothing tests the block {name}");

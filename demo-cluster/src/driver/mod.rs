@@ -3,7 +3,7 @@
 mod run;
 mod tasks;
 
-pub(crate) use run::{JobReport, RunOptions, run_job};
+pub(crate) use run::{JobReport, Prepared, RunOptions, run_job};
 
 use crate::executor::fetch;
 use crate::ids::{ExecutorId, WorkerId};
@@ -239,13 +239,19 @@ impl Driver {
         let known = self.executors.get(&id).filter(|known| known.running < known.cores)?;
         let (executor, shuffle) = (known.executor.clone(), known.shuffle.clone());
         let attempt = self.tasks.next(id)?;
+        let Some(input) = self.input(attempt.task) else {
+            // The tracker gives out no reduce task whose blocks are gone; better no job than one
+            // that waits for ever.
+            self.fail(format!("what {} needs is nowhere", attempt.task));
+            return None;
+        };
         let run = RunTask {
             job: self.plan.job.to_owned(),
             params: self.plan.params.clone(),
             partitions: self.plan.partitions,
             task: attempt.task,
             attempt: attempt.number,
-            input: self.input(attempt.task)?,
+            input,
         };
         if let Some(known) = self.executors.get_mut(&id) {
             known.running += 1;

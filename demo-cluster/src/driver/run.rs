@@ -22,12 +22,18 @@ const REGISTRATION_WAIT: Duration = Duration::from_secs(1);
 /// D52: how long without executors before a warning.
 const WARN_AFTER: Duration = Duration::from_secs(3);
 
+/// A job that can be run: its arguments are read and its input is found.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) job: Arc<dyn AnyJob>,
+    pub(crate) plan: Plan,
+}
+
 /// How a job is run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunOptions {
     pub(crate) master: String,
     pub(crate) description: AppDescription,
-    pub(crate) partitions: u32,
     /// How long to go on without any executor.
     pub(crate) timeout: Duration,
     pub(crate) verify: bool,
@@ -44,14 +50,12 @@ pub(crate) struct JobReport {
 
 /// Runs a job on the cluster of a master.
 pub(crate) async fn run_job(
-    job: Arc<dyn AnyJob>,
-    params: Bytes,
+    prepared: Prepared,
     options: RunOptions,
     progress: &mut Progress,
 ) -> anyhow::Result<JobReport> {
-    let splits = job.splits(&params)?;
-    let partitions = options.partitions;
-    let plan = Plan { job: job.name(), params: params.clone(), splits, partitions };
+    let Prepared { job, plan } = prepared;
+    let params = plan.params.clone();
     progress.planned(&plan);
     let env = rpc_actix::create(RpcEnvConfig::server("driver", "127.0.0.1:0")).await?;
     let result = run_in(&env, plan, &options, progress).await;
@@ -144,7 +148,7 @@ async fn without_executors(
     events: &mut mpsc::UnboundedReceiver<DriverEvent>,
     master: &RpcEndpointRef<MasterApi>,
     options: &RunOptions,
-    progress: &mut Progress,
+    progress: &Progress,
 ) -> anyhow::Result<Option<DriverEvent>> {
     let warn_after = WARN_AFTER.min(options.timeout);
     if let Ok(event) = timeout(warn_after, events.recv()).await {

@@ -33,6 +33,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) cores: u32,
     pub(crate) memory_mb: u64,
     pub(crate) work_dir: PathBuf,
+    /// How long the first attempts to register wait for the next.
+    pub(crate) registration_wait: Duration,
     /// The program that is launched as an executor.
     pub(crate) executor_program: PathBuf,
 }
@@ -63,10 +65,10 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(options: WorkerOptions, events: mpsc::UnboundedSender<WorkerEvent>) -> Self {
         Self {
+            retries: Retries::new(options.registration_wait),
             options,
             events,
             master: None,
-            retries: Retries::new(),
             registering: false,
             beating: None,
             executors: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! An endpoint of this env, as one connection's peer calls it.
 
 use super::link::Link;
-use rpc_core::proto::{Close, CloseCode, TargetId};
+use rpc_core::proto::{Close, CloseCode, Resolution, Session, TargetId};
 use rpc_core::spi::{Inbox, Origin, Window};
 use rpc_core::{RpcAddress, RpcError};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,6 +11,9 @@ use std::task::{Context, Poll};
 /// The way back from an endpoint to the peer, and the peer's window.
 pub(crate) struct Binding {
     link: Arc<Link>,
+    /// The connection that this belongs to: handlers may answer long after it has ended, when the
+    /// link has another one.
+    connection: Option<u64>,
     target: TargetId,
     inbox: Arc<Inbox>,
     sender: RpcAddress,
@@ -19,9 +22,13 @@ pub(crate) struct Binding {
     queued: AtomicUsize,
     /// The bytes of their bodies.
     queued_bytes: AtomicUsize,
+    max_message: usize,
     /// What has been handled and not been given back as credit yet.
     credit: AtomicUsize,
     credit_bytes: AtomicU64,
+    /// Whether the peer knows of the binding, and whether the endpoint is gone; both are changed
+    /// under the link's lock, so that the peer hears of them in this order.
+    announced: AtomicBool,
     over: AtomicBool,
 }
 
@@ -31,17 +38,22 @@ impl Binding {
         target: TargetId,
         inbox: Arc<Inbox>,
         sender: RpcAddress,
+        max_message: usize,
     ) -> Self {
+        let connection = link.with(|session| session.connection());
         Self {
             link,
+            connection,
             target,
             inbox,
             sender,
             window: OnceLock::new(),
             queued: AtomicUsize::new(0),
             queued_bytes: AtomicUsize::new(0),
+            max_message,
             credit: AtomicUsize::new(0),
             credit_bytes: AtomicU64::new(0),
+            announced: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
     }
@@ -54,6 +66,23 @@ impl Binding {
         let _ = self.window.set(window);
     }
 
+    /// Works on the session, unless it has lost the connection that this belongs to.
+    fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        self.link.with(|session| {
+            let mine = self.connection.is_some() && session.connection() == self.connection;
+            mine.then(|| f(session))
+        })
+    }
+
+    /// Tells the peer that its endpoint is there, and at once that it is gone if that is so.
+    pub(crate) fn announce(&self, session: &mut Session, resolution: &Resolution) {
+        session.resolved(self.target, resolution);
+        self.announced.store(true, Ordering::Relaxed);
+        if self.over.load(Ordering::Relaxed) {
+            session.gone(self.target);
+        }
+    }
+
     /// Counts a message of the peer.
     ///
     /// # Errors
@@ -62,8 +91,10 @@ impl Binding {
         let Some(window) = self.window.get() else { return Ok(()) };
         let queued = self.queued.fetch_add(1, Ordering::Relaxed);
         let queued_bytes = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Bytes may be overdrawn by one message.
-        if queued < window.messages && queued_bytes < window.bytes {
+        // The last message that the peer sent may overdraw the bytes. It need not arrive last: a
+        // small one of the other lane overtakes it, and so may one that was large before it.
+        let most = window.bytes.saturating_add(self.max_message);
+        if queued < window.messages && queued_bytes.saturating_add(bytes) <= most {
             return Ok(());
         }
         Err(Close::new(
@@ -80,19 +111,19 @@ impl Binding {
 
 impl Origin for Binding {
     fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        self.link.with(|session| session.reply(id, body))
+        self.with(|session| session.reply(id, body)).unwrap_or(Ok(()))
     }
 
     fn fail(&self, id: u64, error: &RpcError) {
-        self.link.with(|session| session.fail(id, error));
+        self.with(|session| session.fail(id, error));
     }
 
     fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
-        self.link.with(|session| session.poll_cancelled(id, cx))
+        self.with(|session| session.poll_cancelled(id, cx)).unwrap_or(Poll::Ready(()))
     }
 
     fn is_cancelled(&self, id: u64) -> bool {
-        self.link.with(|session| session.is_cancelled(id))
+        self.with(|session| session.is_cancelled(id)).unwrap_or(true)
     }
 
     fn consumed(&self, bytes: usize) {
@@ -109,14 +140,17 @@ impl Origin for Binding {
             let messages = self.credit.swap(0, Ordering::Relaxed);
             let bytes = self.credit_bytes.swap(0, Ordering::Relaxed);
             let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-            self.link.with(|session| session.grant(self.target, messages, bytes));
+            self.with(|session| session.grant(self.target, messages, bytes));
         }
     }
 
     fn gone(&self) {
-        if !self.over.swap(true, Ordering::Relaxed) {
-            self.link.with(|session| session.gone(self.target));
-        }
+        self.with(|session| {
+            let first = !self.over.swap(true, Ordering::Relaxed);
+            if first && self.announced.load(Ordering::Relaxed) {
+                session.gone(self.target);
+            }
+        });
     }
 
     fn sender(&self) -> Option<&RpcAddress> {

@@ -180,10 +180,10 @@ impl Driver {
                 if self.bindings.len() <= place {
                     self.bindings.resize(place.saturating_add(1), None);
                 }
+                self.link.drive(&mut self.wakes, |s| binding.announce(s, &resolution));
                 if let Some(slot) = self.bindings.get_mut(place) {
                     *slot = Some(binding);
                 }
-                self.link.drive(&mut self.wakes, |s| s.resolved(target, &resolution));
             }
             Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
         }
@@ -221,8 +221,10 @@ impl Driver {
         target: TargetId,
         inbox: Arc<Inbox>,
     ) -> Result<(Arc<Binding>, Resolution), RpcError> {
-        let binding =
-            Arc::new(Binding::new(self.link.clone(), target, inbox.clone(), self.sender.clone()));
+        let (link, sender) = (self.link.clone(), self.sender.clone());
+        let max_message = self.node.config().limits().message_max_size();
+        let binding = Binding::new(link, target, inbox.clone(), sender, max_message);
+        let binding = Arc::new(binding);
         let origin: Arc<dyn Origin> = binding.clone();
         let window = inbox.open_window(&origin)?;
         binding.open(window);

@@ -296,6 +296,10 @@ impl Node {
         }
         link.with(|session| session.attach(greeted.peer));
         self.peers.connected(env, &link);
+        if self.is_closed() {
+            // `close` may have looked at the peers just before this one was among them.
+            link.close(Orders::Shutdown);
+        }
         self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
         let driver = Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = driver.await;

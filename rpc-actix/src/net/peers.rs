@@ -14,7 +14,8 @@ pub(crate) struct Peers {
 #[derive(Debug, Default)]
 struct State {
     by_address: BTreeMap<RpcAddress, Weak<Link>>,
-    by_env: BTreeMap<u64, Weak<Link>>,
+    /// An env may have several connections: under two names of this one, or one each way.
+    by_env: BTreeMap<u64, Vec<Weak<Link>>>,
     sweep_at: usize,
 }
 
@@ -37,19 +38,21 @@ impl Peers {
 
     /// The link to an env that is connected.
     pub(crate) fn env(&self, id: u64) -> Option<Arc<Link>> {
-        self.lock().by_env.get(&id).and_then(Weak::upgrade)
+        self.lock().by_env.get(&id)?.iter().rev().find_map(Weak::upgrade)
     }
 
     /// Remembers which env a link leads to.
     pub(crate) fn connected(&self, id: u64, link: &Arc<Link>) {
         let mut state = self.lock();
-        state.by_env.insert(id, Arc::downgrade(link));
+        state.by_env.entry(id).or_default().push(Arc::downgrade(link));
         state.sweep();
     }
 
     pub(crate) fn disconnected(&self, id: u64, link: &Arc<Link>) {
         let mut state = self.lock();
-        if state.by_env.get(&id).is_some_and(|known| known.as_ptr() == Arc::as_ptr(link)) {
+        let Some(links) = state.by_env.get_mut(&id) else { return };
+        links.retain(|known| known.as_ptr() != Arc::as_ptr(link));
+        if links.is_empty() {
             state.by_env.remove(&id);
         }
     }
@@ -57,7 +60,7 @@ impl Peers {
     /// Every link there is.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         let state = self.lock();
-        let links = state.by_address.values().chain(state.by_env.values());
+        let links = state.by_address.values().chain(state.by_env.values().flatten());
         links.filter_map(Weak::upgrade).collect()
     }
 }
@@ -67,7 +70,10 @@ impl State {
     fn sweep(&mut self) {
         if self.by_address.len().saturating_add(self.by_env.len()) > self.sweep_at {
             self.by_address.retain(|_, link| link.strong_count() > 0);
-            self.by_env.retain(|_, link| link.strong_count() > 0);
+            self.by_env.retain(|_, links| {
+                links.retain(|link| link.strong_count() > 0);
+                !links.is_empty()
+            });
             let left = self.by_address.len().saturating_add(self.by_env.len());
             self.sweep_at = left.saturating_mul(2).max(64);
         }

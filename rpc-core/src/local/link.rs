@@ -4,11 +4,13 @@ use super::World;
 use super::backend::LocalBackend;
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::deadline::Timestamp;
+use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
-use crate::inbox::{Inbox, WireMessage};
+use crate::inbox::Inbox;
 use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
 };
+use crate::wakers::Wakers;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,8 @@ struct State {
 struct Call {
     end: Option<Result<Bytes, CallEnd>>,
     asker: Option<Waker>,
-    handler: Option<Waker>,
+    /// Handlers that want to know when the asker gives up.
+    waiting: Wakers,
 }
 
 impl Link {
@@ -60,9 +63,9 @@ impl Link {
             return;
         }
         call.end = Some(end);
-        let wakers = [call.asker.take(), call.handler.take()];
+        let wakers = (call.asker.take(), std::mem::take(&mut call.waiting));
         drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
     }
 
     /// Ends every call.
@@ -90,9 +93,7 @@ impl RemoteCalls for Link {
 
     fn abandon(&self, id: u64) {
         let call = self.lock().calls.remove(&id);
-        if let Some(handler) = call.and_then(|call| call.handler) {
-            handler.wake();
-        }
+        call.into_iter().flat_map(|call| call.waiting).for_each(Waker::wake);
     }
 }
 
@@ -116,7 +117,7 @@ impl Origin for Link {
     fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
         match self.lock().calls.get_mut(&id) {
             Some(call) if call.end.is_none() => {
-                call.handler = Some(cx.waker().clone());
+                call.waiting.add(cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),

@@ -35,6 +35,7 @@ impl Session {
         let frame = usize::try_from(peer.hello.limits.frame).unwrap_or(usize::MAX);
         self.lanes.set_frame_size(frame.min(self.limits.frame_max_size()));
         self.peer = Some(peer);
+        self.connections = self.connections.wrapping_add(1);
         for id in 0..self.targets.len() {
             let wanted = self
                 .targets
@@ -52,6 +53,14 @@ impl Session {
         self.peer.as_ref()
     }
 
+    /// Which connection of the session this is, while there is one. What belongs to a call, a
+    /// window or a binding of an earlier connection must not be said on a later one, where the
+    /// same numbers mean something else.
+    #[must_use]
+    pub fn connection(&self) -> Option<u64> {
+        self.peer.as_ref().map(|_| self.connections)
+    }
+
     /// The connection is gone. Calls that were sent end as *outcome unknown*, those in a buffer
     /// as *never sent*; what waits in queues stays for the next connection if `keep` says so.
     pub fn detach(&mut self, error: &RpcError, keep: bool) -> Detached {
@@ -66,7 +75,7 @@ impl Session {
             call.flight = None;
             let sent = match call.progress {
                 Progress::Ready { lane, offset, .. } => self.lanes.has_gone(lane, offset),
-                _ => true,
+                _ => !self.lanes.waits(id),
             };
             let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
             let count = if sent { &mut result.unknown } else { &mut result.never_sent };
@@ -81,7 +90,9 @@ impl Session {
             target.unresolve();
         }
         self.reset_queue();
-        if !keep {
+        if keep {
+            self.leave(0, 0);
+        } else {
             result.never_sent = result.never_sent.saturating_add(self.fail_queued(error));
         }
         result
@@ -91,9 +102,14 @@ impl Session {
     pub fn fail_queued(&mut self, error: &RpcError) -> usize {
         let error = error.clone().with_outcome(Outcome::NeverSent);
         let before = self.open_calls().0;
+        let (mut messages, mut bytes) = (0_usize, 0_usize);
         for id in 0..self.targets.len() {
-            self.target_failed(u32::try_from(id).unwrap_or(u32::MAX), &error);
+            let failed = self.fail_target(u32::try_from(id).unwrap_or(u32::MAX), &error);
+            messages = messages.saturating_add(failed.0);
+            bytes = bytes.saturating_add(failed.1);
         }
+        // Only now, so that no `send_wait` is told of room that its own end has made.
+        self.leave(messages, bytes);
         before.saturating_sub(self.open_calls().0)
     }
 
@@ -121,6 +137,25 @@ impl Session {
     pub fn wants_connection(&self) -> bool {
         self.peer.is_none()
             && self.targets.iter().any(|t| t.has_pending() || !t.resolvers.is_empty())
+    }
+
+    /// The socket takes no more, or takes something again.
+    pub fn stalled(&mut self, now: Timestamp, stalled: bool) {
+        self.pulse.stalled(now, stalled);
+    }
+
+    /// Looks at what is under way. To be called from time to time.
+    ///
+    /// # Errors
+    /// What to close the connection with: something has taken too long.
+    pub fn check(&self, now: Timestamp) -> Result<(), Close> {
+        self.pulse.check(&self.limits, now)
+    }
+
+    pub(super) fn pong(&mut self, token: u64) -> Result<(), Close> {
+        self.pulse.pong(&self.limits)?;
+        put_control(self.lanes.control(), Kind::Pong, &token.to_be_bytes(), &[]);
+        Ok(())
     }
 
     /// Tells the peer that this side is going to close.

@@ -312,31 +312,41 @@ impl Session {
 
     /// The peer has no such endpoint: what waits for it ends.
     pub(super) fn target_failed(&mut self, id: TargetId, error: &RpcError) {
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        let (messages, bytes) = self.fail_target(id, error);
+        self.leave(messages, bytes);
+    }
+
+    /// Ends what waits for a target; the messages and bytes that were queued.
+    pub(super) fn fail_target(&mut self, id: TargetId, error: &RpcError) -> (usize, usize) {
+        let Some(target) = self.targets.get_mut(id as usize) else { return (0, 0) };
         target.unresolve();
-        let mut calls = std::mem::take(&mut target.resolvers);
+        for call in std::mem::take(&mut target.resolvers) {
+            self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
+        }
         let (mut messages, mut bytes, mut lost) = (0_usize, 0_usize, 0_usize);
         for pending in target.pending.iter_mut().flat_map(|queue| queue.drain(..)) {
             messages = messages.saturating_add(1);
             bytes = bytes.saturating_add(pending.body.len());
-            match pending.call {
-                Some(call) => calls.push(call),
-                None => lost = lost.saturating_add(1),
+            let end = |error: &RpcError| Err(CallEnd::Failed(error.clone()));
+            let call = pending.call;
+            let told = call.and_then(|id| self.calls.finish(id, end(error), &mut self.wakes));
+            if told.is_none() {
+                lost = lost.saturating_add(1);
             }
         }
         if lost > 0 {
             let endpoint = &target.key.name;
             tracing::warn!(peer = %self.peer_name, %endpoint, lost, %error, "one-way messages lost");
         }
-        for call in calls {
-            self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
-        }
-        self.leave(messages, bytes);
+        (messages, bytes)
     }
 
     /// The endpoint has ended. A target by name looks for its successor, a pinned one has none.
     fn target_gone(&mut self, id: TargetId) {
         let Some(target) = self.targets.get_mut(id as usize) else { return };
+        if target.phase != Phase::Resolved {
+            return;
+        }
         if target.key.pin.is_some() {
             let error = RpcError::new(
                 ErrorKind::EndpointStopped,
@@ -346,6 +356,7 @@ impl Session {
             return;
         }
         target.unresolve();
+        target.behind = Some(self.lanes.ends());
         if target.has_pending() || !target.resolvers.is_empty() {
             self.ask_for(id);
         }

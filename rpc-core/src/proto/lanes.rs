@@ -135,6 +135,20 @@ impl Lanes {
         }
     }
 
+    /// Where the lanes end now.
+    pub(crate) fn ends(&self) -> [u64; 2] {
+        self.lanes.each_ref().map(|lane| lane.gone.saturating_add(lane.ready.len() as u64))
+    }
+
+    /// Whether all of a target has gone out that was in the lanes when they ended there.
+    pub(crate) fn have_gone(&self, ends: &[u64; 2], target: u32) -> bool {
+        self.lanes.iter().zip(ends).all(|(lane, end)| {
+            let mut large = lane.waiting.iter().chain(&lane.begun);
+            lane.gone >= *end
+                && !large.any(|large| large.then.is_some_and(|(behind, _)| behind == target))
+        })
+    }
+
     /// Whether a frame put at `offset` has gone out.
     pub(crate) fn has_gone(&self, lane: usize, offset: u64) -> bool {
         self.lanes.get(lane).is_none_or(|buffer| offset < buffer.gone)
@@ -170,6 +184,11 @@ impl Lanes {
             }
         }
         None
+    }
+
+    /// Whether a large message waits to begin.
+    pub(crate) fn waits(&self, call: u64) -> bool {
+        self.lanes.iter().flat_map(|lane| &lane.waiting).any(|large| large.call == Some(call))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::calls::slot_of;
 use super::close::{Close, CloseCode};
+use crate::wakers::Wakers;
 use std::task::{Context, Poll, Waker};
 
 /// Open calls by slot. A peer chooses the numbers, but within its limit of calls in flight, so
@@ -16,7 +17,8 @@ pub(crate) struct Serving {
 #[derive(Debug)]
 struct Served {
     id: u64,
-    handler: Option<Waker>,
+    /// Handlers that want to know when it is over.
+    waiting: Wakers,
 }
 
 impl Serving {
@@ -46,7 +48,7 @@ impl Serving {
                 ),
             ));
         }
-        *entry = Some(Served { id, handler: None });
+        *entry = Some(Served { id, waiting: Wakers::default() });
         self.open = self.open.saturating_add(1);
         Ok(())
     }
@@ -56,19 +58,19 @@ impl Serving {
         entry.as_ref().is_some_and(|served| served.id == id).then_some(entry)
     }
 
-    /// A call is answered, or its caller gave up; the waker of a handler that waits for that.
+    /// A call is answered, or its caller gave up; the wakers of those who wait for that.
     /// `None` if the call is not open.
-    pub(crate) fn close(&mut self, id: u64) -> Option<Option<Waker>> {
+    pub(crate) fn close(&mut self, id: u64) -> Option<Wakers> {
         let served = self.entry(id)?.take()?;
         self.open = self.open.saturating_sub(1);
-        Some(served.handler)
+        Some(served.waiting)
     }
 
     /// Ready once the call is not open any more.
     pub(crate) fn poll_closed(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
         match self.entry(id) {
             Some(Some(served)) => {
-                served.handler = Some(cx.waker().clone());
+                served.waiting.add(cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
@@ -87,8 +89,6 @@ impl Serving {
     /// The connection is gone, and every caller with it.
     pub(crate) fn clear(&mut self, wakes: &mut Vec<Waker>) {
         self.open = 0;
-        wakes.extend(
-            std::mem::take(&mut self.slots).into_iter().flatten().filter_map(|s| s.handler),
-        );
+        wakes.extend(std::mem::take(&mut self.slots).into_iter().flatten().flat_map(|s| s.waiting));
     }
 }

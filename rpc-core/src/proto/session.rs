@@ -28,6 +28,8 @@ pub struct Session {
     pub(super) limits: Limits,
     pub(super) peer_name: String,
     pub(super) peer: Option<PeerInfo>,
+    /// How many connections there were, the present one included.
+    pub(super) connections: u64,
     pub(super) calls: Calls,
     pub(super) targets: Vec<Target>,
     index: BTreeMap<TargetKey, TargetId>,
@@ -35,12 +37,14 @@ pub struct Session {
     pub(super) serving: Serving,
     pub(super) assemblies: Assemblies<IncomingMessage>,
     /// Messages that have not been given to the socket, and their bytes.
-    queued: usize,
-    queued_bytes: usize,
+    pub(super) queued: usize,
+    pub(super) queued_bytes: usize,
     /// Messages in the lanes' buffers: they leave the queue when the buffers do.
     ready: [(usize, usize); 2],
     /// Calls that the peer may be working on.
     pub(super) flights: Flights,
+    /// Targets to be asked for when what is in the lanes for them has gone out.
+    pub(super) again: Vec<TargetId>,
     /// Targets with an ask that waits for one of those to end.
     blocked: VecDeque<TargetId>,
     /// `send_wait`s in the order of their places, and the place.
@@ -116,6 +120,7 @@ impl Session {
             assemblies: Assemblies::new(limits.message_max_size()),
             peer_name: peer.into(),
             peer: None,
+            connections: 0,
             calls: Calls::default(),
             targets: Vec::new(),
             index: BTreeMap::new(),
@@ -124,6 +129,7 @@ impl Session {
             queued_bytes: 0,
             ready: [(0, 0); 2],
             flights: Flights::default(),
+            again: Vec::new(),
             blocked: VecDeque::new(),
             waiting: VecDeque::new(),
             entered: 0,
@@ -192,18 +198,9 @@ impl Session {
         self.queued = self.queued.saturating_add(1);
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
-        let ask_call = if ask { call } else { None };
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask) {
-            self.put_small(
-                now,
-                request.target,
-                lane,
-                request.name,
-                ask_call,
-                request.deadline,
-                request.body,
-            );
-            self.accepted(ask, call);
+            let going = Going { name: request.name, call, ask, deadline: request.deadline };
+            self.put_small(now, request.target, lane, &going, request.body);
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
@@ -326,6 +323,12 @@ impl Session {
         if target.phase != Phase::Unknown {
             return;
         }
+        if target.behind.is_some_and(|ends| !self.lanes.have_gone(&ends, id)) {
+            if !self.again.contains(&id) {
+                self.again.push(id);
+            }
+            return;
+        }
         target.phase = Phase::Resolving;
         let resolve =
             super::bodies::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
@@ -336,6 +339,7 @@ impl Session {
 
     /// Puts what may go of a target's queues into the lanes.
     pub(super) fn pump(&mut self, now: Timestamp, id: TargetId) {
+        let max_in_flight = self.max_in_flight();
         for lane in 0..2 {
             while let Some(target) = self.targets.get_mut(id as usize)
                 && target.phase == Phase::Resolved
@@ -343,8 +347,10 @@ impl Session {
                 && target.has_credit()
                 && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
             {
-                if front.ask && self.flights.len() >= self.max_in_flight() {
-                    self.blocked.push_back(id);
+                if front.ask && self.flights.len() >= max_in_flight {
+                    if !std::mem::replace(&mut target.blocked, true) {
+                        self.blocked.push_back(id);
+                    }
                     break;
                 }
                 self.put_next(now, id, lane);
@@ -358,78 +364,66 @@ impl Session {
         let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
         if next.body.len() > max {
             // The peer's limit was not known when it was queued.
-            return self.refuse(now, id, next);
+            return self.refuse(id, &next);
         }
-        let call = if next.ask { next.call } else { None };
-        self.accepted(next.ask, next.call);
-        if next.body.len() <= SMALL_BODY {
-            self.put_small(now, id, lane, next.name, call, next.deadline, &next.body);
+        let Pending { call, ask, name, body, deadline } = next;
+        let going = Going { name, call, ask, deadline };
+        if body.len() <= SMALL_BODY {
+            self.put_small(now, id, lane, &going, &body);
             return;
         }
         let Some(target) = self.targets.get_mut(id as usize) else { return };
-        target.spend(next.body.len());
-        let number = target.number(next.name);
+        target.spend(body.len());
+        let number = target.number(name);
         if let Some(large) = target.large.get_mut(lane) {
             *large = true;
         }
-        self.leave(1, next.body.len());
-        let flight = self.depart(call, Progress::Sent);
-        let (kind, flags, message, fields) =
-            request_fields(now, id, lane, number, flight, next.deadline);
-        let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
-        self.lanes.put_large(lane, head, next.body, Some((id, lane)), next.call);
-    }
-
-    fn refuse(&mut self, now: Timestamp, id: TargetId, message: Pending) {
-        let error = self.too_large(message.name, id, message.body.len());
-        self.leave(1, message.body.len());
-        match message.call {
-            Some(call) if message.ask => self.finish(now, call, Err(CallEnd::Failed(error))),
-            _ => tracing::warn!(%error, "a one-way message was lost"),
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of a frame, on the hot path")]
-    fn put_small(
-        &mut self,
-        now: Timestamp,
-        id: TargetId,
-        lane: usize,
-        name: &'static str,
-        call: Option<u64>,
-        deadline: Timestamp,
-        body: &[u8],
-    ) {
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
-        target.spend(body.len());
-        let number = target.number(name);
-        let flight = call.map(|call| self.flights.depart(call));
+        self.leave(1, body.len());
+        let flight = self.depart(&going);
+        self.goes(&going, flight, Progress::Sent);
         let (kind, flags, message, fields) =
             request_fields(now, id, lane, number, flight, deadline);
+        let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
+        self.lanes.put_large(lane, head, body, Some((id, lane)), call);
+    }
+
+    fn refuse(&mut self, id: TargetId, message: &Pending) {
+        let error = self.too_large(message.name, id, message.body.len());
+        let end = Err(CallEnd::Failed(error.clone()));
+        let told = message.call.and_then(|id| self.calls.finish(id, end, &mut self.wakes));
+        if told.is_none() {
+            tracing::warn!(%error, "a one-way message was lost");
+        }
+        self.leave(1, message.body.len());
+    }
+
+    fn put_small(&mut self, now: Timestamp, id: TargetId, lane: usize, going: &Going, body: &[u8]) {
+        let flight = self.depart(going);
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        target.spend(body.len());
+        let number = target.number(going.name);
+        let (kind, flags, message, fields) =
+            request_fields(now, id, lane, number, flight, going.deadline);
         let offset = self.lanes.put_small(lane, kind, flags, message, fields.as_slice(), body);
         if let Some((messages, bytes)) = self.ready.get_mut(lane) {
             *messages = messages.saturating_add(1);
             *bytes = bytes.saturating_add(body.len());
         }
-        self.flies(call, flight, Progress::Ready { lane, offset, bytes: body.len() });
+        self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len() });
     }
 
-    /// A message has left its target's queue: one that waited for room has found it.
-    fn accepted(&mut self, ask: bool, call: Option<u64>) {
-        if let (false, Some(call)) = (ask, call) {
-            self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
-        }
+    /// The number that the peer knows a call by, if it is one.
+    fn depart(&mut self, going: &Going) -> Option<u64> {
+        let call = going.call.filter(|_| going.ask)?;
+        Some(self.flights.depart(call))
     }
 
-    /// Gives a call its number, if the message is one.
-    fn depart(&mut self, call: Option<u64>, progress: Progress) -> Option<u64> {
-        let flight = call.map(|call| self.flights.depart(call));
-        self.flies(call, flight, progress);
-        flight
-    }
-
-    fn flies(&mut self, call: Option<u64>, flight: Option<u64>, progress: Progress) {
-        if let Some(call) = call.and_then(|id| self.calls.get(id)) {
+    /// A call's message is in a lane. A `send_wait` that has found room is over; one that still
+    /// waits for it may be taken back from there, like an ask.
+    fn goes(&mut self, going: &Going, flight: Option<u64>, progress: Progress) {
+        if let Some(call) = going.call.and_then(|id| self.calls.get(id))
+            && !matches!(call.progress, Progress::Done(_))
+        {
             call.progress = progress;
             call.flight = flight;
         }
@@ -452,8 +446,14 @@ impl Session {
     /// A call of the peer's limit has ended: another may go.
     fn landed(&mut self, now: Timestamp, flight: u64) {
         self.flights.land(flight);
-        if let Some(target) = self.blocked.pop_front() {
-            self.pump(now, target);
+        // The first one may have nothing left to send: the place is for whoever can use it.
+        while self.flights.len() < self.max_in_flight()
+            && let Some(id) = self.blocked.pop_front()
+        {
+            if let Some(target) = self.targets.get_mut(id as usize) {
+                target.blocked = false;
+            }
+            self.pump(now, id);
         }
     }
 
@@ -511,7 +511,6 @@ impl Session {
                     && let Some(target) = self.targets.get_mut(call.target as usize)
                 {
                     target.refund(1, bytes as u64);
-                    self.pump(now, call.target);
                 }
             }
             Progress::Ready { .. } | Progress::Sent => {
@@ -527,6 +526,8 @@ impl Session {
         if let Some(flight) = call.flight {
             self.landed(now, flight);
         }
+        // Its place, or its credit, is for what waits behind it.
+        self.pump(now, call.target);
         sent
     }
 
@@ -555,6 +556,14 @@ impl Session {
             *large = false;
         }
         self.pump(now, id);
+        self.ask_again();
+    }
+
+    /// Asks for the targets that had something in the lanes when they were gone.
+    fn ask_again(&mut self) {
+        for target in std::mem::take(&mut self.again) {
+            self.ask_for(target);
+        }
     }
 
     /// Answers a call of the peer.
@@ -639,6 +648,7 @@ impl Session {
         for (target, lane) in done.finished {
             self.large_done(now, target, lane);
         }
+        self.ask_again();
         if let Closing::Soon(close) = &self.closing
             && self.lanes.is_empty()
         {
@@ -664,6 +674,8 @@ impl Session {
         self.ready = [(0, 0); 2];
         self.flights.clear();
         self.blocked.clear();
+        self.again.clear();
+        self.targets.iter_mut().for_each(|target| target.blocked = false);
         self.queued = self.targets.iter().flat_map(|t| &t.pending).map(VecDeque::len).sum();
         self.queued_bytes = self
             .targets
@@ -671,7 +683,18 @@ impl Session {
             .flat_map(|target| target.pending.iter().flatten())
             .map(|pending| pending.body.len())
             .sum();
+        // What was in the lanes has left the queue as well, or places would never come again.
+        self.left = self.entered.wrapping_sub(self.queued as u64);
     }
+}
+
+/// A message on its way into a lane.
+struct Going {
+    name: &'static str,
+    /// The call, of an ask or of a `send_wait`.
+    call: Option<u64>,
+    ask: bool,
+    deadline: Timestamp,
 }
 
 /// The fixed fields of a request, without an allocation.

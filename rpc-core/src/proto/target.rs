@@ -91,6 +91,11 @@ pub(crate) struct Target {
     pub(crate) messages_left: i64,
     pub(crate) bytes_left: i64,
     pub(crate) resolvers: Vec<u64>,
+    /// What is in the lanes up to there is for an endpoint that is gone: the target is not
+    /// resolved again before that has gone out, or its successor would get it.
+    pub(crate) behind: Option<[u64; 2]>,
+    /// Whether it is in the queue for a place among the calls in flight.
+    pub(crate) blocked: bool,
     names: Vec<String>,
     /// Numbers found before, by the address of the name: names are constants.
     numbers: Vec<(&'static str, MessageName)>,
@@ -114,6 +119,8 @@ impl Target {
             messages_left: 0,
             bytes_left: 0,
             resolvers: Vec::new(),
+            behind: None,
+            blocked: false,
             names: Vec::new(),
             numbers: Vec::new(),
         }
@@ -131,6 +138,7 @@ impl Target {
     pub(crate) fn unresolve(&mut self) {
         self.phase = Phase::Unknown;
         self.large = [false; 2];
+        self.behind = None;
         self.names.clear();
         self.numbers.clear();
     }

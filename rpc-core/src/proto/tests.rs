@@ -1,1 +1,8 @@
+//! The protocol from both of its ends: two sessions, joined by bytes.
 
+mod calls;
+mod credit;
+mod lifetimes;
+mod pair;
+mod violations;
+mod walk;

@@ -1,0 +1,109 @@
+//! What is handed to an endpoint: messages from here and from peers, events, and the window that
+//! bounds what a peer may send.
+
+use crate::address::RpcAddress;
+use crate::deadline::Timestamp;
+use crate::error::RpcError;
+use crate::local_call::LocalTell;
+use crate::seam::Origin;
+use bytes::Bytes;
+use std::any::TypeId;
+use std::fmt;
+use std::sync::Arc;
+
+/// A message that an endpoint takes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HandlerInfo {
+    /// Its wire name.
+    pub name: &'static str,
+    pub(crate) type_id: TypeId,
+    pub(crate) one_way: bool,
+}
+
+/// A message in the hands of its handler.
+#[doc(hidden)]
+#[non_exhaustive]
+pub enum Work {
+    #[doc(hidden)]
+    Tell(Tells),
+    /// The message of the current local ask.
+    #[doc(hidden)]
+    Ask,
+    #[doc(hidden)]
+    Wire(Option<Arc<str>>, Bytes),
+}
+
+/// A local one-way message. Opaque, because only dispatch looks inside.
+#[doc(hidden)]
+pub struct Tells(pub(crate) Box<dyn LocalTell>);
+
+/// A message from another env, as a backend hands it over.
+#[non_exhaustive]
+pub struct WireMessage {
+    /// Which of the endpoint's handlers takes it.
+    pub handler: usize,
+    /// Its name, where no handler takes it.
+    pub name: Option<Arc<str>>,
+    /// Its body, not looked at yet.
+    pub body: Bytes,
+    /// The way back.
+    pub origin: Arc<dyn Origin>,
+    /// The call to answer; `None` for a one-way message.
+    pub call: Option<u64>,
+    /// When the caller stops waiting.
+    pub deadline: Timestamp,
+}
+
+impl WireMessage {
+    /// A message for handler number `handler` of an endpoint.
+    pub fn new(handler: usize, body: Bytes, origin: Arc<dyn Origin>) -> Self {
+        Self { handler, name: None, body, origin, call: None, deadline: Timestamp::MAX }
+    }
+}
+
+/// Something that happened on the network, for endpoints that want to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NetworkEvent {
+    /// A connection is ready.
+    Connected(RpcAddress),
+    /// A connection is gone.
+    Disconnected(RpcAddress),
+    /// A connection broke; `Disconnected` follows.
+    Error(RpcError, RpcAddress),
+}
+
+/// What a peer may send to an endpoint before it hears more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Window {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of bodies. One message may overdraw it.
+    pub bytes: usize,
+    pub(crate) promised: usize,
+    pub(crate) promised_bytes: usize,
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+impl fmt::Debug for Tells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl fmt::Debug for WireMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WireMessage")
+            .field("handler", &self.handler)
+            .field("bytes", &self.body.len())
+            .field("call", &self.call)
+            .finish_non_exhaustive()
+    }
+}

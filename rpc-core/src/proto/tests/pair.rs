@@ -1,0 +1,406 @@
+//! Two sessions joined by pipes of bytes, a clock that is set by hand, and small endpoints.
+
+use crate::Lane;
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, RpcError};
+use crate::limits::Limits;
+use crate::proto::{
+    Close, Event, Hello, IncomingMessage, PeerInfo, PeerLimits, Request, Resolution, Session,
+    Submission, TargetId, TargetKey,
+};
+use crate::spi::{CallEnd, Incarnation, Outgoing};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// One of the two sides.
+pub(super) type Side = usize;
+pub(super) const A: Side = 0;
+pub(super) const B: Side = 1;
+
+pub(super) const SMALL: &str = "Small";
+pub(super) const FAIL: &str = "Fail";
+/// A message that no endpoint has a number for.
+pub(super) const UNLISTED: &str = "Unlisted";
+
+/// How many bytes arrive at a time.
+#[derive(Clone, Debug)]
+pub(super) enum Chunks {
+    Whole,
+    Single,
+    Random(Random),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// What a handler saw of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) endpoint: String,
+    pub(super) life: u64,
+    pub(super) message: String,
+    /// The number that the sender put at the start of the body.
+    pub(super) number: u32,
+    pub(super) bytes: usize,
+    pub(super) call: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) life: u64,
+    pub(super) window: (u64, u64),
+}
+
+/// What one side has resolved at the other.
+#[derive(Debug)]
+struct Bound {
+    endpoint: String,
+    life: u64,
+    window: (u64, u64),
+    /// The sizes of those in the inbox.
+    queued: Vec<u64>,
+    /// Handled and not given back.
+    credit: (u64, u64),
+}
+
+pub(super) struct Node {
+    pub(super) session: Session,
+    pub(super) endpoints: BTreeMap<String, Endpoint>,
+    /// Whether messages wait for [`Pair::handle`].
+    pub(super) hold: bool,
+    bound: BTreeMap<TargetId, Bound>,
+    pub(super) inbox: VecDeque<(TargetId, String, u64, IncomingMessage)>,
+    pub(super) seen: Vec<Seen>,
+    out: VecDeque<Bytes>,
+    read: BytesMut,
+    pub(super) goodbye: Option<String>,
+    pub(super) closed: Option<Close>,
+}
+
+pub(super) struct Pair {
+    pub(super) now: Timestamp,
+    pub(super) nodes: [Node; 2],
+    /// Bytes under way, by who sends them.
+    wires: [BytesMut; 2],
+    pub(super) chunks: Chunks,
+    lives: u64,
+}
+
+fn other(side: Side) -> Side {
+    1 - side
+}
+
+pub(super) fn hello(env: u64, limits: &Limits) -> PeerInfo {
+    PeerInfo { version: 1, hello: Hello::new(env, None, PeerLimits::of(limits)) }
+}
+
+/// A body of `bytes` bytes that begins with a number.
+pub(super) fn body(number: u32, bytes: usize) -> Vec<u8> {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(bytes.max(4), number as u8);
+    body
+}
+
+impl Pair {
+    pub(super) fn new() -> Self {
+        Self::with(Limits::default(), Limits::default())
+    }
+
+    pub(super) fn with(a: Limits, b: Limits) -> Self {
+        let node = |limits: Limits, name: &str| Node {
+            session: Session::new(limits, name),
+            endpoints: BTreeMap::new(),
+            hold: false,
+            bound: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            seen: Vec::new(),
+            out: VecDeque::new(),
+            read: BytesMut::new(),
+            goodbye: None,
+            closed: None,
+        };
+        let hellos = [hello(1, &a), hello(2, &b)];
+        let mut pair = Self {
+            now: Timestamp::START,
+            nodes: [node(a, "b"), node(b, "a")],
+            wires: [BytesMut::new(), BytesMut::new()],
+            chunks: Chunks::Whole,
+            lives: 0,
+        };
+        pair.attach(hellos);
+        pair
+    }
+
+    pub(super) fn attach(&mut self, [a, b]: [PeerInfo; 2]) {
+        self.nodes[A].session.attach(b);
+        self.nodes[B].session.attach(a);
+    }
+
+    /// Cuts the connection: what is under way is lost.
+    pub(super) fn cut(&mut self) {
+        let error = RpcError::new(ErrorKind::Disconnected, "cut");
+        for side in [A, B] {
+            self.wires[side].clear();
+            let node = &mut self.nodes[side];
+            node.session.detach(&error, false);
+            node.out.clear();
+            node.read.clear();
+            node.bound.clear();
+            node.inbox.clear();
+        }
+    }
+
+    /// Starts an endpoint, in place of one of the same name.
+    pub(super) fn start(&mut self, side: Side, name: &str, window: (u64, u64)) -> Incarnation {
+        self.stop(side, name);
+        self.lives += 1;
+        let endpoint = Endpoint { life: self.lives, window };
+        self.nodes[side].endpoints.insert(name.to_owned(), endpoint);
+        Incarnation::new(side as u64, self.lives)
+    }
+
+    pub(super) fn stop(&mut self, side: Side, name: &str) {
+        let node = &mut self.nodes[side];
+        let Some(gone) = node.endpoints.remove(name) else { return };
+        let targets = node.bound.iter().filter(|(_, bound)| bound.life == gone.life);
+        targets.for_each(|(target, _)| node.session.gone(*target));
+        let waiting = std::mem::take(&mut node.inbox);
+        for (target, endpoint, life, message) in waiting {
+            if life == gone.life {
+                node.fail_stopped(target, &message);
+            } else {
+                node.inbox.push_back((target, endpoint, life, message));
+            }
+        }
+    }
+
+    pub(super) fn target(&mut self, side: Side, name: &str, pin: Option<Incarnation>) -> TargetId {
+        self.nodes[side].session.target(&TargetKey::new(name, pin)).unwrap()
+    }
+
+    pub(super) fn submit(
+        &mut self,
+        side: Side,
+        target: TargetId,
+        (name, lane): (&'static str, Lane),
+        mut body: Vec<u8>,
+        how: Submission,
+    ) -> Result<Option<u64>, RpcError> {
+        let deadline = self.now + Duration::from_secs(10);
+        let message = Outgoing::new(name, lane, &mut body, deadline);
+        let request = Request::new(target, message, how);
+        self.nodes[side].session.submit(self.now, request)
+    }
+
+    pub(super) fn ask(&mut self, side: Side, target: TargetId, number: u32, bytes: usize) -> u64 {
+        let body = body(number, bytes);
+        let call = self.submit(side, target, (SMALL, Lane::Normal), body, Submission::Ask);
+        call.unwrap().unwrap()
+    }
+
+    pub(super) fn send(&mut self, side: Side, target: TargetId, number: u32, bytes: usize) {
+        let body = body(number, bytes);
+        self.submit(side, target, (SMALL, Lane::Normal), body, Submission::Send).unwrap();
+    }
+
+    pub(super) fn poll(&mut self, side: Side, call: u64) -> Option<Result<Bytes, CallEnd>> {
+        let cx = Context::from_waker(Waker::noop());
+        match self.nodes[side].session.poll_call(call, &cx) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
+    }
+
+    /// The number that a call was answered with.
+    pub(super) fn answer(&mut self, side: Side, call: u64) -> u32 {
+        let body = self.poll(side, call).expect("not answered").expect("failed");
+        u32::from_be_bytes(body[..4].try_into().unwrap())
+    }
+
+    /// The error that a call ended with.
+    pub(super) fn error(&mut self, side: Side, call: u64) -> RpcError {
+        match self.poll(side, call).expect("not ended") {
+            Err(CallEnd::Failed(error)) => error,
+            end => panic!("{end:?}"),
+        }
+    }
+
+    /// Gives one side's output to the wire, about `budget` bytes of it.
+    pub(super) fn transmit(&mut self, side: Side, budget: usize) -> bool {
+        let node = &mut self.nodes[side];
+        node.session.transmit(self.now, budget, &mut node.out);
+        let moved = !node.out.is_empty();
+        for bytes in node.out.drain(..) {
+            self.wires[side].extend_from_slice(&bytes);
+        }
+        moved
+    }
+
+    /// Lets some bytes arrive at one side.
+    pub(super) fn deliver(&mut self, side: Side) -> Result<bool, Close> {
+        let wire = &mut self.wires[other(side)];
+        let most = match &mut self.chunks {
+            Chunks::Whole => wire.len(),
+            Chunks::Single => 1,
+            Chunks::Random(random) => 1 + random.below(100_000),
+        };
+        let bytes = wire.split_to(most.min(wire.len()));
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        self.arrive(side, &bytes)?;
+        Ok(true)
+    }
+
+    /// Gives bytes to one side, as if the other had sent them.
+    pub(super) fn arrive(&mut self, side: Side, bytes: &[u8]) -> Result<(), Close> {
+        let node = &mut self.nodes[side];
+        node.read.extend_from_slice(bytes);
+        let mut events = Vec::new();
+        let received = node.session.receive(self.now, &mut node.read, &mut events);
+        events.into_iter().for_each(|event| node.act(side, event));
+        if !node.hold {
+            while self.handle(side) {}
+        }
+        received
+    }
+
+    /// Lets everything happen that can.
+    pub(super) fn run(&mut self) {
+        loop {
+            let mut moved = false;
+            for side in [A, B] {
+                moved |= self.transmit(side, 256 * 1024);
+                moved |= self.deliver(other(side)).expect("closed");
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Handles the next message of one side: echoes it, or fails it.
+    pub(super) fn handle(&mut self, side: Side) -> bool {
+        let node = &mut self.nodes[side];
+        let Some((target, endpoint, life, message)) = node.inbox.pop_front() else { return false };
+        node.consumed(target, life, message.body.len());
+        let bound = node.bound.get(&target).map(|bound| bound.endpoint.clone());
+        assert_eq!(bound.as_ref(), Some(&endpoint), "a target changed its endpoint");
+        let name = match &message.name {
+            Some(name) => name.to_string(),
+            None => [SMALL, FAIL][usize::from(message.number)].to_owned(),
+        };
+        if let Some(call) = message.call
+            && node.session.is_cancelled(call)
+        {
+            return true;
+        }
+        let number = u32::from_be_bytes(message.body[..4].try_into().unwrap());
+        let bytes = message.body.len();
+        let seen = Seen { endpoint, life, message: name, number, bytes, call: message.call };
+        let fails = seen.message == FAIL;
+        node.seen.push(seen);
+        if let Some(call) = message.call {
+            if fails {
+                node.session.fail(call, &RpcError::new(ErrorKind::HandlerFailed, "no"));
+            } else {
+                node.session.reply(call, &mut message.body.to_vec()).unwrap();
+            }
+        }
+        true
+    }
+}
+
+impl Node {
+    fn act(&mut self, side: Side, event: Event) {
+        match event {
+            Event::Resolve(target, key) => self.resolve(side, target, &key),
+            Event::Message(message) => self.message(message),
+            Event::Goodbye(reason) => self.goodbye = Some(reason),
+            Event::Closed(close) => self.closed = Some(close),
+        }
+    }
+
+    fn resolve(&mut self, side: Side, target: TargetId, key: &TargetKey) {
+        let found = self.endpoints.get(&key.name);
+        let fits = |endpoint: &&Endpoint| key.pin.is_none_or(|pin| pin.1 == endpoint.life);
+        let Some(endpoint) = found.filter(fits) else {
+            let error = RpcError::new(ErrorKind::EndpointNotFound, "not here");
+            return self.session.unresolved(target, &error);
+        };
+        let (life, window) = (endpoint.life, endpoint.window);
+        let messages = vec![SMALL.to_owned(), FAIL.to_owned()];
+        let incarnation = Incarnation::new(side as u64, life);
+        self.session.resolved(target, &Resolution::new(incarnation, messages, window.0, window.1));
+        let endpoint = key.name.clone();
+        let bound = Bound { endpoint, life, window, queued: Vec::new(), credit: (0, 0) };
+        self.bound.insert(target, bound);
+    }
+
+    fn message(&mut self, message: IncomingMessage) {
+        let target = message.target;
+        let bound = self.bound.get_mut(&target).expect("a message for what was never resolved");
+        bound.queued.push(message.body.len() as u64);
+        assert!(bound.queued.len() as u64 <= bound.window.0, "over the window: {bound:?}");
+        // The last one sent may overdraw the bytes; across lanes it need not arrive last.
+        let largest = bound.queued.iter().max().copied().unwrap_or(0);
+        let others = bound.queued.iter().sum::<u64>() - largest;
+        assert!(others < bound.window.1, "over the window: {bound:?}");
+        let (endpoint, life) = (bound.endpoint.clone(), bound.life);
+        if self.endpoints.get(&endpoint).is_none_or(|there| there.life != life) {
+            self.fail_stopped(target, &message);
+        } else {
+            self.inbox.push_back((target, endpoint, life, message));
+        }
+    }
+
+    fn fail_stopped(&mut self, target: TargetId, message: &IncomingMessage) {
+        let life = self.bound.get(&target).map_or(0, |bound| bound.life);
+        self.consumed(target, life, message.body.len());
+        if let Some(call) = message.call {
+            let error = RpcError::new(ErrorKind::EndpointStopped, "stopped");
+            self.session.fail(call, &error);
+        }
+    }
+
+    /// Gives credit back, half a window at a time.
+    fn consumed(&mut self, target: TargetId, life: u64, bytes: usize) {
+        let Some(bound) = self.bound.get_mut(&target).filter(|bound| bound.life == life) else {
+            return;
+        };
+        let place = bound.queued.iter().position(|size| *size == bytes as u64);
+        bound.queued.swap_remove(place.expect("consumed twice"));
+        bound.credit.0 += 1;
+        bound.credit.1 += bytes as u64;
+        let (messages, bytes) = bound.credit;
+        if messages >= bound.window.0.div_ceil(2) || bytes >= bound.window.1.div_ceil(2) {
+            bound.credit = (0, 0);
+            self.session.grant(target, u32::try_from(messages).unwrap(), bytes);
+        }
+    }
+
+    /// What the window of a target is short of, from the side that serves it; `None` if the
+    /// endpoint was started anew and the target is not bound to it.
+    pub(super) fn owed(&self, target: TargetId) -> Option<(u64, u64)> {
+        let bound = self.bound.get(&target)?;
+        let there = self.endpoints.get(&bound.endpoint)?;
+        let queued = (bound.queued.len() as u64, bound.queued.iter().sum::<u64>());
+        let owed = (queued.0 + bound.credit.0, queued.1 + bound.credit.1);
+        (there.life == bound.life).then_some(owed)
+    }
+}

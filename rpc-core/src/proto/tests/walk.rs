@@ -1,0 +1,265 @@
+//! Long random walks: whatever happens in whatever order, every promise holds.
+
+use super::pair::{A, B, Chunks, FAIL, Pair, Random, SMALL, Side, UNLISTED, body, hello};
+use crate::Lane;
+use crate::error::Outcome;
+use crate::limits::Limits;
+use crate::proto::{Submission, TargetId};
+use crate::spi::CallEnd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+const NAMES: [&str; 3] = ["x", "y", "z"];
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Open {
+    side: Side,
+    call: u64,
+    number: u32,
+    ask: bool,
+    woken: Arc<Flag>,
+}
+
+struct Walk {
+    pair: Pair,
+    random: Random,
+    limits: Limits,
+    targets: [Vec<TargetId>; 2],
+    open: Vec<Open>,
+    /// The lane of each message, and who sent it.
+    sent: BTreeMap<u32, (Side, Lane)>,
+    never_sent: BTreeSet<u32>,
+    answered: usize,
+    seen: [usize; 2],
+    /// The last number seen, by sender, endpoint, life and lane.
+    order: BTreeMap<(Side, String, u64, bool), u32>,
+    handled: BTreeSet<u32>,
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let limits = Limits::default();
+        let limits = limits.with_max_in_flight(6).unwrap();
+        let limits = limits.with_outbox_max_messages(12).unwrap();
+        let limits = limits.with_outbox_max_waiting(20).unwrap();
+        let mut pair = Pair::with(limits.clone(), limits.clone());
+        pair.chunks = Chunks::Random(Random::new(seed + 1));
+        let targets = [A, B].map(|side| {
+            pair.nodes[side].hold = true;
+            let other = 1 - side;
+            for name in NAMES {
+                pair.start(other, name, (5, 60_000));
+            }
+            NAMES.map(|name| pair.target(side, name, None)).to_vec()
+        });
+        Self {
+            pair,
+            random: Random::new(seed),
+            limits,
+            targets,
+            open: Vec::new(),
+            sent: BTreeMap::new(),
+            never_sent: BTreeSet::new(),
+            answered: 0,
+            seen: [0, 0],
+            order: BTreeMap::new(),
+            handled: BTreeSet::new(),
+        }
+    }
+
+    fn one_in(&mut self, many: usize) -> bool {
+        self.random.below(many) == 0
+    }
+
+    fn step(&mut self) {
+        let side = self.random.below(2);
+        match self.random.below(100) {
+            0..30 => self.submit(side),
+            30..36 => self.give_up(),
+            36..56 => {
+                let budget = [1, 5_000, 50_000, 1_000_000][self.random.below(4)];
+                self.pair.transmit(side, budget);
+            }
+            56..80 => {
+                self.pair.deliver(side).expect("closed");
+            }
+            80..95 => {
+                self.pair.handle(side);
+            }
+            95..99 => self.look(),
+            _ => self.disturb(side),
+        }
+        self.check_seen();
+    }
+
+    fn submit(&mut self, side: Side) {
+        let target = self.targets[side][self.random.below(NAMES.len())];
+        let size = match self.random.below(20) {
+            0 => 300_000,
+            1..4 => 17_000 + self.random.below(80_000),
+            _ => 4 + self.random.below(300),
+        };
+        let lane = if self.one_in(6) { Lane::Bulk } else { Lane::Normal };
+        let name = [SMALL, SMALL, SMALL, FAIL, UNLISTED][self.random.below(5)];
+        let how = [Submission::Ask, Submission::Send, Submission::SendWait][self.random.below(3)];
+        let number = u32::try_from(self.sent.len()).unwrap();
+        let submitted = self.pair.submit(side, target, (name, lane), body(number, size), how);
+        self.sent.insert(number, (side, lane));
+        match submitted {
+            Ok(Some(call)) => {
+                let ask = how == Submission::Ask;
+                let woken = Arc::new(Flag::default());
+                // What is over at once wakes nobody.
+                let first = Open { side, call, number, ask, woken };
+                if !self.poll(&first) {
+                    self.open.push(first);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                assert!(error.is_overloaded(), "{error}");
+                self.never_sent.insert(number);
+            }
+        }
+    }
+
+    /// Looks at a call; whether it has ended.
+    fn poll(&mut self, open: &Open) -> bool {
+        let waker = Waker::from(open.woken.clone());
+        let session = &mut self.pair.nodes[open.side].session;
+        let Poll::Ready(end) = session.poll_call(open.call, &Context::from_waker(&waker)) else {
+            return false;
+        };
+        let never_sent = match end {
+            Ok(body) if open.ask => {
+                assert_eq!(body[..4], open.number.to_be_bytes(), "the answer to another call");
+                assert!(self.handled.contains(&open.number), "answered, not handled");
+                self.answered += 1;
+                false
+            }
+            Ok(_) => false,
+            Err(CallEnd::TimedOut { sent }) => !sent,
+            Err(CallEnd::Failed(error)) => error.outcome() == Outcome::NeverSent,
+        };
+        if never_sent {
+            self.never_sent.insert(open.number);
+        }
+        true
+    }
+
+    fn wake(&mut self) {
+        for node in &mut self.pair.nodes {
+            let mut wakes = Vec::new();
+            node.session.take_wakes(&mut wakes);
+            wakes.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Looks at every call: those that were woken have ended, and no others.
+    fn look(&mut self) {
+        self.wake();
+        for open in std::mem::take(&mut self.open) {
+            let woken = open.woken.0.load(Ordering::Relaxed);
+            let ended = self.poll(&open);
+            assert_eq!(ended, woken, "call {} of message {}", open.call, open.number);
+            if !ended {
+                self.open.push(open);
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.open.len());
+        let now = self.pair.now;
+        if self.one_in(2) {
+            let open = self.open.swap_remove(index);
+            self.pair.nodes[open.side].session.abandon(now, open.call);
+        } else {
+            let (side, call) = (self.open[index].side, self.open[index].call);
+            self.pair.nodes[side].session.expire(now, call);
+        }
+    }
+
+    /// An endpoint starts anew, or, more rarely, the connection breaks.
+    fn disturb(&mut self, side: Side) {
+        if self.one_in(3) {
+            self.pair.cut();
+            self.look();
+            assert!(self.open.is_empty(), "a call outlived its connection");
+            self.pair.attach([hello(1, &self.limits), hello(2, &self.limits)]);
+        } else {
+            let name = NAMES[self.random.below(NAMES.len())];
+            self.pair.start(side, name, (5, 60_000));
+        }
+    }
+
+    /// Each message is seen once, and in order.
+    fn check_seen(&mut self) {
+        for side in [A, B] {
+            for seen in &self.pair.nodes[side].seen[self.seen[side]..] {
+                let (sender, lane) = self.sent[&seen.number];
+                assert_eq!(sender, 1 - side);
+                assert!(self.handled.insert(seen.number), "{} was seen twice", seen.number);
+                let key = (sender, seen.endpoint.clone(), seen.life, lane == Lane::Bulk);
+                let before = self.order.insert(key, seen.number);
+                assert!(before.is_none_or(|before| before < seen.number), "out of order: {seen:?}");
+            }
+            self.seen[side] = self.pair.nodes[side].seen.len();
+        }
+    }
+
+    /// Lets everything come to its end, and checks that nothing is left of it.
+    fn finish(mut self) -> usize {
+        for side in [A, B] {
+            self.pair.nodes[side].hold = false;
+            while self.pair.handle(side) {}
+        }
+        self.pair.run();
+        self.check_seen();
+        self.look();
+        assert!(self.open.is_empty(), "{} calls hang", self.open.len());
+        for side in [A, B] {
+            let session = &self.pair.nodes[side].session;
+            assert_eq!((session.queued, session.queued_bytes), (0, 0));
+            assert_eq!((session.flights.len(), session.open_calls()), (0, (0, 0)));
+            assert!(session.lanes.is_empty());
+            assert!(format!("{:?}", session.assemblies).contains("open: {}"));
+            for target in &self.targets[side] {
+                let known = &session.targets[*target as usize];
+                let Some(owed) = self.pair.nodes[1 - side].owed(*target) else { continue };
+                let left = known.messages_left + i64::try_from(owed.0).unwrap();
+                let bytes = known.bytes_left + i64::try_from(owed.1).unwrap();
+                assert_eq!((left, bytes), (5, 60_000), "credit was lost");
+            }
+        }
+        let wrong: Vec<_> = self.never_sent.intersection(&self.handled).collect();
+        assert!(wrong.is_empty(), "said to be never sent, but handled: {wrong:?}");
+        self.answered
+    }
+}
+
+#[test]
+fn every_call_ends_once_in_order_and_leaves_nothing_behind() {
+    let mut answered = 0;
+    for seed in 0..60 {
+        let mut walk = Walk::new(seed);
+        for _ in 0..1_500 {
+            walk.step();
+        }
+        answered += walk.finish();
+    }
+    assert!(answered > 1_000, "only {answered} calls were answered");
+}

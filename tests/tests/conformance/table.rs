@@ -1,0 +1,105 @@
+//! `docs/CONFORMANCE.md` and the tests know each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The lines that need a row of their own.
+fn in_range() -> impl Iterator<Item = u32> {
+    (1..=101).chain(139..=150)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The functions of these suites, by name.
+fn functions() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(root().join("tests/tests/conformance")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.lines() {
+            let line = line.trim_start();
+            let rest = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
+            let name = rest.and_then(|rest| rest.split(['(', '<']).next());
+            names.extend(name.map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// The numbers that a test's name begins with: `s39_s40_stop_..` shows 39 and 40.
+fn numbers_of(test: &str) -> BTreeSet<u32> {
+    let number = |part: &str| part.strip_prefix('s')?.parse().ok();
+    test.split('_').map_while(number).collect()
+}
+
+struct Row {
+    numbers: BTreeSet<u32>,
+    ours: String,
+    tests: Vec<String>,
+}
+
+/// The rows of all tables whose first cell is `S1` or `S102-S138`.
+fn rows() -> Vec<Row> {
+    let text = fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap();
+    let mut rows = Vec::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.trim().trim_matches('|').split(" | ").map(str::trim).collect();
+        let [number, ours, tests] = cells[..] else { continue };
+        let end = |text: &str| text.strip_prefix('S')?.parse::<u32>().ok();
+        let (first, last) = number.split_once('-').unwrap_or((number, number));
+        let (Some(first), Some(last)) = (end(first), end(last)) else { continue };
+        let tests = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        rows.push(Row { numbers: (first..=last).collect(), ours: ours.to_owned(), tests });
+    }
+    rows
+}
+
+#[test]
+fn every_line_has_one_row_and_every_row_its_tests() {
+    let (rows, functions) = (rows(), functions());
+    let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
+    for row in &rows {
+        row.numbers.iter().for_each(|number| *seen.entry(*number).or_default() += 1);
+        let shown = format!("S{:?}", row.numbers);
+        assert!(!row.ours.is_empty(), "{shown} says nothing");
+        for test in &row.tests {
+            assert!(functions.contains(test), "{shown} names {test}, which does not exist");
+        }
+        let own = row.numbers.len() == 1 && in_range().any(|n| row.numbers.contains(&n));
+        assert!(!own || !row.tests.is_empty(), "{shown} has no test");
+    }
+    for number in 1..=206 {
+        assert_eq!(seen.get(&number), Some(&1), "rows of S{number}");
+    }
+}
+
+#[test]
+fn every_test_is_in_the_rows_of_its_numbers() {
+    let rows = rows();
+    for test in functions() {
+        for number in numbers_of(&test) {
+            let row =
+                rows.iter().find(|row| row.numbers.len() == 1 && row.numbers.contains(&number));
+            let listed = row.is_some_and(|row| row.tests.contains(&test));
+            assert!(listed, "the row of S{number} does not name {test}");
+        }
+    }
+}
+
+#[test]
+fn every_behaviour_runs_on_both_backends_or_says_why_not() {
+    let text = fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap();
+    let (_, why) = text.split_once("## Only on actix").expect("the section is there");
+    let (why, _) = why.split_once("\n## ").expect("a section follows");
+    for entry in fs::read_dir(root().join("tests/tests/conformance")).unwrap() {
+        let source = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let Some((_, list)) = source.split_once("actix_only! {\n") else { continue };
+        let (list, _) = list.split_once("\n}").expect("the list ends");
+        for test in list.split(',').map(str::trim).filter(|test| !test.is_empty()) {
+            assert!(why.contains(&format!("`{test}`")), "{test} has no reason to be actix only");
+        }
+    }
+}
