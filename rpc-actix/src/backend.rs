@@ -6,6 +6,7 @@ use rpc_core::spi::{EndpointTask, EnvBackend, EnvCore, Incarnation, RemoteTarget
 use rpc_core::{EndpointAddress, RpcError, Timestamp};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Context;
 use tokio::sync::Notify;
 
 pub(crate) struct ActixBackend {
@@ -107,6 +108,10 @@ impl EnvBackend for ActixBackend {
 
     fn refuses_blocking(&self) -> Option<String> {
         self.node().ok()?.host().refuses_blocking()
+    }
+
+    fn yield_now(&self, cx: &mut Context<'_>) {
+        rt::yield_now(cx);
     }
 
     fn close(&self) {

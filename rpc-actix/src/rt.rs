@@ -2,6 +2,8 @@
 
 use rpc_core::Timestamp;
 use std::future::Future;
+use std::pin::pin;
+use std::task::Context;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -37,6 +39,12 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 /// Runs a future on this thread, beside others.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(future);
+}
+
+/// Wakes `cx` after the runtime has looked at sockets and timers. A task that only wakes itself
+/// runs up to 61 times before a `LocalSet` lets the runtime do that.
+pub(crate) fn yield_now(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// Whether the current thread can run futures that stay on it.

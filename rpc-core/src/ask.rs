@@ -2,6 +2,7 @@
 
 use crate::core::EnvCore;
 use crate::deadline::{RpcTimeout, Timestamp};
+use crate::dispatcher::env_stopped;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Asker, Inbox};
 use crate::local_call::LocalReply;
@@ -122,6 +123,9 @@ impl<R> AskFuture<R> {
 impl Pending {
     fn timed_out(&self, sent: bool) -> RpcError {
         let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
+        if self.core.is_terminated() {
+            return env_stopped().with_outcome(outcome);
+        }
         let text = self.timeout.error_text(self.target.peer());
         RpcError::new(ErrorKind::Timeout, text).with_outcome(outcome)
     }

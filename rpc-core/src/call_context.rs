@@ -107,7 +107,10 @@ impl<R> RpcCallContext<R> {
         let error = error.into().into_rpc();
         match self.answer.take() {
             Some(Answer::Typed(call)) => call.fail(error),
-            Some(Answer::Encoded(way)) => way.fail(&error),
+            Some(Answer::Encoded(way)) => {
+                self.inbox.answered(&way);
+                way.fail(&error);
+            }
             None => {}
         }
     }
@@ -169,6 +172,7 @@ impl RpcCallContext<RawReply> {
 }
 
 fn reply_encoded<T: Serialize>(inbox: &Inbox, kind: ReplyKind, way: &Way, reply: &T) {
+    inbox.answered(way);
     let sent = way.reply(inbox.core(), reply, kind.encoding, || kind.describe(inbox));
     if let Err(error) = sent {
         tracing::warn!(%error, "a reply was not sent; its caller got the error");

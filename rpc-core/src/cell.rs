@@ -1,6 +1,7 @@
 //! The life of one endpoint, as a future that any runtime can poll: start, messages, stop.
 
 use crate::context::EndpointContext;
+use crate::core::EnvCore;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
@@ -144,7 +145,7 @@ async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, in
         turns += 1;
         if turns >= yield_after {
             turns = 0;
-            YieldNow::default().await;
+            yield_now(inbox.core()).await;
         }
     }
 }
@@ -215,21 +216,18 @@ fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {
     RpcError::new(ErrorKind::HandlerPanicked, format!("{what} panicked: {text}"))
 }
 
-/// Lets the other tasks of the thread run once.
-#[derive(Default)]
-struct YieldNow {
-    yielded: bool,
-}
-
-impl Future for YieldNow {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.yielded {
+/// Lets the others of the thread have their turn.
+async fn yield_now(core: &EnvCore) {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        self.yielded = true;
-        cx.waker().wake_by_ref();
+        match core.backend() {
+            Some(backend) => backend.yield_now(cx),
+            None => cx.waker().wake_by_ref(),
+        }
         Poll::Pending
-    }
+    })
+    .await;
 }

@@ -132,7 +132,14 @@ impl EnvCore {
         state.over = true;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
+        // Nobody keeps the time any more, so no ask may be left that waits for its deadline: one
+        // whose call context somebody still holds, say.
+        self.timers.fire(Timestamp::MAX);
         waiting.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.termination.lock().unwrap_or_else(PoisonError::into_inner).over
     }
 
     pub(crate) fn poll_terminated(&self, cx: &Context<'_>) -> Poll<()> {

@@ -365,6 +365,14 @@ impl Inbox {
         way.map_or(Poll::Pending, |way| way.poll_cancelled(cx))
     }
 
+    /// The call was answered while its handler runs on: nobody waits for that any more.
+    pub(crate) fn answered(&self, way: &Way) {
+        let mut state = self.lock();
+        if state.way.as_ref().is_some_and(|current| current.is_same(way)) {
+            state.way = None;
+        }
+    }
+
     /// Takes no more messages; what is queued is still handled.
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
@@ -389,10 +397,15 @@ impl Inbox {
         for item in queue {
             match item.kind {
                 Kind::Ask { sink, .. } => sink.fail(&self.stopped()),
-                Kind::Wire(WireMessage { origin, call: Some(call), .. }) => {
-                    origin.fail(call, &self.stopped());
+                Kind::Wire(WireMessage { origin, call, body, .. }) => {
+                    // Its room, so that what the peer holds back comes, and is refused as well.
+                    origin.consumed(body.len());
+                    match call {
+                        Some(call) => origin.fail(call, &self.stopped()),
+                        None => dropped = dropped.saturating_add(1),
+                    }
                 }
-                Kind::Tell { .. } | Kind::Wire(_) => dropped = dropped.saturating_add(1),
+                Kind::Tell { .. } => dropped = dropped.saturating_add(1),
                 Kind::Network(_) => {}
             }
         }
@@ -414,6 +427,11 @@ impl Inbox {
             origin.gone();
         }
         closed.into_iter().for_each(Waker::wake);
+    }
+
+    /// How much is in the queue.
+    pub(crate) fn queued(&self) -> usize {
+        self.lock().queue.len()
     }
 
     /// Whether the endpoint takes messages.

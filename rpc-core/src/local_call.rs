@@ -96,8 +96,25 @@ enum Phase<M: Ask> {
     Queued(M),
     Handling,
     Answered(Result<M::Reply, CallEnd>),
-    /// The asker has its answer, or gave up.
+    /// The asker has its answer.
     Over,
+    GaveUp,
+}
+
+impl<M: Ask> Phase<M> {
+    /// Whether nothing can end the call any more.
+    fn has_ended(&self) -> bool {
+        matches!(self, Self::Answered(_) | Self::Over | Self::GaveUp)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Self::GaveUp | Self::Answered(Err(CallEnd::TimedOut { .. })))
+    }
+
+    /// What an ended call is when its asker has looked, or does not care.
+    fn seen(&self) -> Self {
+        if self.is_cancelled() { Self::GaveUp } else { Self::Over }
+    }
 }
 
 impl<M: Ask> LocalCall<M> {
@@ -126,7 +143,7 @@ impl<M: Ask> LocalCall<M> {
     /// The first answer counts; a later one is dropped.
     fn end(&self, result: Result<M::Reply, CallEnd>) {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Answered(_) | Phase::Over) {
+        if state.phase.has_ended() {
             drop(state);
             return;
         }
@@ -140,14 +157,14 @@ impl<M: Ask> LocalCall<M> {
     /// The asker stops waiting: the handler, if any, is told.
     fn give_up(&self, end: Option<CallEnd>) {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Answered(_) | Phase::Over) {
-            let before = std::mem::replace(&mut state.phase, Phase::Over);
-            if end.is_some() {
-                state.phase = before;
-            }
+        if state.phase.has_ended() {
+            let seen = if end.is_none() { Some(state.phase.seen()) } else { None };
+            let before = seen.map(|seen| std::mem::replace(&mut state.phase, seen));
+            drop(state);
+            drop(before);
             return;
         }
-        let next = end.map_or(Phase::Over, |end| Phase::Answered(Err(end)));
+        let next = end.map_or(Phase::GaveUp, |end| Phase::Answered(Err(end)));
         let before = std::mem::replace(&mut state.phase, next);
         let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
@@ -188,7 +205,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
 
     fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Over | Phase::Answered(Err(CallEnd::TimedOut { .. }))) {
+        if state.phase.is_cancelled() {
             return Poll::Ready(());
         }
         state.waiting.add(cx);
@@ -196,7 +213,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(self.lock().phase, Phase::Over | Phase::Answered(Err(CallEnd::TimedOut { .. })))
+        self.lock().phase.is_cancelled()
     }
 }
 
@@ -213,7 +230,8 @@ impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
 impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
     fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallEnd>> {
         let mut state = self.lock();
-        match std::mem::replace(&mut state.phase, Phase::Over) {
+        let seen = state.phase.seen();
+        match std::mem::replace(&mut state.phase, seen) {
             Phase::Answered(result) => Poll::Ready(result),
             other => {
                 state.phase = other;

@@ -59,6 +59,12 @@ pub trait EnvBackend: Send + Sync {
         let _ = cx;
     }
 
+    /// An endpoint has had its turn, of `rpc.dispatcher.yieldAfter` messages: wakes `cx` when the
+    /// others of its thread, and what comes from outside, had theirs.
+    fn yield_now(&self, cx: &mut Context<'_>) {
+        cx.waker().wake_by_ref();
+    }
+
     /// Begins to close connections and to end threads: the env has stopped its endpoints. When
     /// that is done the backend calls [`EnvCore::terminated`](crate::spi::EnvCore::terminated).
     fn close(&self);

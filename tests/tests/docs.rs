@@ -30,10 +30,15 @@ fn pages() -> Vec<(String, String)> {
 const CONFIG_INTRO: &str = "\
 # Configuration
 
-Every setting of an env. Set them with `RpcEnvConfig::set(key, value)`, all at once with `set_all` or
-`from_pairs`, or with the setter of the same meaning (`with_ask_timeout`, ...; for limits those of
-`Limits`). A key that is not known, and a value that is not of its form, is an error that names the
-key.
+Every setting of an env. Set them
+
+- with `RpcEnvConfig::set(key, value)`, or many at once with `set_all` and `from_pairs`;
+- from a TOML document with `set_toml`, dotted or in tables;
+- from variables with `set_env_vars`: with the prefix `MYAPP_`, `MYAPP_RPC_ASK_TIMEOUT` is
+  `rpc.askTimeout`;
+- with the setter of the same meaning: `with_ask_timeout`, ..., and for limits those of `Limits`.
+
+A key that is not known, and a value that is not of its form, is an error that names the key.
 
 | unit | written as |
 |---|---|

@@ -361,7 +361,7 @@ async fn a_panic_costs_one_call_and_no_hook_runs_while_unwinding() {
 fn a_panic_in_a_hook_ends_nothing_else() {
     survives("a_panic_in_a_hook_ends_nothing_else", async {
         let (log, _steps) = mpsc::channel();
-        let (server, client) = (env(true, &[]).await, env(false, &[]).await);
+        let server = env(true, &[]).await;
         let neighbour = server.setup_endpoint("counter", Counter::default()).await.unwrap();
 
         for (place, text) in [
@@ -374,6 +374,8 @@ fn a_panic_in_a_hook_ends_nothing_else() {
             assert_eq!((error.text(), error.kind()), (text, ErrorKind::HandlerPanicked));
         }
         for place in [PanicIn::Error, PanicIn::Connected, PanicIn::Stop, PanicIn::Drop] {
+            // A client of its own, which connects once the endpoint is there to hear of it.
+            let client = env(false, &[]).await;
             let fragile = Fragile::new(&log, place);
             let fragile = server.setup_endpoint("fragile", fragile).await.unwrap();
             let far: RpcEndpointRef<Fragile> =
@@ -382,9 +384,9 @@ fn a_panic_in_a_hook_ends_nothing_else() {
             assert_eq!(far.ask(Note).await.unwrap(), 1);
             server.stop(&fragile).unwrap();
             server.stopped(&fragile).await.unwrap();
+            client.shutdown().await;
         }
         assert_eq!(neighbour.ask(CountAsked).await.unwrap(), 1);
-        client.shutdown().await;
         server.shutdown().await;
     });
 }

@@ -572,6 +572,9 @@ fn bodies_are_what_the_page_says_of_types() {
     assert_eq!(encoded(env.encode(&message)), body);
 }
 
+/// A value encoded, and what it should be.
+type Row = (Result<Vec<u8>, RpcError>, &'static [u8]);
+
 #[test]
 fn the_table_of_types() {
     #[derive(Serialize)]
@@ -587,7 +590,7 @@ fn the_table_of_types() {
     }
     let world = LocalWorld::new();
     let env = world.block_on(world.factory().create(RpcEnvConfig::client("c"))).unwrap();
-    let bytes: [(Result<Vec<u8>, RpcError>, &[u8]); 17] = [
+    let bytes: [Row; 17] = [
         (env.encode(&Id(5)), &[5]),
         (env.encode(&Pair(1, true)), &[0x92, 1, 0xc3]),
         (env.encode(&Job::Idle), b"\xa4Idle"),

@@ -21,13 +21,31 @@ use syn::{DeriveInput, Item, parse_macro_input};
 /// The type also needs serde's two derives. It must not be generic, because a message has one
 /// name on the wire.
 ///
-/// ```ignore
-/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
-/// pub struct Heartbeat { pub worker: WorkerId }          // one way: `send`
+/// ```
+/// use rpc_core::{Ask, OneWay, RpcMessage};
+/// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
-/// #[rpc(reply = Registered, name = "master.register")]   // an ask: `ask`
-/// pub struct RegisterWorker { pub cores: u32 }
+/// pub struct Heartbeat {
+///     pub worker: u64,
+/// }
+///
+/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+/// #[rpc(reply = Registered, name = "master.register")]
+/// pub struct RegisterWorker {
+///     pub cores: u32,
+/// }
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub struct Registered {
+///     pub id: u64,
+/// }
+///
+/// fn is_sent<M: OneWay>() {}
+/// fn is_asked<M: Ask<Reply = Registered>>() {}
+/// is_sent::<Heartbeat>();
+/// is_asked::<RegisterWorker>();
+/// assert_eq!((Heartbeat::NAME, RegisterWorker::NAME), ("Heartbeat", "master.register"));
 /// ```
 ///
 /// # `#[rpc(..)]`
@@ -53,29 +71,69 @@ pub fn derive_rpc_message(input: TokenStream) -> TokenStream {
 /// Makes a type an endpoint: goes on an `impl Type { .. }` block whose marked methods are its
 /// handlers and hooks.
 ///
-/// ```ignore
-/// pub struct Master { workers: HashMap<WorkerId, Worker> }
+/// ```
+/// use rpc_core::{EndpointContext, HandlerResult, RpcCallContext, RpcMessage, endpoint};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+/// pub struct Heartbeat {
+///     pub worker: u64,
+/// }
+///
+/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+/// #[rpc(reply = u64)]
+/// pub struct RegisterWorker {
+///     pub cores: u32,
+/// }
+///
+/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+/// #[rpc(reply = Vec<u32>)]
+/// pub struct Report;
+///
+/// #[derive(Default)]
+/// pub struct Master {
+///     workers: Vec<u32>,
+///     beats: u64,
+/// }
 ///
 /// #[endpoint]
 /// impl Master {
 ///     #[receive]
-///     async fn heartbeat(&mut self, msg: Heartbeat) -> HandlerResult<()> { .. }
+///     async fn heartbeat(&mut self, _msg: Heartbeat) -> HandlerResult<()> {
+///         self.beats += 1;
+///         Ok(())
+///     }
 ///
 ///     #[receive_and_reply]
 ///     async fn register(
 ///         &mut self,
 ///         msg: RegisterWorker,
 ///         cx: &mut EndpointContext<Self>,
-///     ) -> HandlerResult<Registered> { .. }
+///     ) -> HandlerResult<u64> {
+///         self.workers.push(msg.cores);
+///         println!("{}: a worker of {:?}", cx.name(), cx.sender());
+///         Ok(self.workers.len() as u64)
+///     }
 ///
-///     #[receive_and_reply] // answered later, from another task
-///     async fn report(&mut self, msg: Report, call: RpcCallContext<Summary>) -> HandlerResult<()> { .. }
+///     #[receive_and_reply] // answered later, from another thread
+///     async fn report(&mut self, _msg: Report, call: RpcCallContext<Vec<u32>>) -> HandlerResult<()> {
+///         let cores = self.workers.clone();
+///         std::thread::spawn(move || call.reply(cores));
+///         Ok(())
+///     }
 ///
 ///     #[on_start]
-///     fn started(&mut self, cx: &mut EndpointContext<Self>) -> HandlerResult<()> { .. }
+///     fn started(&mut self, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+///         println!("{} is there", cx.name());
+///         Ok(())
+///     }
 ///
-///     fn free_cores(&self) -> u32 { .. } // not marked: an ordinary method
+///     fn cores(&self) -> u32 { // not marked: an ordinary method
+///         self.workers.iter().sum()
+///     }
 /// }
+///
+/// assert_eq!(Master::default().cores(), 0);
 /// ```
 ///
 /// # Handlers
@@ -142,11 +200,34 @@ pub fn endpoint(args: TokenStream, item: TokenStream) -> TokenStream {
 /// `RpcEndpointRef<MasterApi>`, and the crate that implements the endpoint checks it with
 /// `#[endpoint(protocol = MasterApi)]`.
 ///
-/// ```ignore
+/// ```
+/// use rpc_core::{HandlerResult, RpcEndpointRef, RpcMessage, RpcProtocol, endpoint, protocol};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+/// pub struct Heartbeat;
+///
 /// protocol! {
-///     /// What workers and drivers may ask of a master.
-///     pub MasterApi { Heartbeat, RegisterWorker, Report }
+///     /// What workers may say to a master.
+///     pub MasterApi { Heartbeat }
 /// }
+///
+/// pub struct Master;
+///
+/// #[endpoint(protocol = MasterApi)]
+/// impl Master {
+///     #[receive]
+///     fn heartbeat(&mut self, _msg: Heartbeat) -> HandlerResult<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// /// A client needs the protocol only.
+/// fn beat(master: &RpcEndpointRef<MasterApi>) -> Result<(), rpc_core::RpcError> {
+///     master.send(Heartbeat)
+/// }
+///
+/// assert_eq!(MasterApi::MESSAGES, ["Heartbeat"]);
 /// ```
 ///
 /// One call may declare several protocols. Doc comments and other attributes go on the type.

@@ -5,7 +5,7 @@ use super::backend::LocalBackend;
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::deadline::Timestamp;
 use crate::delivery::WireMessage;
-use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::inbox::Inbox;
 use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The calls from one env to another, and what is queued there.
+/// The calls from one env to another.
 pub(crate) struct Link {
     sender: Option<RpcAddress>,
     state: Mutex<State>,
@@ -26,8 +26,6 @@ pub(crate) struct Link {
 struct State {
     last: u64,
     calls: BTreeMap<u64, Call>,
-    /// Messages in inboxes of the other env.
-    queued: usize,
 }
 
 #[derive(Default)]
@@ -70,6 +68,8 @@ impl Link {
 
     /// Ends every call.
     pub(crate) fn break_off(&self, error: &RpcError) {
+        // They are in the other env's inboxes, or in the hands of its handlers.
+        let error = error.clone().with_outcome(Outcome::Unknown);
         let ids: Vec<u64> = self.lock().calls.keys().copied().collect();
         for id in ids {
             self.end(id, Err(CallEnd::Failed(error.clone())));
@@ -128,10 +128,8 @@ impl Origin for Link {
         self.lock().calls.get(&id).is_none_or(|call| call.end.is_some())
     }
 
-    fn consumed(&self, _bytes: usize) {
-        let mut state = self.lock();
-        state.queued = state.queued.saturating_sub(1);
-    }
+    /// Room is what the inbox says it is: there are no windows in one process.
+    fn consumed(&self, _bytes: usize) {}
 
     fn gone(&self) {}
 
@@ -197,7 +195,7 @@ impl LocalTarget {
         let to = self.env()?;
         let inbox = self.inbox(&to)?;
         let link = from.link(&to);
-        self.admit(&link, &to, &message, waits)?;
+        self.admit(&to, &inbox, &message, waits)?;
         let handler = inbox.handlers().iter().position(|info| info.name == message.name);
         let origin: Arc<dyn Origin> = link.clone();
         let body = Bytes::copy_from_slice(message.body);
@@ -216,13 +214,13 @@ impl LocalTarget {
 
     fn admit(
         &self,
-        link: &Link,
         to: &LocalBackend,
+        inbox: &Inbox,
         message: &Outgoing<'_>,
         waits: bool,
     ) -> Result<(), RpcError> {
         let limits = to.config().limits();
-        let mut state = link.lock();
+        let queued = inbox.queued();
         let (max, key) = if waits {
             (
                 limits.inbox_max_messages().saturating_add(limits.outbox_max_waiting()),
@@ -231,16 +229,15 @@ impl LocalTarget {
         } else {
             (limits.inbox_max_messages(), "rpc.inbox.maxMessages")
         };
-        if state.queued >= max {
+        if queued >= max {
             return Err(RpcError::new(
                 ErrorKind::Overloaded,
                 format!(
-                    "{} has no room for {}: {} messages are queued. This limit is controlled by {key} ({max})",
-                    self.address, message.name, state.queued
+                    "{} has no room for {}: {queued} messages are queued. This limit is controlled by {key} ({max})",
+                    self.address, message.name
                 ),
             ));
         }
-        state.queued += 1;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use rpc_actix::{ErrorKind, RpcError};
 use std::fmt::Debug;
 
 /// The text with every loopback port and every env id replaced.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let ports = replaced(text, "127.0.0.1:", "PORT", |c| c.is_ascii_digit(), 1);
     let ports = replaced(&ports, "[::1]:", "PORT", |c| c.is_ascii_digit(), 1);
     replaced(&ports, "@", "ENV", |c| c.is_ascii_hexdigit(), 16)
@@ -26,7 +26,7 @@ fn replaced(text: &str, mark: &str, by: &str, is_part: fn(char) -> bool, least: 
 
 /// Checks that a call failed as that kind with exactly that text.
 #[track_caller]
-pub fn refused<T: Debug>(result: Result<T, RpcError>, kind: ErrorKind, text: &str) -> RpcError {
+pub(crate) fn refused<T: Debug>(result: Result<T, RpcError>, kind: ErrorKind, text: &str) -> RpcError {
     let error = result.expect_err("it should have been refused");
     assert_eq!(plain(error.text()), plain(text));
     assert_eq!(error.kind(), kind, "{error:?}");
