@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// How long a child has to end by itself once its standard input is closed.
-const STOP_WAIT: Duration = Duration::from_secs(5);
+const STOP_WAIT: Duration = Duration::from_secs(15);
 
 /// A process group of its own, so that Ctrl-C in a terminal reaches the parent alone, which then
 /// stops its children in order.

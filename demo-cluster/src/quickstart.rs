@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long master and workers have to come up.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 /// How much is read if no input is given.
 const DEFAULT_MIB: &str = "24";
 const WORD_COUNT: &str = "word-count";

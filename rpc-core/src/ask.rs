@@ -138,8 +138,9 @@ impl Pending {
         }
     }
 
-    /// An ask that waits, directly or through others, for the handler that waits for it.
-    fn cycle(&mut self) -> Option<RpcError> {
+    /// An ask that waits, directly or through others, for the handler that waits for it. `awaited`
+    /// marks the ask as one that its handler waits for.
+    fn cycle(&mut self, awaited: impl FnOnce()) -> Option<RpcError> {
         if std::mem::replace(&mut self.checked_for_cycle, true) {
             return None;
         }
@@ -148,7 +149,11 @@ impl Pending {
             current.is_some_and(|inbox| Arc::ptr_eq(inbox, &asker.inbox))
         });
         let target = self.target.local_inbox()?;
-        if here { find_cycle(&asker, &target) } else { None }
+        if !here {
+            return None;
+        }
+        awaited();
+        find_cycle(&asker, &target)
     }
 }
 
@@ -158,7 +163,7 @@ fn find_cycle(asker: &Asker, target: &Arc<Inbox>) -> Option<RpcError> {
     let mut current = asker.clone();
     // A chain longer than this is cut by its deadline.
     for _ in 0..64 {
-        let (turn, next) = current.inbox.current_turn();
+        let (turn, next) = current.inbox.awaited_by();
         if turn != current.turn {
             return None;
         }
@@ -221,10 +226,17 @@ impl<R> Future for AskFuture<R> {
         };
         match polled {
             Poll::Ready(result) => Poll::Ready(this.finish(result)),
-            Poll::Pending => match this.call.as_mut().and_then(Pending::cycle) {
-                Some(error) => this.end_early(error),
-                None => Poll::Pending,
-            },
+            Poll::Pending => {
+                let awaited = || {
+                    if let State::Local(call) = &this.state {
+                        call.awaited();
+                    }
+                };
+                match this.call.as_mut().and_then(|pending| pending.cycle(awaited)) {
+                    Some(error) => this.end_early(error),
+                    None => Poll::Pending,
+                }
+            }
         }
     }
 }

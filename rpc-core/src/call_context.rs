@@ -21,6 +21,8 @@ pub struct RpcCallContext<R> {
     answer: Option<Answer<R>>,
     parking: Arc<Parking>,
     kind: ReplyKind,
+    /// The turn of its handler.
+    turn: u64,
 }
 
 /// What is to be replied to, and how.
@@ -93,22 +95,29 @@ impl<R> RpcCallContext<R> {
         let parking = Arc::new(Parking::default());
         let way = Way::Local(call.clone().erase());
         let answer = Some(Answer::Typed(call));
-        (Self { inbox, answer, parking: parking.clone(), kind }, Deferred { way, parking })
+        let turn = inbox.current_turn();
+        (Self { inbox, answer, parking: parking.clone(), kind, turn }, Deferred { way, parking })
     }
 
     pub(crate) fn encoded(inbox: Arc<Inbox>, way: Way, kind: ReplyKind) -> (Self, Deferred) {
         let parking = Arc::new(Parking::default());
         let answer = Some(Answer::Encoded(way.clone()));
-        (Self { inbox, answer, parking: parking.clone(), kind }, Deferred { way, parking })
+        let turn = inbox.current_turn();
+        (Self { inbox, answer, parking: parking.clone(), kind, turn }, Deferred { way, parking })
+    }
+
+    /// The answer, to be given now: from here on nobody waits for the handler, if it still runs.
+    fn take_answer(&mut self) -> Option<Answer<R>> {
+        self.inbox.answered(self.turn);
+        self.answer.take()
     }
 
     /// Fails the call: the caller gets the error's text as [`ErrorKind::HandlerFailed`].
     pub fn fail(mut self, error: impl Into<HandlerError>) {
         let error = error.into().into_rpc();
-        match self.answer.take() {
+        match self.take_answer() {
             Some(Answer::Typed(call)) => call.fail(error),
             Some(Answer::Encoded(way)) => {
-                self.inbox.answered(&way);
                 way.fail(&error);
             }
             None => {}
@@ -152,7 +161,7 @@ impl<R> RpcCallContext<R> {
 impl<R: Serialize> RpcCallContext<R> {
     /// Answers the call. If the reply cannot be encoded, the caller gets that error.
     pub fn reply(mut self, reply: R) {
-        match self.answer.take() {
+        match self.take_answer() {
             Some(Answer::Typed(call)) => call.answer(reply),
             Some(Answer::Encoded(way)) => {
                 reply_encoded(&self.inbox, self.kind, &way, &reply);
@@ -165,14 +174,13 @@ impl<R: Serialize> RpcCallContext<R> {
 impl RpcCallContext<RawReply> {
     /// Answers the call with a value of any type; the caller decodes it as the type it expects.
     pub fn reply_with<T: Serialize>(mut self, reply: &T) {
-        if let Some(Answer::Encoded(way)) = self.answer.take() {
+        if let Some(Answer::Encoded(way)) = self.take_answer() {
             reply_encoded(&self.inbox, self.kind, &way, reply);
         }
     }
 }
 
 fn reply_encoded<T: Serialize>(inbox: &Inbox, kind: ReplyKind, way: &Way, reply: &T) {
-    inbox.answered(way);
     let sent = way.reply(inbox.core(), reply, kind.encoding, || kind.describe(inbox));
     if let Err(error) = sent {
         tracing::warn!(%error, "a reply was not sent; its caller got the error");

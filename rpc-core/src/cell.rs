@@ -85,11 +85,8 @@ impl<T: Future> Future for InHandlers<T> {
     type Output = T::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
-        let mut current = Some(self.inbox.clone());
-        turn::swap_handler(&mut current);
-        let polled = self.run.as_mut().poll(cx);
-        turn::swap_handler(&mut current);
-        polled
+        let _inside = turn::enter(self.inbox.clone());
+        self.run.as_mut().poll(cx)
     }
 }
 
@@ -103,14 +100,14 @@ async fn live<E: RpcEndpoint>(
     let mut cx = EndpointContext::new(inbox.clone(), env);
     let made = std::panic::catch_unwind(AssertUnwindSafe(make));
     let mut endpoint = made.map_err(|panic| panicked("constructor", &*panic))?;
-    if let Err(error) = guarded("on_start", endpoint.on_start(&mut cx)).await {
+    if let Err(error) = guarded("on_start", async { endpoint.on_start(&mut cx).await }).await {
         drop_quietly(endpoint);
         return Err(error);
     }
     inbox.end_turn();
     started.open(Ok(()));
     serve(&mut endpoint, &mut cx, &inbox).await;
-    let stopped = guarded("on_stop", endpoint.on_stop(&mut cx)).await;
+    let stopped = guarded("on_stop", async { endpoint.on_stop(&mut cx).await }).await;
     if let Err(error) = stopped {
         complain(&mut endpoint, error, &mut cx).await;
     }
@@ -191,20 +188,21 @@ async fn network<E: RpcEndpoint>(
 
 /// Calls `on_error`; an error of that is ignored (S51).
 async fn complain<E: RpcEndpoint>(endpoint: &mut E, error: RpcError, cx: &mut EndpointContext<E>) {
-    if let Err(ignored) = guarded("on_error", endpoint.on_error(error, cx)).await {
+    let told = guarded("on_error", async { endpoint.on_error(error, cx).await }).await;
+    if let Err(ignored) = told {
         tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
     }
 }
 
-/// Runs user code; a panic becomes an error of the call, never of the actor.
+/// Runs user code; a panic becomes an error of the call, never of the actor. An error's own text
+/// is user code as well.
 async fn guarded(
     what: &str,
     future: impl Future<Output = HandlerResult<()>>,
 ) -> Result<(), RpcError> {
-    match AssertUnwindSafe(future).catch_unwind().await {
-        Ok(result) => result.map_err(crate::raw::HandlerError::into_rpc),
-        Err(panic) => Err(panicked(what, &*panic)),
-    }
+    let run = async { future.await.map_err(crate::raw::HandlerError::into_rpc) };
+    let ended = AssertUnwindSafe(run).catch_unwind().await;
+    ended.unwrap_or_else(|panic| Err(panicked(what, &*panic)))
 }
 
 fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {

@@ -71,7 +71,7 @@ pub struct RpcTimeout {
 }
 
 impl RpcTimeout {
-    /// A timeout that the configuration key `key` controls. More than [`MAX_TIMEOUT`] counts as that.
+    /// A timeout that the configuration key `key` controls. More than 24 hours count as that.
     pub fn new(duration: Duration, key: &'static str) -> Self {
         Self { duration: duration.min(MAX_TIMEOUT), key }
     }

@@ -15,8 +15,8 @@ use std::future::Future;
 /// across awaits, so fields need no locks; work that takes long replies later, through an
 /// [`RpcCallContext`] moved to another task.
 ///
-/// A panic or an error in a handler costs that one call: the caller is told, [`on_error`]
-/// (Self::on_error) is called, and the next message is handled.
+/// A panic or an error in a handler costs that one call: the caller is told,
+/// [`on_error`](Self::on_error) is called, and the next message is handled.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an RPC endpoint",
     label = "not an `RpcEndpoint`",

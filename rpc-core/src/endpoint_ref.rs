@@ -160,7 +160,7 @@ fn inherit(now: Timestamp, timeout: RpcTimeout, asker: Option<&Asker>) -> (RpcTi
 /// The handler on this thread, as the one who waits for an ask made in it.
 fn current_asker() -> Option<Asker> {
     turn::with_handler(|inbox| {
-        inbox.map(|inbox| Asker { inbox: inbox.clone(), turn: inbox.current_turn().0 })
+        inbox.map(|inbox| Asker { inbox: inbox.clone(), turn: inbox.current_turn() })
     })
 }
 

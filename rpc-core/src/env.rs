@@ -253,11 +253,7 @@ impl EnvShared {
     }
 
     pub(crate) fn stop(&self, inbox: &Arc<Inbox>) {
-        if inbox.is_open() {
-            inbox.stop();
-            let deadline = self.core.now().saturating_add(self.core.config().drain_timeout());
-            let _ = self.core.add_timer(deadline, inbox.clone(), 0);
-        }
+        inbox.stop();
     }
 
     fn shutdown(&self) {

@@ -358,7 +358,7 @@ impl StdError for RpcError {
 pub struct RemoteFailure {
     /// The numbered reason; 0 and unknown numbers mean [`ErrorKind::Internal`].
     pub code: u16,
-    /// What happened, for a person; at most [`MAX_FAILURE_TEXT`] bytes.
+    /// What happened, for a person; at most 4096 bytes.
     pub text: String,
 }
 
@@ -366,7 +366,7 @@ pub struct RemoteFailure {
 const OUTCOME_UNIT: u16 = 1000;
 
 impl RemoteFailure {
-    /// A failure with this code; the text is cut to [`MAX_FAILURE_TEXT`] bytes.
+    /// A failure with this code; the text is cut to 4096 bytes.
     pub fn new(code: u16, text: impl Into<String>) -> Self {
         let mut text = text.into();
         // A character has at most four bytes, so one of these is its border.

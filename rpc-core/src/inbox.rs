@@ -12,9 +12,11 @@ use crate::local_call::{LocalAsk, LocalTell};
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::ticket::Ticket;
+use crate::timers::TimerKey;
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -87,6 +89,8 @@ struct State {
     /// Peers to tell when the endpoint is gone.
     origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
+    /// The drain deadline, while there is one.
+    drain: Option<TimerKey>,
 }
 
 impl Inbox {
@@ -114,6 +118,7 @@ impl Inbox {
             deadline: Timestamp::MAX,
             origins: Vec::new(),
             closed: Vec::new(),
+            drain: None,
         };
         Self {
             address: EndpointAddress::new(name.clone(), core.location().clone()),
@@ -335,10 +340,29 @@ impl Inbox {
         Poll::Ready(Step::Handle(item))
     }
 
-    /// The turn of the current handler, and who waits for it.
-    pub(crate) fn current_turn(&self) -> (u64, Option<Asker>) {
+    /// The turn of the current handler.
+    pub(crate) fn current_turn(&self) -> u64 {
+        self.lock().turn
+    }
+
+    /// The turn of the current handler, and the handler that can do nothing but wait for it.
+    pub(crate) fn awaited_by(&self) -> (u64, Option<Asker>) {
         let state = self.lock();
-        (state.turn, state.asker.clone())
+        let (turn, asker, way) = (state.turn, state.asker.clone(), state.way.clone());
+        drop(state);
+        let awaited = matches!(way, Some(Way::Local(call)) if call.is_awaited());
+        (turn, asker.filter(|_| awaited))
+    }
+
+    /// The caller of that turn has its answer: it waits no more, and cannot give up either.
+    pub(crate) fn answered(&self, turn: u64) {
+        let mut state = self.lock();
+        if state.turn == turn {
+            state.deadline = Timestamp::MAX;
+            let waiting = (state.asker.take(), state.way.take());
+            drop(state);
+            drop(waiting);
+        }
     }
 
     /// When the caller of the current handler stops waiting; `MAX` for a one-way message.
@@ -365,21 +389,23 @@ impl Inbox {
         way.map_or(Poll::Pending, |way| way.poll_cancelled(cx))
     }
 
-    /// The call was answered while its handler runs on: nobody waits for that any more.
-    pub(crate) fn answered(&self, way: &Way) {
+    /// Takes no more messages; what is queued is still handled, until the drain deadline.
+    pub(crate) fn stop(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.way.as_ref().is_some_and(|current| current.is_same(way)) {
-            state.way = None;
+        if state.phase != Phase::Open {
+            return;
         }
-    }
-
-    /// Takes no more messages; what is queued is still handled.
-    pub(crate) fn stop(&self) {
-        let mut state = self.lock();
-        if state.phase == Phase::Open {
-            state.phase = Phase::Stopping;
-        }
+        state.phase = Phase::Stopping;
         wake(state);
+        let deadline = self.core.now().saturating_add(self.core.config().drain_timeout());
+        let timer = self.core.add_timer(deadline, self.clone(), 0);
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            drop(state);
+            self.core.cancel_timer(timer);
+        } else {
+            state.drain = Some(timer);
+        }
     }
 
     /// Fails what is still queued.
@@ -396,8 +422,8 @@ impl Inbox {
         let mut dropped = 0_usize;
         for item in queue {
             match item.kind {
-                Kind::Ask { sink, .. } => sink.fail(&self.stopped()),
-                Kind::Wire(WireMessage { origin, call, body, .. }) => {
+                Kind::Ask { sink, .. } => quietly(|| sink.fail(&self.stopped())),
+                Kind::Wire(WireMessage { origin, body, call, .. }) => {
                     // Its room, so that what the peer holds back comes, and is refused as well.
                     origin.consumed(body.len());
                     match call {
@@ -405,7 +431,10 @@ impl Inbox {
                         None => dropped = dropped.saturating_add(1),
                     }
                 }
-                Kind::Tell { .. } => dropped = dropped.saturating_add(1),
+                Kind::Tell { tell, .. } => {
+                    quietly(|| drop(tell));
+                    dropped = dropped.saturating_add(1);
+                }
                 Kind::Network(_) => {}
             }
         }
@@ -421,7 +450,10 @@ impl Inbox {
         (state.asker, state.way) = (None, None);
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);
+        let drain = state.drain.take();
         drop(state);
+        // The timers hold the inbox, and the inbox the timers.
+        drain.into_iter().for_each(|timer| self.core.cancel_timer(timer));
         self.clear();
         for origin in origins.iter().filter_map(Weak::upgrade) {
             origin.gone();
@@ -496,6 +528,13 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// The window that every peer gets, whatever the others hold.
 const BASE_MESSAGES: usize = 8;
 const BASE_BYTES: usize = 256 * 1024;
+
+/// Drops messages of users: a panic in a destructor must not keep others from hearing of the end.
+fn quietly(drops: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(drops)).is_err() {
+        tracing::error!("panic while dropping a message");
+    }
+}
 
 /// Wakes the endpoint's loop after the lock is gone.
 fn wake(mut state: MutexGuard<'_, State>) {

@@ -66,12 +66,16 @@ pub(crate) trait LocalAsk: Send + Sync {
     fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError>;
     fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()>;
     fn is_cancelled(&self) -> bool;
+    /// Whether a handler waits for this in its own body, where it can do nothing else.
+    fn is_awaited(&self) -> bool;
 }
 
 /// An ask by value, as its caller sees it.
 pub(crate) trait LocalReply<R>: Expire {
     fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<R, CallEnd>>;
     fn abandon(&self);
+    /// The asker is a handler, and has begun to wait.
+    fn awaited(&self) {}
 }
 
 /// An ask by value, as a call context sees it.
@@ -88,6 +92,8 @@ pub(crate) struct LocalCall<M: Ask> {
 struct State<M: Ask> {
     phase: Phase<M>,
     asker: Option<Waker>,
+    /// Whether the asker is a handler that waits for this in its own body.
+    awaited: bool,
     /// Handlers that want to know when the asker gives up.
     waiting: Wakers,
 }
@@ -119,8 +125,8 @@ impl<M: Ask> Phase<M> {
 
 impl<M: Ask> LocalCall<M> {
     pub(crate) fn new(message: M) -> Self {
-        let state =
-            State { phase: Phase::Queued(message), asker: None, waiting: Wakers::default() };
+        let (phase, waiting) = (Phase::Queued(message), Wakers::default());
+        let state = State { phase, asker: None, awaited: false, waiting };
         Self { state: Mutex::new(state) }
     }
 
@@ -155,16 +161,18 @@ impl<M: Ask> LocalCall<M> {
     }
 
     /// The asker stops waiting: the handler, if any, is told.
-    fn give_up(&self, end: Option<CallEnd>) {
+    fn give_up(&self, why: GaveUp) {
         let mut state = self.lock();
-        if state.phase.has_ended() {
-            let seen = if end.is_none() { Some(state.phase.seen()) } else { None };
-            let before = seen.map(|seen| std::mem::replace(&mut state.phase, seen));
-            drop(state);
-            drop(before);
-            return;
-        }
-        let next = end.map_or(Phase::GaveUp, |end| Phase::Answered(Err(end)));
+        let next = match (&state.phase, why) {
+            (phase, GaveUp::Dropped) if phase.has_ended() => phase.seen(),
+            (_, GaveUp::Dropped) => Phase::GaveUp,
+            // The answer was there first.
+            (phase, GaveUp::TimedOut) if phase.has_ended() => return,
+            (phase, GaveUp::TimedOut) => {
+                let sent = matches!(phase, Phase::Handling);
+                Phase::Answered(Err(CallEnd::TimedOut { sent }))
+            }
+        };
         let before = std::mem::replace(&mut state.phase, next);
         let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
@@ -215,6 +223,18 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
     fn is_cancelled(&self) -> bool {
         self.lock().phase.is_cancelled()
     }
+
+    fn is_awaited(&self) -> bool {
+        let state = self.lock();
+        state.awaited && matches!(state.phase, Phase::Queued(_) | Phase::Handling)
+    }
+}
+
+/// Why an asker stops waiting.
+#[derive(Clone, Copy)]
+enum GaveUp {
+    Dropped,
+    TimedOut,
 }
 
 impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
@@ -244,14 +264,17 @@ impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
     }
 
     fn abandon(&self) {
-        self.give_up(None);
+        self.give_up(GaveUp::Dropped);
+    }
+
+    fn awaited(&self) {
+        self.lock().awaited = true;
     }
 }
 
 impl<M: Ask> Expire for LocalCall<M> {
     fn expire(&self, _id: u64) {
-        let sent = matches!(self.lock().phase, Phase::Handling);
-        self.give_up(Some(CallEnd::TimedOut { sent }));
+        self.give_up(GaveUp::TimedOut);
     }
 }
 

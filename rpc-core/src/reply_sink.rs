@@ -112,15 +112,6 @@ impl Way {
         }
     }
 
-    /// Whether both lead to the same call.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Local(one), Self::Local(two)) => Arc::ptr_eq(one, two),
-            (Self::Wire(one, id), Self::Wire(two, other)) => id == other && Arc::ptr_eq(one, two),
-            _ => false,
-        }
-    }
-
     /// The sender's address: `None` stands for this env.
     pub(crate) fn sender(&self) -> Option<RpcAddress> {
         match self {

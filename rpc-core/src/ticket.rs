@@ -38,7 +38,7 @@ impl Ticket {
 
     fn finish(&self, end: Result<(), CallEnd>, granted: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.end.is_some() || state.withdrawn {
+        if state.end.is_some() || state.withdrawn || state.granted {
             return;
         }
         state.end = Some(end);

@@ -8,9 +8,20 @@ thread_local! {
     static HANDLER: RefCell<Option<Arc<Inbox>>> = const { RefCell::new(None) };
 }
 
-/// Enters or leaves an endpoint's handlers on this thread: swaps `inbox` with the current one.
-pub(crate) fn swap_handler(inbox: &mut Option<Arc<Inbox>>) {
-    HANDLER.with_borrow_mut(|current| std::mem::swap(current, inbox));
+/// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
+pub(crate) fn enter(inbox: Arc<Inbox>) -> Inside {
+    Inside { before: HANDLER.replace(Some(inbox)) }
+}
+
+#[must_use = "the handler is left again when this is dropped"]
+pub(crate) struct Inside {
+    before: Option<Arc<Inbox>>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        drop(HANDLER.replace(self.before.take()));
+    }
 }
 
 /// Looks at the endpoint whose handler this thread is in.

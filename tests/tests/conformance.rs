@@ -1,4 +1,5 @@
-//! The plain behaviours of Spark's RPC layer, S1-S101 and S139-S150, as this library has them.
+//! The plain behaviours of Spark's RPC layer, S1-S104, S132-S138 and S139-S150, as this library
+//! has them.
 //!
 //! A test's name begins with the numbers of the lines that it shows; `docs/CONFORMANCE.md` has a
 //! row for each line, and `table.rs` checks that the rows and the tests know each other.
@@ -11,6 +12,7 @@ mod conformance {
     mod refs;
     mod registry;
     mod replies;
+    mod shutdown;
     mod table;
     mod threading;
     mod timeouts;

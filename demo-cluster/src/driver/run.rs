@@ -187,9 +187,6 @@ async fn why_none(master: &RpcEndpointRef<MasterApi>, options: &RunOptions) -> S
         );
     }
     let free: u32 = alive.iter().map(|worker| worker.cores_free).sum();
-    format!(
-        "{} workers have {free} free cores, {} other applications run",
-        alive.len(),
-        state.running_apps
-    )
+    let all: u32 = alive.iter().map(|worker| worker.cores).sum();
+    format!("{free} of {all} cores are free, {} applications run", state.running_apps)
 }

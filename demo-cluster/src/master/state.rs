@@ -268,3 +268,119 @@ fn give_back(
         worker.memory_used_mb = worker.memory_used_mb.saturating_sub(memory);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rpc_actix::{RpcEnv, RpcEnvConfig};
+    use std::time::SystemTime;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn env() -> RpcEnv {
+        rpc_actix::create(RpcEnvConfig::client("books")).await.unwrap()
+    }
+
+    /// A ref to an endpoint that nobody has looked for.
+    fn at<P>(env: &RpcEnv, port: u16) -> RpcEndpointRef<P> {
+        let uri = BTreeMap::from([("at", format!("rpc://someone@127.0.0.1:{port}"))]);
+        env.decode(&rmp_serde::to_vec_named(&uri).unwrap()).unwrap()
+    }
+
+    fn worker_id(port: u16) -> WorkerId {
+        WorkerId::new(SystemTime::UNIX_EPOCH, "h", port)
+    }
+
+    /// Two workers of four cores each, and an application that wants executors of two.
+    fn books(env: &RpcEnv, now: Instant) -> (Books, AppId) {
+        let mut books = Books::default();
+        for port in [1, 2] {
+            books.add_worker(worker_id(port), at(env, port), (4, 1000), now);
+        }
+        let app = AppId::new(SystemTime::UNIX_EPOCH, 0);
+        let description = AppDescription {
+            name: "test".into(),
+            max_cores: Some(6),
+            cores_per_executor: Some(2),
+            memory_per_executor_mb: 100,
+        };
+        books.add_app(app.clone(), description, at(env, 9));
+        (books, app)
+    }
+
+    fn free(books: &Books) -> Vec<u32> {
+        books.summary().workers.iter().map(|worker| worker.cores_free).collect()
+    }
+
+    #[tokio::test]
+    async fn what_an_executor_used_comes_back() {
+        let (env, now) = (env().await, Instant::now());
+        let (mut books, app) = books(&env, now);
+        assert_eq!(books.place(Placement::Pack).len(), 3);
+        assert_eq!((free(&books), books.place(Placement::Pack).len()), (vec![0, 2], 0));
+        let change =
+            |books: &mut Books, state| books.executor_changed(&app, ExecutorId(0), state, Some(10));
+        assert_eq!(change(&mut books, ExecutorState::Running), Consequence::Noted);
+        assert_eq!(change(&mut books, ExecutorState::Running), Consequence::Unknown, "D63");
+        assert_eq!(change(&mut books, ExecutorState::Exited), Consequence::Noted);
+        assert_eq!(change(&mut books, ExecutorState::Exited), Consequence::Unknown);
+        assert_eq!(free(&books), [2, 2]);
+        let again = books.place(Placement::SpreadOut);
+        assert_eq!(again[0].executor, ExecutorId(3), "numbers are not used again");
+        assert!(books.remove_app(&app).is_some());
+        assert_eq!(free(&books), [4, 4]);
+        env.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_worker_loses_its_executors_and_gets_no_work() {
+        let (env, now) = (env().await, Instant::now());
+        let (mut books, app) = books(&env, now);
+        books.place(Placement::SpreadOut);
+        let lost = books.worker_lost(&worker_id(1));
+        assert_eq!(lost.len() + books.apps[&app].executors.len(), 3);
+        assert_eq!(books.alive_at(Some(at::<WorkerApi>(&env, 1).address().unwrap())), None);
+        let placed = books.place(Placement::SpreadOut);
+        assert!(placed.iter().all(|placed| placed.worker == worker_id(2)));
+        // D14: a new worker at the address takes the place of the dead one.
+        books.add_worker(worker_id(3), at(&env, 1), (1, 100), now);
+        assert_eq!(books.workers.keys().collect::<Vec<_>>(), [&worker_id(2), &worker_id(3)]);
+        env.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn silent_workers_are_named_then_forgotten() {
+        let (env, start) = (env().await, Instant::now());
+        let (mut books, _) = books(&env, start);
+        assert_eq!(books.silent(SECOND, start + SECOND), []);
+        let later = start + 3 * SECOND;
+        books.workers.get_mut(&worker_id(2)).unwrap().last_heartbeat = later;
+        assert_eq!(books.silent(SECOND, later), [worker_id(1)]);
+        books.worker_lost(&worker_id(1));
+        assert_eq!(books.silent(SECOND, start + 15 * SECOND), [worker_id(2)]);
+        assert_eq!(books.workers.len(), 2, "the dead one is still shown");
+        books.silent(SECOND, start + 16 * SECOND);
+        assert_eq!(books.workers.len(), 1);
+        env.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn failures_in_a_row_end_the_application() {
+        let env = env().await;
+        let (mut books, app) = books(&env, Instant::now());
+        let most = Some(2);
+        let mut fail = |id, state| books.executor_changed(&app, ExecutorId(id), state, most);
+        assert_eq!(fail(0, ExecutorState::Failed), Consequence::Unknown, "not placed yet");
+        books.place(Placement::SpreadOut);
+        let mut change = |id, state| books.executor_changed(&app, ExecutorId(id), state, most);
+        assert_eq!(change(0, ExecutorState::Failed), Consequence::Noted);
+        assert_eq!(change(1, ExecutorState::Running), Consequence::Noted, "resets the count");
+        assert_eq!(change(2, ExecutorState::Failed), Consequence::Noted);
+        books.place(Placement::SpreadOut);
+        let mut change = |id, state| books.executor_changed(&app, ExecutorId(id), state, most);
+        assert_eq!(change(3, ExecutorState::Failed), Consequence::Noted, "one is running");
+        assert_eq!(change(4, ExecutorState::Killed), Consequence::Noted, "does not count");
+        assert_eq!(change(1, ExecutorState::Exited), Consequence::AppFailed { failures: 3 });
+        env.shutdown().await;
+    }
+}

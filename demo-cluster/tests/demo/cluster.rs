@@ -197,6 +197,24 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
+fn jobs_share_the_cluster_and_wait_for_it() {
+    let scene = Scene::new();
+    let (_master, uri) = scene.master(&[]);
+    let (_worker, _) = scene.worker(&uri, &["--cores", "2"]);
+    let endless = ["--total-cores", "1", "pi", "--samples", "1000000000000"];
+    let first = scene.submit(&uri, &endless);
+    first.event("executor_added").expect("the first job runs");
+    let second = scene.submit(&uri, &endless);
+    second.event("executor_added").expect("the second one runs beside it");
+    let (_, text) = scene.submit(&uri, &["--timeout", "0", "pi"]).failure();
+    assert!(text.contains("0 of 2 cores are free, 2 applications run"), "{text}");
+    let third = scene.submit(&uri, &["--verify", "pi", "--samples", "1000"]);
+    third.event("registered").expect("the third one waits");
+    drop(first);
+    third.event("executor_added").expect("until there is room");
+}
+
+#[test]
 fn a_master_that_is_not_there_is_named() {
     let scene = Scene::new();
     let (code, text) = scene.submit("127.0.0.1:1", &["pi"]).failure();

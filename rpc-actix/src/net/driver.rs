@@ -349,6 +349,7 @@ impl Driver {
         match self.link.take_orders()? {
             Orders::Break(close) => {
                 tracing::warn!(peer = %self.sender, %close, "breaking a connection");
+                self.link.drive(&mut self.wakes, |session| session.close(&close));
                 Some(close.to_error(&self.sender.to_string()))
             }
             Orders::Shutdown => {
@@ -381,6 +382,8 @@ impl Future for Driver {
         }
         loop {
             if let Some(error) = this.follow_orders() {
+                // The peer is told why, if its socket takes that at once.
+                let _ = this.poll_write(cx);
                 return Poll::Ready(error);
             }
             let reading = match this.poll_read(cx) {

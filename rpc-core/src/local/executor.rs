@@ -67,7 +67,8 @@ impl Executor {
 
     /// Runs what can run, and wakes `cx` when there is more.
     pub(crate) fn drive(self: &Arc<Self>, cx: &Context<'_>) {
-        {
+        // Whoever polls on another thread is woken by its reply; the world has to be run here.
+        if thread::current().id() == self.home {
             let mut state = self.lock();
             if !state.running {
                 state.driver = Some(cx.waker().clone());
@@ -102,7 +103,11 @@ impl Executor {
                 drop(state);
                 return Some((id, task.start()));
             }
-            let id = state.ready.pop_front()?;
+            let Some(id) = state.ready.pop_front() else {
+                // In the same breath, or a wake-up from another thread would be nobody's.
+                state.running = false;
+                return None;
+            };
             drop(state);
             let task = TASKS.with_borrow_mut(|tasks| tasks.remove(&(self.key(), id)));
             if let Some(task) = task {

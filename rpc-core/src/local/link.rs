@@ -205,9 +205,14 @@ impl LocalTarget {
         wire.deadline = message.deadline;
         let id = link.open();
         wire.call = ask.then_some(id);
-        inbox.deliver(&mut VecDeque::from([wire]));
-        if !ask {
+        let mut messages = VecDeque::from([wire]);
+        inbox.deliver(&mut messages);
+        if messages.is_empty() && !ask {
             link.end(id, Ok(Bytes::new()));
+        }
+        for refused in messages {
+            refused.origin.consumed(refused.body.len());
+            link.end(id, Err(CallEnd::Failed(inbox.stopped())));
         }
         Ok(RemoteCall { calls: link, id })
     }

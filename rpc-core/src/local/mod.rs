@@ -86,8 +86,13 @@ impl LocalWorld {
 
     /// Runs the world until `future` is ready. When nothing can run, the clock jumps to the next
     /// deadline; when there is none, the thread sleeps until something from outside wakes it.
+    ///
+    /// # Panics
+    /// Inside an endpoint of the world, which would wait for itself; that handler's caller gets
+    /// the panic as an error.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let world = &self.0;
+        assert!(!world.executor.is_inside(), "LocalWorld::block_on inside of an endpoint");
         let mut future = std::pin::pin!(future);
         crate::block::block_on(std::future::poll_fn(|cx| {
             loop {
@@ -227,4 +232,27 @@ fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> 
         world.lock().envs.insert(id, backend.clone());
         Ok(backend)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::RpcEndpoint;
+
+    struct Idle;
+
+    impl RpcEndpoint for Idle {
+        type Handlers = ();
+    }
+
+    #[test]
+    fn nothing_of_an_env_outlives_it() {
+        let world = LocalWorld::new();
+        let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
+        let core = Arc::downgrade(&env.shared().core);
+        drop(world.block_on(env.setup_endpoint("idle", Idle)).unwrap());
+        world.block_on(env.shutdown());
+        drop((env, world));
+        assert_eq!(core.strong_count(), 0);
+    }
 }

@@ -596,8 +596,11 @@ impl Session {
     pub(super) fn put_failure(&mut self, kind: Kind, fields: &[u8], error: &RpcError) {
         let failure = RemoteFailure::from(error);
         let body = super::bodies::FailureBody { code: failure.code, text: failure.text };
-        if let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) {
+        let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) else { return };
+        if kind == Kind::Failure {
             self.lanes.put_small(0, kind, 0, 0, fields, &body);
+        } else {
+            frame::put_control(self.lanes.control(), kind, fields, &body);
         }
     }
 

@@ -3,8 +3,8 @@
 use super::sync::{Gate, Log, Parking};
 use anyhow::anyhow;
 use rpc_core::{
-    EndpointContext, EndpointOptions, HandlerResult, RpcCallContext, RpcEndpointRef, RpcEnv,
-    RpcError, RpcMessage, endpoint,
+    EndpointContext, EndpointOptions, ErrorKind, HandlerResult, RpcCallContext, RpcEndpointRef,
+    RpcEnv, RpcError, RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,34 @@ pub struct ProbeWatch {
     pub gate: Gate,
     /// The calls of [`Hold`].
     pub held: Parking<RpcCallContext<u64>>,
+}
+
+impl ProbeWatch {
+    /// A call that its handler parked and whose caller has seen it time out after that. On a busy
+    /// machine a short time may be over before the handler has begun; then another is made, with
+    /// the next number.
+    ///
+    /// # Errors
+    /// When a [`Hold`] ends otherwise than by its timeout.
+    pub async fn outlived(
+        &self,
+        endpoint: &RpcEndpointRef<Probe>,
+        first: u64,
+    ) -> Result<(RpcCallContext<u64>, RpcError), RpcError> {
+        let mut number = first;
+        loop {
+            let time = std::time::Duration::from_millis(20);
+            let error = match endpoint.ask_with_timeout(Hold(number), time).await {
+                Err(error) if error.is_timeout() => error,
+                Err(other) => return Err(other),
+                Ok(_) => return Err(RpcError::new(ErrorKind::Internal, "a hold was answered")),
+            };
+            if let Some(call) = self.held.try_next() {
+                return Ok((call, error));
+            }
+            number = number.saturating_add(1);
+        }
+    }
 }
 
 /// The endpoint.

@@ -157,6 +157,12 @@ impl<T> Parking<T> {
         self.0.wait(VecDeque::pop_front)
     }
 
+    /// Takes the next thing, if there is one.
+    #[must_use]
+    pub fn try_next(&self) -> Option<T> {
+        self.0.change(VecDeque::pop_front)
+    }
+
     /// How many things are parked.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -26,7 +26,11 @@ fn replaced(text: &str, mark: &str, by: &str, is_part: fn(char) -> bool, least: 
 
 /// Checks that a call failed as that kind with exactly that text.
 #[track_caller]
-pub(crate) fn refused<T: Debug>(result: Result<T, RpcError>, kind: ErrorKind, text: &str) -> RpcError {
+pub(crate) fn refused<T: Debug>(
+    result: Result<T, RpcError>,
+    kind: ErrorKind,
+    text: &str,
+) -> RpcError {
     let error = result.expect_err("it should have been refused");
     assert_eq!(plain(error.text()), plain(text));
     assert_eq!(error.kind(), kind, "{error:?}");

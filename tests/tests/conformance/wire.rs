@@ -651,6 +651,17 @@ fn s147_either_side_of_a_session_may_ask() {
 }
 
 #[test]
+fn s95_a_callee_that_is_too_late_leaves_the_words_to_the_callers_timeout() {
+    let mut talk = Talk::new();
+    let call = talk.ask(b"\xc0");
+    let number = talk.arrive()[0].call.unwrap();
+    let late = RpcError::new(ErrorKind::Timeout, "too late").with_outcome(Outcome::NeverSent);
+    talk.answerer.fail(number, &late);
+    talk.come_back();
+    assert!(matches!(talk.end_of(call), Some(Err(CallEnd::TimedOut { sent: false }))));
+}
+
+#[test]
 fn s148_an_answer_that_nobody_waits_for() {
     let mut talk = Talk::new();
     // To a call that was given up: dropped.

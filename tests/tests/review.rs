@@ -1,0 +1,244 @@
+//! What a review of the first version found, where it shows from outside.
+#![cfg(test)]
+
+use rpc_actix::{
+    EndpointContext, ErrorKind, HandlerResult, LocalWorld, RpcCallContext, RpcEndpointRef, RpcEnv,
+    RpcEnvConfig, RpcEnvFactory, RpcError, RpcMessage, endpoint,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+struct Ask {
+    to: Option<RpcEndpointRef<Peer>>,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]
+enum How {
+    /// Answers.
+    Now,
+    /// Never ends.
+    Never,
+    /// Asks the other one, and waits for its answer.
+    Forward(Then),
+    /// Asks the other one, lets go of the answer, and ends.
+    Detach(Then),
+    /// Answers at once, and asks the other one after that.
+    Early,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq)]
+enum Then {
+    Now,
+    Never,
+    /// Asks back.
+    Back,
+    /// Answers, and asks back after that.
+    Early,
+}
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = Vec<String>)]
+struct Errors;
+
+#[derive(Default)]
+struct Peer {
+    errors: Vec<String>,
+}
+
+#[endpoint]
+impl Peer {
+    #[receive_and_reply]
+    async fn ask(
+        &mut self,
+        msg: Ask,
+        call: RpcCallContext<u64>,
+        cx: &mut EndpointContext<Self>,
+    ) -> HandlerResult<()> {
+        let me = Some(cx.self_ref());
+        let next = |then| match then {
+            Then::Now => Ask { to: None, how: How::Now },
+            Then::Never => Ask { to: None, how: How::Never },
+            Then::Back => Ask { to: me, how: How::Forward(Then::Now) },
+            Then::Early => Ask { to: me, how: How::Early },
+        };
+        match (msg.how, msg.to) {
+            (How::Never, _) => std::future::pending().await,
+            (How::Forward(then), Some(to)) => match to.ask(next(then)).await {
+                Ok(reply) => call.reply(reply),
+                Err(error) => {
+                    self.errors.push(format!("{:?}", error.kind()));
+                    call.fail(error);
+                }
+            },
+            (How::Detach(then), Some(to)) => {
+                let reply = to.ask(next(then));
+                std::thread::spawn(move || {
+                    let _ = rpc_actix_block_on(reply);
+                });
+                // The other one runs before this handler ends.
+                for _ in 0..20 {
+                    Yield(false).await;
+                }
+                call.reply(1);
+            }
+            (How::Early, Some(to)) => {
+                call.reply(2);
+                if let Err(error) = to.ask(next(Then::Now)).await {
+                    self.errors.push(format!("{:?}", error.kind()));
+                }
+            }
+            _ => call.reply(0),
+        }
+        Ok(())
+    }
+
+    #[receive_and_reply]
+    async fn errors(&mut self, _: Errors) -> HandlerResult<Vec<String>> {
+        Ok(std::mem::take(&mut self.errors))
+    }
+}
+
+/// Polls a future to its end on a thread of its own.
+fn rpc_actix_block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+struct Yield(bool);
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    }
+}
+
+fn local(world: &LocalWorld, name: &str, port: u16) -> RpcEnv {
+    let config = RpcEnvConfig::server(name, format!("127.0.0.1:{port}"));
+    world.block_on(world.factory().create(config)).unwrap()
+}
+
+#[test]
+fn refs_belong_to_the_env_that_decodes_them() {
+    for _ in 0..2 {
+        // Each world counts its envs from one.
+        let world = LocalWorld::new();
+        let (one, two) = (local(&world, "one", 7000), local(&world, "two", 7001));
+        let asked = world.block_on(one.setup_endpoint("a", Peer::default())).unwrap();
+        let other = world.block_on(two.setup_endpoint("b", Peer::default())).unwrap();
+        let uri = asked.endpoint_address().to_string();
+        let remote = world.block_on(two.endpoint_ref::<Peer>(&uri)).unwrap();
+        let message = Ask { to: Some(other), how: How::Forward(Then::Now) };
+        assert_eq!(world.block_on(remote.ask(message)).unwrap(), 0);
+    }
+}
+
+#[test]
+fn what_a_cancelled_handler_waits_for_ends_with_it() {
+    let world = LocalWorld::new();
+    let env = local(&world, "env", 7000);
+    let a = world.block_on(env.setup_endpoint("a", Peer::default())).unwrap();
+    let b = world.block_on(env.setup_endpoint("b", Peer::default())).unwrap();
+    let message = Ask { to: Some(b), how: How::Forward(Then::Never) };
+    let asked = a.ask_with_timeout(message, Duration::from_secs(60));
+    let errors = a.ask_with_timeout(Errors, Duration::from_secs(60));
+    world.run();
+    drop(asked);
+    let before = world.now();
+    assert_eq!(world.block_on(errors).unwrap(), ["Cancelled"]);
+    assert_eq!(world.now(), before, "the handler was told only when its own time was over");
+}
+
+#[test]
+fn a_cycle_is_seen_and_nothing_else_is_taken_for_one() {
+    let world = LocalWorld::new();
+    let env = local(&world, "env", 7000);
+    let a = world.block_on(env.setup_endpoint("a", Peer::default())).unwrap();
+    let b = world.block_on(env.setup_endpoint("b", Peer::default())).unwrap();
+    let ask = |to: &RpcEndpointRef<Peer>, how| a.ask(Ask { to: Some(to.clone()), how });
+    let error = world.block_on(ask(&b, How::Forward(Then::Back))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HandlerFailed, "{error}");
+    assert!(error.to_string().contains("a -> b -> a"), "{error}");
+    for peer in [&a, &b] {
+        world.block_on(peer.ask(Errors)).unwrap();
+    }
+    // The handler of a does not wait for b, which asks a in the meantime.
+    assert_eq!(world.block_on(ask(&b, How::Detach(Then::Back))).unwrap(), 1);
+    assert_eq!(world.block_on(b.ask(Errors)).unwrap(), [] as [&str; 0]);
+    // a has its answer from b, which asks a after that.
+    assert_eq!(world.block_on(ask(&b, How::Forward(Then::Early))).unwrap(), 2);
+    assert_eq!(world.block_on(b.ask(Errors)).unwrap(), [] as [&str; 0]);
+}
+
+#[test]
+fn waiting_for_a_world_inside_of_it_is_an_error() {
+    struct Waits(LocalWorld);
+    #[endpoint]
+    impl Waits {
+        #[receive_and_reply]
+        async fn ask(&mut self, _: Errors) -> HandlerResult<Vec<String>> {
+            Ok(vec![self.0.block_on(async { "deadlock".to_owned() })])
+        }
+    }
+    let world = LocalWorld::new();
+    let env = local(&world, "env", 7000);
+    let waits = world.block_on(env.setup_endpoint("waits", Waits(world.clone()))).unwrap();
+    let error = world.block_on(waits.ask(Errors)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HandlerPanicked, "{error}");
+}
+
+#[test]
+fn an_env_with_two_connections_to_another_lets_it_shut_down() -> Result<(), RpcError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = rpc_actix::create(RpcEnvConfig::server("server", "127.0.0.1:0")).await?;
+        server.setup_endpoint("a", Peer::default()).await?;
+        let port = server.address().unwrap().port();
+        let client = rpc_actix::create(RpcEnvConfig::client("client")).await?;
+        let first = client.endpoint_ref::<Peer>(&format!("rpc://a@127.0.0.1:{port}")).await?;
+        let second = client.endpoint_ref::<Peer>(&format!("rpc://a@localhost:{port}")).await?;
+        assert_eq!(first.ask(Ask { to: None, how: How::Now }).await?, 0);
+        assert_eq!(second.ask(Ask { to: None, how: How::Now }).await?, 0);
+        let over = tokio::time::timeout(Duration::from_secs(20), server.shutdown()).await;
+        assert!(over.is_ok(), "the first connection was forgotten");
+        client.shutdown().await;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_error_whose_text_panics_costs_its_call_and_not_the_endpoint() {
+    #[derive(Debug)]
+    struct Unspeakable;
+    impl std::fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("speechless")
+        }
+    }
+    impl std::error::Error for Unspeakable {}
+    struct Fails;
+    #[endpoint]
+    impl Fails {
+        #[receive_and_reply]
+        async fn ask(&mut self, _: Errors) -> HandlerResult<Vec<String>> {
+            Err(Unspeakable)?
+        }
+    }
+    let world = LocalWorld::new();
+    let env = local(&world, "env", 7000);
+    let fails = world.block_on(env.setup_endpoint("fails", Fails)).unwrap();
+    for _ in 0..2 {
+        let error = world.block_on(fails.ask(Errors)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HandlerPanicked, "{error}");
+    }
+}
