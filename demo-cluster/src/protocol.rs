@@ -246,12 +246,13 @@ pub(crate) enum TaskInput {
     Blocks(Vec<BlockSource>),
 }
 
+/// The blocks of one executor, with their sizes. They are together, because a ref is the largest
+/// part of where a block lies, and there is a block for every map task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BlockSource {
-    pub(crate) block: BlockId,
-    pub(crate) size: u64,
     pub(crate) executor: ExecutorId,
     pub(crate) shuffle: RpcEndpointRef<ShuffleApi>,
+    pub(crate) blocks: Vec<(BlockId, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

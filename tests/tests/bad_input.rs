@@ -644,6 +644,25 @@ async fn being_dialled_by_something_that_speaks_another_protocol() {
     assert_eq!(echo.ask(Echo::of("x")).await.unwrap(), "x", "other peers are not disturbed");
 }
 
+/// What we say comes back: a proxy that leads to ourselves, or a TCP connection to itself.
+#[tokio::test]
+async fn dialling_ourselves() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let echo_uri = format!("rpc://echo@{}", listener.local_addr().unwrap());
+    let client = client(&[]).await;
+    let mirror = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let (mut from, mut to) = (stream.try_clone().unwrap(), stream);
+        std::io::copy(&mut from, &mut to)
+    });
+    let found = client.endpoint_ref::<Untyped>(&echo_uri).await;
+    let text =
+        "the connection to 127.0.0.1:PORT was closed: this address leads back to the env itself";
+    let error = refused(found, ErrorKind::Protocol, text);
+    assert_eq!(error.outcome(), Outcome::NeverSent);
+    let _ = mirror.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_peer_of_another_version() {
     use rpc_actix::proto::{Hello, PeerLimits};

@@ -634,8 +634,10 @@ async fn a_server_is_killed_and_another_takes_its_port() {
 
 #[tokio::test]
 async fn a_server_is_shut_down_and_another_takes_its_port() {
-    let (server, client, far, _) = pair(&[], &[]).await;
-    let address = server.address().unwrap().to_string();
+    let server = on_a_port_of_its_own().await;
+    let (client, address) = (client(&[]).await, server.address().unwrap().to_string());
+    probe(&server, "probe").await;
+    let far: RpcEndpointRef<Probe> = client.endpoint_ref(&uri(&server, "probe")).await.unwrap();
     assert_eq!(far.ask(Echo { text: "first".into() }).await.unwrap(), "first");
     server.shutdown().await;
     let again = rpc_actix::create(RpcEnvConfig::server("again", &address)).await.unwrap();
@@ -649,6 +651,20 @@ async fn a_server_is_shut_down_and_another_takes_its_port() {
     };
     assert_eq!(found.unwrap(), "second");
     client.shutdown().await;
+}
+
+/// A server on a port below those that the system hands out: a port of those could be somebody
+/// else's as soon as the server is gone.
+async fn on_a_port_of_its_own() -> RpcEnv {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    for port in (first..30_000).chain(20_000..first) {
+        let config = RpcEnvConfig::server("server", format!("127.0.0.1:{port}"));
+        match rpc_actix::create(config).await {
+            Ok(env) => return env,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Bind),
+        }
+    }
+    panic!("no port from 20000 to 29999 is free");
 }
 
 // Credit.

@@ -19,7 +19,7 @@ use rpc_actix::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tasks::{Attempt, TooManyFailures, Tracker};
+use tasks::{Attempt, MapBlock, TooManyFailures, Tracker};
 use tokio::sync::mpsc;
 
 /// A task that takes longer than this counts as failed.
@@ -258,7 +258,7 @@ impl Driver {
         }
         let me = me.clone();
         tokio::spawn(async move {
-            let end = run_task(id, &executor, shuffle, run).await;
+            let end = run_task(&executor, &shuffle, run).await;
             let Attempt { task, number } = attempt;
             // If the driver is gone, so is the job.
             let _ = me.send(AttemptEnded { executor: id, task, attempt: number, end });
@@ -273,13 +273,19 @@ impl Driver {
                 Some(TaskInput::Split(split.clone()))
             }
             TaskId::Reduce(partition) => {
-                let blocks = self.tasks.blocks(partition)?.into_iter().filter(|b| b.size > 0);
-                let sources = blocks.map(|block| {
-                    let shuffle = self.executors.get(&block.executor)?.shuffle.clone();
-                    let (size, executor) = (block.size, block.executor);
-                    Some(BlockSource { block: block.block, size, executor, shuffle })
-                });
-                sources.collect::<Option<_>>().map(TaskInput::Blocks)
+                let mut sources: BTreeMap<ExecutorId, BlockSource> = BTreeMap::new();
+                let blocks = self.tasks.blocks(partition)?;
+                for MapBlock { block, size, executor } in blocks.into_iter().filter(|b| b.size > 0)
+                {
+                    let shuffle = &self.executors.get(&executor)?.shuffle;
+                    let source = sources.entry(executor).or_insert_with(|| BlockSource {
+                        executor,
+                        shuffle: shuffle.clone(),
+                        blocks: Vec::new(),
+                    });
+                    source.blocks.push((block, size));
+                }
+                Some(TaskInput::Blocks(sources.into_values().collect()))
             }
         }
     }
@@ -293,9 +299,8 @@ impl Driver {
 /// Asks an executor to run a task, and fetches the part that a reduce task has made. The ask ends
 /// when the task does, or when the executor's connection breaks.
 async fn run_task(
-    id: ExecutorId,
     executor: &RpcEndpointRef<ExecutorApi>,
-    shuffle: RpcEndpointRef<ShuffleApi>,
+    shuffle: &RpcEndpointRef<ShuffleApi>,
     run: RunTask,
 ) -> AttemptEnd {
     let (task, attempt) = (run.task, run.attempt);
@@ -312,7 +317,7 @@ async fn run_task(
     }
     let block = BlockId { task, attempt, partition: 0 };
     let size = report.blocks.first().copied().unwrap_or(0);
-    match fetch(&BlockSource { block, size, executor: id, shuffle }).await {
+    match fetch(shuffle, block, size).await {
         Ok(part) => AttemptEnd::Done(report, Some(part)),
         Err(error) => failed_ask(&error),
     }

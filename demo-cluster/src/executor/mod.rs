@@ -153,17 +153,20 @@ impl Tasks {
         sources: Vec<BlockSource>,
         report: &mut TaskReport,
     ) -> Result<Vec<Bytes>, TaskReply> {
-        for source in &sources {
-            if source.shuffle.address() == self.here.as_ref() {
-                report.fetched_local += source.size;
-            } else {
-                report.fetched_remote += source.size;
+        let mut wanted = Vec::new();
+        for BlockSource { executor, shuffle, blocks } in sources {
+            let is_here = shuffle.address() == self.here.as_ref();
+            for (block, size) in blocks {
+                let fetched =
+                    if is_here { &mut report.fetched_local } else { &mut report.fetched_remote };
+                *fetched += size;
+                wanted.push((executor, shuffle.clone(), block, size));
             }
         }
-        let fetches = stream::iter(sources).map(|source| async move {
-            fetch(&source).await.map_err(|error| TaskReply::FetchFailed {
-                executor: source.executor,
-                message: format!("a block of executor {}: {error}", source.executor),
+        let fetches = stream::iter(wanted).map(|(executor, shuffle, block, size)| async move {
+            fetch(&shuffle, block, size).await.map_err(|error| TaskReply::FetchFailed {
+                executor,
+                message: format!("a block of executor {executor}: {error}"),
             })
         });
         fetches.buffer_unordered(FETCHES).try_collect().await

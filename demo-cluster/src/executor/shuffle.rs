@@ -1,8 +1,8 @@
 //! Blocks: kept where they were made, and fetched by those who need them.
 
-use crate::protocol::{BlockId, BlockSource, FetchBlock, ShuffleApi};
+use crate::protocol::{BlockId, FetchBlock, ShuffleApi};
 use bytes::{Bytes, BytesMut};
-use rpc_actix::{ErrorKind, HandlerResult, RpcError, endpoint};
+use rpc_actix::{ErrorKind, HandlerResult, RpcEndpointRef, RpcError, endpoint};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,22 +49,25 @@ impl Shuffle {
 
 /// Fetches a whole block. From the executor's own store it comes by the same way, without
 /// being copied: a local ref is just a ref.
-pub(crate) async fn fetch(source: &BlockSource) -> Result<Bytes, RpcError> {
+pub(crate) async fn fetch(
+    shuffle: &RpcEndpointRef<ShuffleApi>,
+    block: BlockId,
+    size: u64,
+) -> Result<Bytes, RpcError> {
     let mut all = BytesMut::new();
     loop {
         let offset = u64::try_from(all.len()).unwrap_or(u64::MAX);
-        let chunk = source.shuffle.ask(FetchBlock { block: source.block, offset }).await?;
+        let chunk = shuffle.ask(FetchBlock { block, offset }).await?;
         let complete = offset.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-        if offset == 0 && complete == source.size {
+        if offset == 0 && complete == size {
             return Ok(chunk);
         }
-        if chunk.is_empty() || complete > source.size {
-            let text =
-                format!("{} has {complete} bytes of a block of {}", source.shuffle, source.size);
+        if chunk.is_empty() || complete > size {
+            let text = format!("{} has {complete} bytes of a block of {}", shuffle, size);
             return Err(RpcError::new(ErrorKind::Internal, text));
         }
         all.extend_from_slice(&chunk);
-        if complete == source.size {
+        if complete == size {
             return Ok(all.freeze());
         }
     }
@@ -73,7 +76,6 @@ pub(crate) async fn fetch(source: &BlockSource) -> Result<Bytes, RpcError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ExecutorId;
     use crate::protocol::TaskId;
     use rpc_actix::RpcEnvConfig;
 
@@ -89,11 +91,9 @@ mod tests {
             let bytes: Bytes = (0..size).map(|i| (i % 251) as u8).collect::<Vec<_>>().into();
             store.put(block, bytes.clone());
             for shuffle in [local.clone().into_protocol(), remote.clone()] {
-                let executor = ExecutorId(0);
-                let mut source = BlockSource { block, size: size as u64, executor, shuffle };
-                assert_eq!(fetch(&source).await?, bytes);
-                source.size += 1;
-                assert!(fetch(&source).await.is_err(), "a block that is too short");
+                let size = size as u64;
+                assert_eq!(fetch(&shuffle, block, size).await?, bytes);
+                assert!(fetch(&shuffle, block, size + 1).await.is_err(), "it is too short");
             }
         }
         far.shutdown().await;

@@ -110,6 +110,26 @@ impl Marker {
     }
 }
 
+/// A method that is called like a hook and is none would never be called.
+fn refuse_hook_name(method: &Ident) -> syn::Result<()> {
+    let Some(marker) = Marker::ALL.into_iter().find(|marker| method == marker.name()) else {
+        return Ok(());
+    };
+    let raw = match marker {
+        Marker::Receive => ", `#[receive_raw]` if it takes what no other handler takes,",
+        Marker::ReceiveAndReply => {
+            ", `#[receive_and_reply_raw]` if it takes what no other handler takes,"
+        }
+        _ => "",
+    };
+    let name = marker.name();
+    let text = format!(
+        "the method `{method}` has no marker, so the endpoint would never call it: put \
+         `#[{name}]` on it{raw} or give it another name"
+    );
+    Err(syn::Error::new(method.span(), text))
+}
+
 /// A marked method whose signature was checked.
 pub(crate) struct Method {
     pub(crate) marker: Marker,
@@ -125,7 +145,9 @@ pub(crate) struct Method {
 impl Method {
     /// Takes the marker off `method` and checks the signature. `None` if there is no marker.
     pub(crate) fn take(method: &mut ImplItemFn) -> syn::Result<Option<Self>> {
-        let Some(marker) = take_marker(&mut method.attrs)? else { return Ok(None) };
+        let Some(marker) = take_marker(&mut method.attrs)? else {
+            return refuse_hook_name(&method.sig.ident).map(|()| None);
+        };
         let mut errors = Errors::default();
         if let Some(cfg) = method.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
             let text = "a marked method cannot have a `#[cfg(..)]`, because the handlers of an \

@@ -111,6 +111,11 @@ impl Hello {
                 ),
             ));
         }
+        if theirs.env == self.env {
+            // A proxy or a mirror, a TCP connection to itself, or another name of our own address:
+            // calls over it would be answered by ourselves (R75).
+            return Err(Close::new(CloseCode::Hello, "this address leads back to the env itself"));
+        }
         if theirs.limits.frame < LEAST_FRAME || theirs.limits.in_flight == 0 {
             return Err(Close::new(
                 CloseCode::Hello,

@@ -1,15 +1,18 @@
 //! The protocol without I/O: what two envs say to each other, as a machine that is given bytes
 //! and the time and gives back bytes and events.
 
+mod answering;
 mod assembly;
 mod bodies;
 mod calls;
 mod close;
 mod connection;
+mod ending;
 mod hello;
 mod incoming;
 mod lanes;
 mod pulse;
+mod sending;
 mod serving;
 mod session;
 mod target;

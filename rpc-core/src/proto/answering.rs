@@ -1,0 +1,61 @@
+//! Calls of the peer that are answered.
+
+use super::lanes::FirstFrame;
+use super::session::Session;
+use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::message::Encoding;
+use crate::wire::frame::{self, Kind};
+use crate::wire::payload::{self, SMALL_BODY};
+use bytes::Bytes;
+use std::task::{Context, Poll};
+
+impl Session {
+    /// Answers a call of the peer.
+    ///
+    /// # Errors
+    /// `TooLarge`: the call is still open, and may be answered with that.
+    pub fn reply(&mut self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
+        if body.len() > self.max_message() {
+            return Err(RpcError::new(ErrorKind::TooLarge, self.over_limit(body.len())));
+        }
+        let Some(waker) = self.serving.close(id) else { return Ok(()) };
+        self.wakes.extend(waker);
+        if body.len() <= SMALL_BODY {
+            self.lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
+        } else {
+            let fields = id.to_be_bytes().to_vec();
+            let head = FirstFrame { kind: Kind::Reply, flags: 0, message: 0, fields };
+            self.lanes.put_large(0, head, Bytes::from(std::mem::take(body)), None, None);
+        }
+        Ok(())
+    }
+
+    /// Answers a call of the peer with an error.
+    pub fn fail(&mut self, id: u64, error: &RpcError) {
+        let Some(waker) = self.serving.close(id) else { return };
+        self.wakes.extend(waker);
+        self.put_failure(Kind::Failure, &id.to_be_bytes(), error);
+    }
+
+    pub(super) fn put_failure(&mut self, kind: Kind, fields: &[u8], error: &RpcError) {
+        let failure = RemoteFailure::from(error);
+        let body = super::bodies::FailureBody { code: failure.code, text: failure.text };
+        let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) else { return };
+        if kind == Kind::Failure {
+            self.lanes.put_small(0, kind, 0, 0, fields, &body);
+        } else {
+            frame::put_control(self.lanes.control(), kind, fields, &body);
+        }
+    }
+
+    /// Ready when the caller of `id` gave up or is gone, or has its answer.
+    pub fn poll_cancelled(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
+        self.serving.poll_closed(id, cx)
+    }
+
+    /// Whether the caller of `id` gave up or is gone, or has its answer.
+    #[must_use]
+    pub fn is_cancelled(&self, id: u64) -> bool {
+        !self.serving.is_open(id)
+    }
+}

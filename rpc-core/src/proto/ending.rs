@@ -1,0 +1,121 @@
+//! Calls of this side that end: answered, given up, or out of time.
+
+use super::calls::{Call, Progress};
+use super::session::Session;
+use super::target::TargetId;
+use crate::deadline::Timestamp;
+use crate::seam::CallEnd;
+use crate::wire::frame::{self, Kind};
+use bytes::Bytes;
+use std::task::{Context, Poll};
+
+impl Session {
+    /// Ends a call with its answer.
+    pub(super) fn finish(&mut self, now: Timestamp, id: u64, result: Result<Bytes, CallEnd>) {
+        self.calls.finish(id, result, &mut self.wakes);
+        if let Some(flight) = self.calls.get(id).and_then(|call| call.flight.take()) {
+            self.landed(now, flight);
+        }
+    }
+
+    /// The call's result, once. The waker is kept until then.
+    pub fn poll_call(&mut self, id: u64, cx: &Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
+        self.calls.poll(id, cx)
+    }
+
+    /// The caller gives up: what has not gone is taken back, what has gone is cancelled there.
+    pub fn abandon(&mut self, now: Timestamp, id: u64) {
+        if let Some(call) = self.calls.close(id) {
+            self.withdraw(now, id, &call);
+        }
+    }
+
+    /// The deadline of a call is over: it ends, for a caller who has not looked yet.
+    pub fn expire(&mut self, now: Timestamp, id: u64) {
+        let Some(open) = self.calls.get(id) else { return };
+        if matches!(open.progress, Progress::Done(_)) {
+            return;
+        }
+        let target = open.target;
+        let flight = open.flight.take();
+        let end = Progress::Done(Err(CallEnd::TimedOut { sent: false }));
+        let progress = std::mem::replace(&mut open.progress, end);
+        let call = Call::ended(progress, target, flight);
+        let sent = self.withdraw(now, id, &call);
+        if let Some(open) = self.calls.get(id) {
+            open.progress = Progress::Done(Err(CallEnd::TimedOut { sent }));
+            self.wakes.extend(open.take_waker());
+        }
+    }
+
+    /// Takes a call back as far as possible; whether the peer may have seen it.
+    pub(super) fn withdraw(&mut self, now: Timestamp, id: u64, call: &Call) -> bool {
+        let mut sent = false;
+        match call.progress {
+            Progress::Pending | Progress::Waiting => {
+                let target = self.targets.get_mut(call.target as usize);
+                if let Some(bytes) = target.and_then(|target| target.withdraw(id)) {
+                    self.waiting.retain(|(waiting, _)| *waiting != id);
+                    self.leave(1, bytes);
+                }
+            }
+            Progress::Ready { lane, offset, bytes } if !self.lanes.has_gone(lane, offset) => {
+                if self.lanes.take_back(lane, offset)
+                    && let Some(target) = self.targets.get_mut(call.target as usize)
+                {
+                    target.refund(1, bytes as u64);
+                }
+            }
+            Progress::Ready { .. } | Progress::Sent => {
+                sent = self.withdraw_sent(now, id, call.flight);
+            }
+            Progress::Resolving => {
+                if let Some(target) = self.targets.get_mut(call.target as usize) {
+                    target.resolvers.retain(|known| *known != id);
+                }
+            }
+            Progress::Done(_) => {}
+        }
+        if let Some(flight) = call.flight {
+            self.landed(now, flight);
+        }
+        // Its place, or its credit, is for what waits behind it.
+        self.pump(now, call.target);
+        sent
+    }
+
+    pub(super) fn withdraw_sent(&mut self, now: Timestamp, id: u64, flight: Option<u64>) -> bool {
+        if let Some(large) = self.lanes.drop_large(id) {
+            if let Some((target, lane)) = large.then {
+                // What does not arrive is never given back as credit.
+                if let Some(target) = self.targets.get_mut(target as usize) {
+                    target.refund(1, large.total as u64);
+                }
+                self.large_done(now, target, lane);
+            }
+            if !large.begun {
+                return false;
+            }
+        }
+        if let Some(flight) = flight {
+            frame::put_control(self.lanes.control(), Kind::Cancel, &flight.to_be_bytes(), &[]);
+        }
+        true
+    }
+
+    /// A large message has gone: those behind it may go.
+    pub(super) fn large_done(&mut self, now: Timestamp, id: TargetId, lane: usize) {
+        if let Some(large) = self.targets.get_mut(id as usize).and_then(|t| t.large.get_mut(lane)) {
+            *large = false;
+        }
+        self.pump(now, id);
+        self.ask_again();
+    }
+
+    /// Asks for the targets that had something in the lanes when they were gone.
+    pub(super) fn ask_again(&mut self) {
+        for target in std::mem::take(&mut self.again) {
+            self.ask_for(target);
+        }
+    }
+}

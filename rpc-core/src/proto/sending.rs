@@ -1,0 +1,230 @@
+//! Messages on their way: from a target's queue into the lanes, as far as the peer allows.
+
+use super::calls::Progress;
+use super::lanes::FirstFrame;
+use super::session::Session;
+use super::target::{MessageName, Pending, Phase, TargetId};
+use crate::deadline::Timestamp;
+use crate::message::Encoding;
+use crate::seam::CallEnd;
+use crate::wire::frame::{self, FLAG_BULK, FLAG_NAMED, Kind};
+use crate::wire::payload::{self, SMALL_BODY};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+impl Session {
+    /// Asks the peer for a target that it has not been asked for on this connection.
+    pub(super) fn ask_for(&mut self, id: TargetId) {
+        if self.peer.is_none() {
+            return;
+        }
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        if target.phase != Phase::Unknown {
+            return;
+        }
+        if target.behind.is_some_and(|ends| !self.lanes.have_gone(&ends, id)) {
+            if !self.again.contains(&id) {
+                self.again.push(id);
+            }
+            return;
+        }
+        target.phase = Phase::Resolving;
+        let resolve =
+            super::bodies::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
+        if let Ok(body) = payload::to_vec(&resolve, Encoding::Named, usize::MAX) {
+            frame::put_control(self.lanes.control(), Kind::Resolve, &id.to_be_bytes(), &body);
+        }
+    }
+
+    /// Puts what may go of a target's queues into the lanes.
+    pub(super) fn pump(&mut self, now: Timestamp, id: TargetId) {
+        let max_in_flight = self.max_in_flight();
+        for lane in 0..2 {
+            while let Some(target) = self.targets.get_mut(id as usize)
+                && target.phase == Phase::Resolved
+                && target.large.get(lane) == Some(&false)
+                && target.has_credit()
+                && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
+            {
+                if front.ask && self.flights.len() >= max_in_flight {
+                    if !std::mem::replace(&mut target.blocked, true) {
+                        self.blocked.push_back(id);
+                    }
+                    break;
+                }
+                self.put_next(now, id, lane);
+            }
+        }
+    }
+
+    pub(super) fn put_next(&mut self, now: Timestamp, id: TargetId, lane: usize) {
+        let max = self.max_message();
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
+        if next.body.len() > max {
+            // The peer's limit was not known when it was queued.
+            return self.refuse(id, &next);
+        }
+        let Pending { call, ask, name, body, deadline } = next;
+        let going = Going { name, call, ask, deadline };
+        if body.len() <= SMALL_BODY {
+            self.put_small(now, id, lane, &going, &body);
+            return;
+        }
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        target.spend(body.len());
+        let number = target.number(name);
+        if let Some(large) = target.large.get_mut(lane) {
+            *large = true;
+        }
+        self.leave(1, body.len());
+        let flight = self.depart(&going);
+        self.goes(&going, flight, Progress::Sent);
+        let (kind, flags, message, fields) =
+            request_fields(now, id, lane, number, flight, deadline);
+        let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
+        self.lanes.put_large(lane, head, body, Some((id, lane)), call);
+    }
+
+    pub(super) fn refuse(&mut self, id: TargetId, message: &Pending) {
+        let error = self.too_large(message.name, id, message.body.len());
+        let end = Err(CallEnd::Failed(error.clone()));
+        let told = message.call.and_then(|id| self.calls.finish(id, end, &mut self.wakes));
+        if told.is_none() {
+            tracing::warn!(%error, "a one-way message was lost");
+        }
+        self.leave(1, message.body.len());
+    }
+
+    pub(super) fn put_small(
+        &mut self,
+        now: Timestamp,
+        id: TargetId,
+        lane: usize,
+        going: &Going,
+        body: &[u8],
+    ) {
+        let flight = self.depart(going);
+        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        target.spend(body.len());
+        let number = target.number(going.name);
+        let (kind, flags, message, fields) =
+            request_fields(now, id, lane, number, flight, going.deadline);
+        let offset = self.lanes.put_small(lane, kind, flags, message, fields.as_slice(), body);
+        if let Some((messages, bytes)) = self.ready.get_mut(lane) {
+            *messages = messages.saturating_add(1);
+            *bytes = bytes.saturating_add(body.len());
+        }
+        self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len() });
+    }
+
+    /// The number that the peer knows a call by, if it is one.
+    pub(super) fn depart(&mut self, going: &Going) -> Option<u64> {
+        let call = going.call.filter(|_| going.ask)?;
+        Some(self.flights.depart(call))
+    }
+
+    /// A call's message is in a lane. A `send_wait` that has found room is over; one that still
+    /// waits for it may be taken back from there, like an ask.
+    pub(super) fn goes(&mut self, going: &Going, flight: Option<u64>, progress: Progress) {
+        if let Some(call) = going.call.and_then(|id| self.calls.get(id))
+            && !matches!(call.progress, Progress::Done(_))
+        {
+            call.progress = progress;
+            call.flight = flight;
+        }
+    }
+
+    /// Messages have left the queue: there is room for those that wait.
+    pub(super) fn leave(&mut self, messages: usize, bytes: usize) {
+        self.queued = self.queued.saturating_sub(messages);
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        self.left = self.left.wrapping_add(messages as u64);
+        let room = self.limits.outbox_max_messages() as u64;
+        while let Some((call, place)) = self.waiting.front().copied()
+            && place.saturating_sub(self.left) < room
+        {
+            self.waiting.pop_front();
+            self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+        }
+    }
+
+    /// A call of the peer's limit has ended: another may go.
+    pub(super) fn landed(&mut self, now: Timestamp, flight: u64) {
+        self.flights.land(flight);
+        // The first one may have nothing left to send: the place is for whoever can use it.
+        while self.flights.len() < self.max_in_flight()
+            && let Some(id) = self.blocked.pop_front()
+        {
+            if let Some(target) = self.targets.get_mut(id as usize) {
+                target.blocked = false;
+            }
+            self.pump(now, id);
+        }
+    }
+}
+
+/// A message on its way into a lane.
+pub(super) struct Going {
+    pub(super) name: &'static str,
+    /// The call, of an ask or of a `send_wait`.
+    pub(super) call: Option<u64>,
+    pub(super) ask: bool,
+    pub(super) deadline: Timestamp,
+}
+
+/// The fixed fields of a request, without an allocation.
+struct Fields {
+    bytes: [u8; 16 + 256],
+    length: usize,
+}
+
+impl Fields {
+    fn put(&mut self, part: &[u8]) {
+        let end = self.length.saturating_add(part.len());
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(part);
+            self.length = end;
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+fn request_fields(
+    now: Timestamp,
+    target: TargetId,
+    lane: usize,
+    name: MessageName,
+    call: Option<u64>,
+    deadline: Timestamp,
+) -> (Kind, u8, u16, Fields) {
+    let mut fields = Fields { bytes: [0; 272], length: 0 };
+    let mut flags = if lane == 1 { FLAG_BULK } else { 0 };
+    let kind = match call {
+        Some(call) => {
+            fields.put(&call.to_be_bytes());
+            fields.put(&target.to_be_bytes());
+            // Rounded up, so that a call never ends earlier there than here.
+            let left = deadline.since(now).as_micros().div_ceil(1000);
+            fields.put(&u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
+            Kind::Ask
+        }
+        None => {
+            fields.put(&target.to_be_bytes());
+            Kind::OneWay
+        }
+    };
+    let message = match name {
+        MessageName::Number(number) => number,
+        MessageName::Text(text) => {
+            flags |= FLAG_NAMED;
+            fields.put(&[u8::try_from(text.len()).unwrap_or(u8::MAX)]);
+            fields.put(text.as_bytes());
+            0
+        }
+    };
+    (kind, flags, message, fields)
+}
