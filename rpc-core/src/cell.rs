@@ -5,7 +5,7 @@ use crate::core::EnvCore;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind, Step};
@@ -131,13 +131,14 @@ async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, in
         match step {
             Step::Stop => return,
             Step::Handle(Item { kind: Kind::Network(event), .. }) => {
-                let result = guarded("a network hook", network(endpoint, &event, cx)).await;
+                let hook = guarded("a network hook", network(endpoint, &event, cx));
+                let result = unless_overdue(inbox, hook).await;
                 inbox.end_turn();
                 if let Err(error) = result {
                     complain(endpoint, error, cx).await;
                 }
             }
-            Step::Handle(item) => handle(endpoint, cx, item).await,
+            Step::Handle(item) => handle(endpoint, cx, inbox, item).await,
         }
         turns += 1;
         if turns >= yield_after {
@@ -147,16 +148,22 @@ async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, in
     }
 }
 
-async fn handle<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, item: Item) {
+async fn handle<E: RpcEndpoint>(
+    endpoint: &mut E,
+    cx: &mut EndpointContext<E>,
+    inbox: &Inbox,
+    item: Item,
+) {
     let Some((handler, work)) = cx.begin(item) else {
         // Nobody wants it any more, but its turn is over.
         let _ = cx.end(Ok(()));
         return;
     };
     let result = if handler < E::Handlers::LEN {
-        guarded("a handler", E::Handlers::dispatch(handler, endpoint, work, cx)).await
+        let handler = guarded("a handler", E::Handlers::dispatch(handler, endpoint, work, cx));
+        unless_overdue(inbox, handler).await
     } else {
-        guarded("receive", raw(endpoint, work, cx)).await
+        unless_overdue(inbox, guarded("receive", raw(endpoint, work, cx))).await
     };
     if let Err(error) = cx.end(result) {
         complain(endpoint, error, cx).await;
@@ -203,6 +210,23 @@ async fn guarded(
     let run = async { future.await.map_err(crate::raw::HandlerError::into_rpc) };
     let ended = AssertUnwindSafe(run).catch_unwind().await;
     ended.unwrap_or_else(|panic| Err(panicked(what, &*panic)))
+}
+
+/// Drops a handler that still runs some time after the drain deadline: one that never ends must not
+/// keep an env from ending. The endpoint is over then, so that nobody sees what is left of its state
+/// but its own `on_stop`.
+async fn unless_overdue(
+    inbox: &Inbox,
+    handler: impl Future<Output = Result<(), RpcError>>,
+) -> Result<(), RpcError> {
+    let mut handler = std::pin::pin!(handler);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ended) = handler.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        inbox.poll_overdue(cx).map(|()| Err(inbox.stopped().with_outcome(Outcome::Unknown)))
+    })
+    .await
 }
 
 fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {

@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, RpcError};
 use crate::limits::{ConfigKey, Limits, Unit};
 
 const FACTORY: &str = "rpc.env";
-const NAME: &str = "rpc.env.name";
+const NAME: &str = "rpc.name";
 const BIND: &str = "rpc.bind";
 const ADVERTISE: &str = "rpc.advertise";
 const ASK_TIMEOUT: &str = "rpc.askTimeout";
@@ -628,7 +628,7 @@ mod tests {
     #[test]
     fn pairs_make_an_env() {
         let config = RpcEnvConfig::from_pairs([
-            ("rpc.env.name", "worker"),
+            ("rpc.name", "worker"),
             ("rpc.env", "local"),
             ("rpc.bind", "localhost:0"),
             ("rpc.frame.maxSize", "64k"),

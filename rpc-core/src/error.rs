@@ -203,7 +203,8 @@ impl fmt::Display for Outcome {
 
 /// Why a call, a registration or a start failed. A clone is one reference count.
 ///
-/// `Display` is the text alone; the cause, if there is one, is the [`source`](std::error::Error::source).
+/// `Display` says everything, the cause included; so [`source`](std::error::Error::source) is what is behind the
+/// cause, and a chain of errors is printed without doubles. The cause itself is [`cause`](Self::cause).
 #[derive(Clone)]
 pub struct RpcError {
     inner: Arc<Inner>,
@@ -224,18 +225,16 @@ impl RpcError {
         Self { inner: Arc::new(Inner { kind, outcome, text, source: None }) }
     }
 
-    /// The same error with its cause.
+    /// The same error with its cause, which the text names already.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.inner).source = Some(Arc::new(source));
         self
     }
 
-    /// The same error with a cause that is boxed already, as `anyhow::Error` turns into.
-    #[must_use]
-    pub fn with_boxed_source(mut self, source: Box<dyn StdError + Send + Sync>) -> Self {
-        Arc::make_mut(&mut self.inner).source = Some(Arc::from(source));
-        self
+    /// What the system or a library said, if that is behind the error: an [`std::io::Error`], say.
+    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.inner.source.as_deref()
     }
 
     /// The same error with another outcome, for whoever knows more than the kind says.
@@ -342,7 +341,7 @@ impl fmt::Debug for RpcError {
 impl StdError for RpcError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.inner.source {
-            Some(source) => Some(&**source),
+            Some(source) => source.source(),
             None => None,
         }
     }
@@ -418,14 +417,12 @@ mod tests {
         let cause = std::io::Error::other("reset");
         let error = RpcError::new(ErrorKind::Disconnected, "lost b:1").with_source(cause);
         assert_eq!(error.to_string(), "lost b:1");
-        assert_eq!(error.source().unwrap().to_string(), "reset");
+        assert_eq!(error.cause().unwrap().to_string(), "reset");
+        assert!(error.source().is_none(), "a chain would say it twice");
         assert_eq!(error.outcome(), Outcome::Unknown);
         let other = error.clone().with_outcome(Outcome::NeverSent);
         assert!(other.is_never_sent() && !error.is_never_sent(), "a clone is changed alone");
         assert!(format!("{error:?}").contains("reset"));
-        let boxed = anyhow::anyhow!("deep").context("outer").into();
-        let error = RpcError::new(ErrorKind::HandlerFailed, "x").with_boxed_source(boxed);
-        assert_eq!(error.source().unwrap().to_string(), "outer");
         assert_eq!(size_of::<Result<(), RpcError>>(), size_of::<usize>());
     }
 

@@ -19,6 +19,7 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 pub(crate) struct Item {
     pub(crate) kind: Kind,
@@ -89,8 +90,11 @@ struct State {
     /// Peers to tell when the endpoint is gone.
     origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
-    /// The drain deadline, while there is one.
-    drain: Option<TimerKey>,
+    /// Whether the time of a running handler is over as well, and its task, to be told of it.
+    overdue: bool,
+    running: Option<Waker>,
+    /// The drain deadline, and that of a running handler.
+    drain: Vec<TimerKey>,
 }
 
 impl Inbox {
@@ -118,7 +122,9 @@ impl Inbox {
             deadline: Timestamp::MAX,
             origins: Vec::new(),
             closed: Vec::new(),
-            drain: None,
+            overdue: false,
+            running: None,
+            drain: Vec::new(),
         };
         Self {
             address: EndpointAddress::new(name.clone(), core.location().clone()),
@@ -397,15 +403,29 @@ impl Inbox {
         }
         state.phase = Phase::Stopping;
         wake(state);
-        let deadline = self.core.now().saturating_add(self.core.config().drain_timeout());
-        let timer = self.core.add_timer(deadline, self.clone(), 0);
+        let drained = self.core.now().saturating_add(self.core.config().drain_timeout());
+        let overdue = drained.saturating_add(HANDLER_GRACE);
+        let timers = [(drained, DRAINED), (overdue, OVERDUE)];
+        let timers = timers.map(|(at, id)| self.core.add_timer(at, self.clone(), id));
         let mut state = self.lock();
         if state.phase == Phase::Closed {
             drop(state);
-            self.core.cancel_timer(timer);
+            timers.into_iter().for_each(|timer| self.core.cancel_timer(timer));
         } else {
-            state.drain = Some(timer);
+            state.drain.extend(timers);
         }
+    }
+
+    /// Ready when the endpoint has been stopped and the time of its handler is over.
+    pub(crate) fn poll_overdue(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.overdue {
+            return Poll::Ready(());
+        }
+        if !state.running.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.running = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Fails what is still queued.
@@ -450,7 +470,7 @@ impl Inbox {
         (state.asker, state.way) = (None, None);
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);
-        let drain = state.drain.take();
+        let drain = std::mem::take(&mut state.drain);
         drop(state);
         // The timers hold the inbox, and the inbox the timers.
         drain.into_iter().for_each(|timer| self.core.cancel_timer(timer));
@@ -522,6 +542,10 @@ impl Inbox {
     }
 }
 
+/// What a handler may still run when its endpoint's drain deadline is over.
+const HANDLER_GRACE: Duration = Duration::from_secs(5);
+const DRAINED: u64 = 0;
+const OVERDUE: u64 = 1;
 /// The largest window of a peer: enough to keep a connection busy for a round trip.
 const WINDOW_MESSAGES: usize = 1024;
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
@@ -573,9 +597,17 @@ impl State {
 }
 
 impl Expire for Inbox {
-    /// The drain deadline: what is still queued then is not handled any more.
-    fn expire(&self, _id: u64) {
-        self.clear();
+    /// At the drain deadline, what is still queued is not handled any more; later, what is still
+    /// being handled is given up.
+    fn expire(&self, id: u64) {
+        if id == DRAINED {
+            return self.clear();
+        }
+        let mut state = self.lock();
+        state.overdue = true;
+        let running = state.running.take();
+        drop(state);
+        running.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -203,7 +203,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
     }
 
     fn fail(&self, error: RpcError) {
-        self.end(Err(CallEnd::Failed(error)));
+        self.end(Err(CallEnd::reported(error)));
     }
 
     fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError> {

@@ -236,6 +236,18 @@ pub enum CallEnd {
     Failed(RpcError),
 }
 
+impl CallEnd {
+    /// The end of a call that its callee reports. That its time was over when its turn came is no
+    /// failure of its own: the caller's timeout says how long it was and what controls it.
+    pub(crate) fn reported(error: RpcError) -> Self {
+        if error.is_timeout() && error.is_never_sent() {
+            Self::TimedOut { sent: false }
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
 /// Something with a deadline in the env's timers.
 pub trait Expire: Send + Sync {
     /// The deadline of `id` is over.

@@ -242,3 +242,19 @@ fn an_error_whose_text_panics_costs_its_call_and_not_the_endpoint() {
         assert_eq!(error.kind(), ErrorKind::HandlerPanicked, "{error}");
     }
 }
+
+#[test]
+fn a_handler_that_never_ends_does_not_keep_its_env_from_ending() {
+    let world = LocalWorld::new();
+    let env = local(&world, "env", 7000);
+    let a = world.block_on(env.setup_endpoint("a", Peer::default())).unwrap();
+    let message = Ask { to: None, how: How::Never };
+    let asked = a.ask_with_timeout(message, Duration::from_secs(3600));
+    world.run();
+    let drain = world.now() + env.config().drain_timeout() + Duration::from_secs(5);
+    world.block_on(env.shutdown());
+    assert_eq!(world.now(), drain);
+    let error = world.block_on(asked).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::EndpointStopped);
+    assert_eq!(error.outcome(), rpc_actix::Outcome::Unknown);
+}

@@ -111,7 +111,7 @@ impl Origin for Link {
 
     fn fail(&self, id: u64, error: &RpcError) {
         let failure = RemoteFailure::from(error).into_error();
-        self.end(id, Err(CallEnd::Failed(failure)));
+        self.end(id, Err(CallEnd::reported(failure)));
     }
 
     fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {

@@ -114,7 +114,7 @@ impl Session {
             Kind::Failure => {
                 let id = need(reader.u64(), kind)?;
                 let error = read_failure(&rest(frame, &reader));
-                self.answered(now, id, Err(CallEnd::Failed(error)))
+                self.answered(now, id, Err(CallEnd::reported(error)))
             }
             Kind::Cancel => {
                 if let Some(waker) = self.serving.close(need(reader.u64(), kind)?) {
