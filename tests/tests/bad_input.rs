@@ -714,7 +714,7 @@ async fn a_port_that_is_taken() {
     let second = RpcEnvConfig::server("second", &address);
     let text = "the RpcEnv second cannot listen at 127.0.0.1:PORT: Address already in use (os error 98); choose another port (rpc.bind), port 0 for any free one, or let it try the next ones with port.maxRetries";
     let error = fails_to_start(second, ErrorKind::Bind, text).await;
-    assert!(std::error::Error::source(&error).is_some());
+    assert!(error.cause().is_some());
 
     // The next ports are taken as well: by sockets, because envs would move on.
     let (first, taken) = two_taken_ports();

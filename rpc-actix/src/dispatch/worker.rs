@@ -4,6 +4,7 @@ use crate::rt;
 use rpc_core::{ErrorKind, RpcError};
 use std::cell::Cell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -59,7 +60,10 @@ impl WorkerLoop {
         let (ended, stopped) = oneshot::channel();
         rt::spawn(async move {
             while let Some(job) = self.queue.recv().await {
-                job();
+                // A thread that cannot be started panics in actix; it must not cost this one.
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("panic in a job of an arbiter");
+                }
             }
             let _ = ended.send(());
         });

@@ -3,7 +3,7 @@
 use super::calls::Progress;
 use super::lanes::FirstFrame;
 use super::session::Session;
-use super::target::{MessageName, Pending, Phase, TargetId};
+use super::target::{Going, MessageName, Pending, Phase, TargetId};
 use crate::deadline::Timestamp;
 use crate::message::Encoding;
 use crate::seam::CallEnd;
@@ -162,15 +162,6 @@ impl Session {
             self.pump(now, id);
         }
     }
-}
-
-/// A message on its way into a lane.
-pub(super) struct Going {
-    pub(super) name: &'static str,
-    /// The call, of an ask or of a `send_wait`.
-    pub(super) call: Option<u64>,
-    pub(super) ask: bool,
-    pub(super) deadline: Timestamp,
 }
 
 /// The fixed fields of a request, without an allocation.

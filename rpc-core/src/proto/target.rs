@@ -72,6 +72,15 @@ pub(crate) struct Pending {
     pub(crate) deadline: crate::deadline::Timestamp,
 }
 
+/// A message on its way into a lane.
+pub(super) struct Going {
+    pub(super) name: &'static str,
+    /// The call, of an ask or of a `send_wait`.
+    pub(super) call: Option<u64>,
+    pub(super) ask: bool,
+    pub(super) deadline: crate::deadline::Timestamp,
+}
+
 /// How a message is named on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MessageName {
