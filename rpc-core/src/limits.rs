@@ -266,10 +266,10 @@ limits! {
         "The time from accept to the end of the handshake, whatever progress is made.";
     max_connections, with_max_connections: usize = "rpc.io.maxConnections", Count, "4096",
         4096, in 1, MOST; "L5, R8";
-        "Authenticated connections of the env. Each one needs a descriptor, and 64 of those are kept in reserve.";
+        "Connections that came in. Each one needs a descriptor: keep the system's limit above it.";
     max_unauthenticated, with_max_unauthenticated: usize = "rpc.io.maxUnauthenticated", Count, "1024",
         1024, in 1, MOST; "L4, R6";
-        "Connections whose handshake is not done. Beyond it the oldest of the greediest source is closed.";
+        "Connections whose handshake is not done. Beyond it new ones are closed at once.";
     max_unauthenticated_per_source, with_max_unauthenticated_per_source: usize = "rpc.io.maxUnauthenticatedPerSource", Count, "64",
         64, in 1, MOST; "L4, R6";
         "Connections from one address whose handshake is not done, except from loopback: one host cannot take all the places.";
