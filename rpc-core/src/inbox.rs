@@ -6,7 +6,7 @@
 use crate::address::{EndpointAddress, EndpointName};
 use crate::core::EnvCore;
 use crate::deadline::Timestamp;
-use crate::delivery::{HandlerInfo, NetworkEvent, Window, WireMessage};
+use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::{ErrorKind, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::reply_sink::{ReplySink, Way};
@@ -59,22 +59,22 @@ pub struct Inbox {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Open,
     /// What is queued is still handled.
     Stopping,
     Closed,
 }
 
-struct State {
-    phase: Phase,
+pub(crate) struct State {
+    pub(crate) phase: Phase,
     queue: VecDeque<Item>,
     /// Local messages in the queue, and their bytes.
     held: usize,
     held_bytes: usize,
     /// Messages and bytes promised to the windows of peers.
-    promised: usize,
-    promised_bytes: usize,
+    pub(crate) promised: usize,
+    pub(crate) promised_bytes: usize,
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
     entered: u64,
     left: u64,
@@ -82,13 +82,13 @@ struct State {
     /// The endpoint's loop, waiting for work.
     waker: Option<Waker>,
     /// Counts handlers; `asker` is who waits for the current one.
-    turn: u64,
-    asker: Option<Asker>,
-    way: Option<Way>,
+    pub(crate) turn: u64,
+    pub(crate) asker: Option<Asker>,
+    pub(crate) way: Option<Way>,
     /// When the caller of the current handler stops waiting.
-    deadline: Timestamp,
+    pub(crate) deadline: Timestamp,
     /// Peers to tell when the endpoint is gone.
-    origins: Vec<Weak<dyn Origin>>,
+    pub(crate) origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
     /// Whether the time of a running handler is over as well, and its task, to be told of it.
     overdue: bool,
@@ -137,7 +137,7 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -239,7 +239,7 @@ impl Inbox {
         }
     }
 
-    fn max_messages(&self) -> usize {
+    pub(crate) fn max_messages(&self) -> usize {
         self.core.config().limits().inbox_max_messages()
     }
 
@@ -344,55 +344,6 @@ impl Inbox {
         drop(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
         Poll::Ready(Step::Handle(item))
-    }
-
-    /// The turn of the current handler.
-    pub(crate) fn current_turn(&self) -> u64 {
-        self.lock().turn
-    }
-
-    /// The turn of the current handler, and the handler that can do nothing but wait for it.
-    pub(crate) fn awaited_by(&self) -> (u64, Option<Asker>) {
-        let state = self.lock();
-        let (turn, asker, way) = (state.turn, state.asker.clone(), state.way.clone());
-        drop(state);
-        let awaited = matches!(way, Some(Way::Local(call)) if call.is_awaited());
-        (turn, asker.filter(|_| awaited))
-    }
-
-    /// The caller of that turn has its answer: it waits no more, and cannot give up either.
-    pub(crate) fn answered(&self, turn: u64) {
-        let mut state = self.lock();
-        if state.turn == turn {
-            state.deadline = Timestamp::MAX;
-            let waiting = (state.asker.take(), state.way.take());
-            drop(state);
-            drop(waiting);
-        }
-    }
-
-    /// When the caller of the current handler stops waiting; `MAX` for a one-way message.
-    pub(crate) fn current_deadline(&self) -> Timestamp {
-        self.lock().deadline
-    }
-
-    /// The current handler is done: nobody waits for it any more.
-    pub(crate) fn end_turn(&self) {
-        let mut state = self.lock();
-        state.turn = state.turn.wrapping_add(1);
-        state.deadline = Timestamp::MAX;
-        let waiting = (state.asker.take(), state.way.take());
-        drop(state);
-        drop(waiting);
-    }
-
-    /// Ready when the caller of the handler with that turn has given up; the task is woken then.
-    /// Pending for ever once the handler is done.
-    pub(crate) fn poll_turn_cancelled(&self, turn: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let state = self.lock();
-        let way = if state.turn == turn { state.way.clone() } else { None };
-        drop(state);
-        way.map_or(Poll::Pending, |way| way.poll_cancelled(cx))
     }
 
     /// Takes no more messages; what is queued is still handled, until the drain deadline.
@@ -503,55 +454,12 @@ impl Inbox {
         }
         Poll::Pending
     }
-
-    /// Opens the endpoint to a peer: a window of its own, and word when the endpoint is gone.
-    ///
-    /// # Errors
-    /// `EndpointStopped`.
-    pub fn open_window(&self, origin: &Arc<dyn Origin>) -> Result<Window, RpcError> {
-        let limits = self.core.config().limits();
-        let mut state = self.lock();
-        if state.phase != Phase::Open {
-            return Err(self.stopped());
-        }
-        state.origins.retain(|known| known.strong_count() > 0);
-        state.origins.push(Arc::downgrade(origin));
-        // Half of the inbox is for peers: each gets half of what is left of that, and at least a
-        // small base, so that no peer is locked out by those who came before.
-        let share = |max: usize, promised: usize, most: usize| {
-            let left = (max / 2).saturating_sub(promised);
-            (left / 2).min(most)
-        };
-        let messages = share(self.max_messages(), state.promised, WINDOW_MESSAGES);
-        let bytes = share(limits.inbox_max_bytes(), state.promised_bytes, WINDOW_BYTES);
-        state.promised = state.promised.saturating_add(messages);
-        state.promised_bytes = state.promised_bytes.saturating_add(bytes);
-        Ok(Window {
-            messages: messages.max(BASE_MESSAGES.min(self.max_messages())),
-            bytes: bytes.max(BASE_BYTES.min(limits.inbox_max_bytes())),
-            promised: messages,
-            promised_bytes: bytes,
-        })
-    }
-
-    /// Gives a peer's window back, when its connection is gone.
-    pub fn close_window(&self, window: Window) {
-        let mut state = self.lock();
-        state.promised = state.promised.saturating_sub(window.promised);
-        state.promised_bytes = state.promised_bytes.saturating_sub(window.promised_bytes);
-    }
 }
 
 /// What a handler may still run when its endpoint's drain deadline is over.
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
 const DRAINED: u64 = 0;
 const OVERDUE: u64 = 1;
-/// The largest window of a peer: enough to keep a connection busy for a round trip.
-const WINDOW_MESSAGES: usize = 1024;
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
-/// The window that every peer gets, whatever the others hold.
-const BASE_MESSAGES: usize = 8;
-const BASE_BYTES: usize = 256 * 1024;
 
 /// Drops messages of users: a panic in a destructor must not keep others from hearing of the end.
 fn quietly(drops: impl FnOnce()) {

@@ -212,6 +212,7 @@ mod ticket;
 mod timers;
 mod turn;
 mod wakers;
+mod window;
 pub mod wire;
 
 pub use address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};

@@ -40,6 +40,7 @@ const CORE: &[&[&str]] = &[
         "reply_sink",
         "delivery",
         "inbox",
+        "window",
         "dispatcher",
         "turn",
     ],
