@@ -108,6 +108,13 @@ impl<E> EndpointContext<E> {
         })
     }
 
+    /// Resolves when the caller of the current handler gives up while it waits for the handler:
+    /// not when it has its answer.
+    pub(crate) fn turn_cancelled(&self) -> impl Future<Output = ()> + use<E> {
+        let (inbox, turn) = (self.inbox.clone(), self.inbox.current_turn());
+        std::future::poll_fn(move |cx| inbox.poll_turn_cancelled(turn, cx))
+    }
+
     /// Stops this endpoint: as [`RpcEnv::stop`].
     pub fn stop(&self) {
         match self.env.upgrade() {

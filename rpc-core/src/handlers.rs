@@ -122,7 +122,7 @@ impl<E: ReceiveAndReply<M>, M: Ask> HandlerSet<E> for Replies<M> {
             None => cx.decode::<M>(work)?,
         };
         let reply = if M::ABORT {
-            let cancelled = cx.cancelled();
+            let cancelled = cx.turn_cancelled();
             let handler = endpoint.handle_and_reply(msg, cx);
             match unless_cancelled(handler, cancelled).await {
                 Some(reply) => reply?,
@@ -155,7 +155,12 @@ impl<E: ReceiveAndReplyLater<M>, M: Ask> HandlerSet<E> for RepliesLater<M> {
         };
         let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
         let call = cx.take_call::<M::Reply, LocalCall<M>>(kind)?;
-        endpoint.handle_and_reply_later(msg, call, cx).await
+        if !M::ABORT {
+            return endpoint.handle_and_reply_later(msg, call, cx).await;
+        }
+        let cancelled = cx.turn_cancelled();
+        let handler = endpoint.handle_and_reply_later(msg, call, cx);
+        unless_cancelled(handler, cancelled).await.unwrap_or(Ok(()))
     }
 }
 

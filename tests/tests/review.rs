@@ -258,3 +258,107 @@ fn a_handler_that_never_ends_does_not_keep_its_env_from_ending() {
     assert_eq!(error.kind(), ErrorKind::EndpointStopped);
     assert_eq!(error.outcome(), rpc_actix::Outcome::Unknown);
 }
+
+/// A handler of a message marked `abort`, in both forms: its future is dropped in the middle when
+/// its caller gives up, but not because the caller has its answer.
+mod abort {
+    use rpc_actix::{
+        EndpointContext, HandlerResult, RpcCallContext, RpcEnvConfig, RpcMessage, endpoint,
+    };
+    use serde::{Deserialize, Serialize};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::Notify;
+
+    #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+    #[rpc(reply = (), abort)]
+    struct Now;
+
+    #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+    #[rpc(reply = (), abort)]
+    struct Later {
+        answer_first: bool,
+    }
+
+    #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+    #[rpc(reply = usize)]
+    struct Finished;
+
+    #[derive(Clone, Default)]
+    struct Worker {
+        begun: Arc<Notify>,
+        dropped: Arc<Notify>,
+        go_on: Arc<Notify>,
+        finished: Arc<AtomicUsize>,
+    }
+
+    /// Tells when a handler's future is dropped, at its end or in the middle.
+    struct Told(Arc<Notify>);
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+
+    impl Worker {
+        async fn work(&self) {
+            let _told = Told(self.dropped.clone());
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            self.finished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[endpoint]
+    impl Worker {
+        #[receive_and_reply]
+        async fn now(&mut self, _msg: Now, _cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+            self.work().await;
+            Ok(())
+        }
+
+        #[receive_and_reply]
+        async fn later(&mut self, msg: Later, call: RpcCallContext<()>) -> HandlerResult<()> {
+            if msg.answer_first {
+                call.reply(());
+                self.work().await;
+            } else {
+                self.work().await;
+                call.reply(());
+            }
+            Ok(())
+        }
+
+        #[receive_and_reply]
+        async fn finished(&mut self, _msg: Finished) -> HandlerResult<usize> {
+            Ok(self.finished.load(Ordering::Relaxed))
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_caller_who_gives_up_drops_a_handler_in_the_middle() {
+        let server = rpc_actix::create(RpcEnvConfig::server("s", "127.0.0.1:0")).await.unwrap();
+        let worker = Worker::default();
+        let near = server.setup_endpoint("worker", worker.clone()).await.unwrap();
+        let client = rpc_actix::create(RpcEnvConfig::client("c")).await.unwrap();
+        let uri = near.endpoint_address().to_string();
+        let far = client.endpoint_ref::<Worker>(&uri).await.unwrap();
+        for (round, to) in [&far, &near].into_iter().enumerate() {
+            let ask = to.ask(Now);
+            worker.begun.notified().await;
+            drop(ask);
+            worker.dropped.notified().await;
+            let ask = to.ask(Later { answer_first: false });
+            worker.begun.notified().await;
+            drop(ask);
+            worker.dropped.notified().await;
+            assert_eq!(to.ask(Finished).await.unwrap(), round, "both were dropped in the middle");
+            to.ask(Later { answer_first: true }).await.unwrap();
+            worker.begun.notified().await;
+            worker.go_on.notify_one();
+            worker.dropped.notified().await;
+            assert_eq!(to.ask(Finished).await.unwrap(), round + 1, "this one came to its end");
+        }
+    }
+}
