@@ -42,7 +42,6 @@ impl RpcEnv {
     ///
     /// # Errors
     /// Whatever `backend` returns.
-    #[doc(hidden)]
     pub fn assemble(
         parts: EnvParts,
         address: Option<RpcAddress>,
@@ -317,6 +316,7 @@ impl fmt::Debug for RpcEnv {
         f.debug_struct("RpcEnv")
             .field("name", &self.name())
             .field("address", &self.address())
+            .field("backend", &self.0.shared.core.backend().map(|backend| backend.kind()))
             .finish_non_exhaustive()
     }
 }
