@@ -303,6 +303,18 @@ limits! {
     frame_timeout, with_frame_timeout: Duration = "rpc.io.frameTimeout", Duration, "30s",
         30 * SECOND, in SECOND / 1000, DAY; "L9, R15";
         "How long a frame may take from its first byte to its last.";
+    heartbeat, with_heartbeat: Duration = "rpc.io.heartbeat", Duration, "1s",
+        SECOND, in SECOND / 100, DAY; "L13, R61";
+        "A connection on which nothing was sent for this long sends a sign of life. Peers are told of it, so that they know what silence means.";
+    dead_after, with_dead_after: Duration = "rpc.io.deadAfter", Duration, "3s",
+        3 * SECOND, in SECOND / 50, DAY; "L13, R61, R63";
+        "A peer of which nothing was heard for this long is gone: its connection is closed. Never less than three of the peer's own heartbeats.";
+    reconnect_min, with_reconnect_min: Duration = "rpc.io.reconnectMin", Duration, "50ms",
+        SECOND / 20, in SECOND / 1000, DAY; "L16, S111, S118";
+        "After a connection could not be made, the next try comes after a random time up to this; with each failure in a row the bound grows by 1.6.";
+    reconnect_max, with_reconnect_max: Duration = "rpc.io.reconnectMax", Duration, "5s",
+        5 * SECOND, in SECOND / 1000, DAY; "L16, R66";
+        "The bound of the time between two tries to connect grows up to this.";
 }
 
 impl Limits {

@@ -625,21 +625,14 @@ async fn dialling_something_that_speaks_another_protocol() {
 #[tokio::test]
 async fn being_dialled_by_something_that_speaks_another_protocol() {
     let (server, _client, echo) = pair().await;
-    for (says, seen) in [
-        (
-            &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
-            "\"GET / HTTP/1.1\\r\\n\" (that looks like HTTP)",
-        ),
-        (b"PUT /a HTTP/1.1\r\n\r\n", "\"PUT /a HTTP/1.1\\r\" (that looks like HTTP)"),
-        (
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-            "\\xfc\\x03\\x03\" (that looks like TLS)",
-        ),
-        (b"\0\0\0\0", "\"\\x00\\x00\\x00\\x00\""),
+    for says in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"PUT /a HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\0\0\0\0",
     ] {
         let heard = visitor(&server, says.to_vec()).await;
-        assert!(contains(&heard, "the peer does not speak this protocol: it began with"));
-        assert!(contains(&heard, seen), "{}", heard.escape_ascii());
+        assert!(heard.is_empty(), "a stranger learns nothing: {}", heard.escape_ascii());
     }
     assert_eq!(echo.ask(Echo::of("x")).await.unwrap(), "x", "other peers are not disturbed");
 }

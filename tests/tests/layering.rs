@@ -61,6 +61,8 @@ const ACTIX: &[&[&str]] = &[
     &[
         "net/transport",
         "net/tcp",
+        "net/backoff",
+        "net/pen",
         "net/link",
         "net/binding",
         "net/peers",

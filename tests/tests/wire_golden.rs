@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 const CLIENT: u64 = 0x1122_3344_5566_7788;
 const SERVER: u64 = 0xa1a2_a3a4_a5a6_a7a8;
@@ -92,6 +93,7 @@ fn client_hello() -> Hello {
 
 fn server_hello() -> Hello {
     Hello::new(SERVER, Some("10.0.0.7:7077".into()), PeerLimits::default())
+        .with_heartbeat(Duration::from_secs(1))
 }
 
 /// What a side with the hello `ours` learns from the block `theirs`.
@@ -108,13 +110,13 @@ struct Side(Session);
 impl Side {
     fn client() -> Self {
         let mut session = Session::new(Limits::default(), "10.0.0.7:7077");
-        session.attach(meet(client_hello(), "hello-server"));
+        session.attach(Timestamp::START, meet(client_hello(), "hello-server"));
         Self(session)
     }
 
     fn server() -> Self {
         let mut session = Session::new(Limits::default(), "10.0.0.99:50000");
-        session.attach(meet(server_hello(), "hello-client"));
+        session.attach(Timestamp::START, meet(server_hello(), "hello-client"));
         Self(session)
     }
 
@@ -510,6 +512,9 @@ fn ping_and_pong() {
     assert!(server.input("ping").is_empty());
     assert_bytes(&server.output(), "pong");
     assert!(server.input("pong").is_empty());
+    assert!(server.input("heartbeat").is_empty());
+    server.0.heartbeat();
+    assert_bytes(&server.output(), "heartbeat");
     assert!(server.output().is_empty());
 }
 

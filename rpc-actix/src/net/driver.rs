@@ -46,6 +46,8 @@ pub(crate) struct Driver {
     ending: Option<RpcError>,
     /// The first poll has not been.
     fresh: bool,
+    /// Whether the peer seems to be gone, unless something waits to be read.
+    probe: bool,
     stalled: bool,
 }
 
@@ -74,6 +76,7 @@ impl Driver {
             batch_for: None,
             ending: None,
             fresh: true,
+            probe: false,
             stalled: false,
         }
     }
@@ -254,6 +257,8 @@ impl Driver {
                 return Ok(Reading::Done);
             }
             if self.is_congested() {
+                let now = self.link.now();
+                self.link.drive(&mut self.wakes, |session| session.held(now));
                 return Ok(Reading::Held);
             }
             if self.read.capacity() == self.read.len() {
@@ -315,15 +320,27 @@ impl Driver {
     }
 
     fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
-        if let (Some(only), 1) = (self.write.front(), self.write.len()) {
+        let pen = self.link.pen().take(&mut self.write);
+        let polled = Self::write_slices(&mut self.stream, &self.write, cx);
+        let all: usize = self.write.iter().map(Bytes::len).sum();
+        pen.put_down(matches!(polled, Poll::Ready(Ok(written)) if written == all));
+        polled
+    }
+
+    fn write_slices(
+        stream: &mut Box<dyn ByteStream>,
+        write: &VecDeque<Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        if let (Some(only), 1) = (write.front(), write.len()) {
             return stream.poll_write(cx, only);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slot, bytes) in slices.iter_mut().zip(&self.write) {
+        for (slot, bytes) in slices.iter_mut().zip(write) {
             *slot = IoSlice::new(bytes);
         }
-        let used = self.write.len().min(SLICES);
+        let used = write.len().min(SLICES);
         stream.poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
     }
 
@@ -347,10 +364,10 @@ impl Driver {
             return None;
         }
         match self.link.take_orders()? {
-            Orders::Break(close) => {
-                tracing::warn!(peer = %self.sender, %close, "breaking a connection");
-                self.link.drive(&mut self.wakes, |session| session.close(&close));
-                Some(close.to_error(&self.sender.to_string()))
+            Orders::Break(close) => Some(self.break_off(&close)),
+            Orders::Probe => {
+                self.probe = true;
+                None
             }
             Orders::Shutdown => {
                 let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
@@ -363,6 +380,25 @@ impl Driver {
                 None
             }
         }
+    }
+}
+
+impl Driver {
+    /// Ends the connection without waiting for the peer to read all of it.
+    fn break_off(&mut self, close: &Close) -> RpcError {
+        tracing::warn!(peer = %self.sender, %close, "breaking a connection");
+        self.link.drive(&mut self.wakes, |session| session.close(close));
+        close.to_error(&self.sender.to_string())
+    }
+
+    /// Everything that has come was read: whether the peer is gone.
+    fn judge(&mut self) -> Option<RpcError> {
+        if !std::mem::take(&mut self.probe) {
+            return None;
+        }
+        let now = self.link.now();
+        let verdict = self.link.drive(&mut self.wakes, |session| session.verdict(now))?;
+        Some(self.break_off(&verdict))
     }
 }
 
@@ -390,6 +426,12 @@ impl Future for Driver {
                 Ok(reading) => reading,
                 Err(error) => return Poll::Ready(this.broken(&error)),
             };
+            if reading == Reading::Done
+                && let Some(error) = this.judge()
+            {
+                let _ = this.poll_write(cx);
+                return Poll::Ready(error);
+            }
             let written = this.poll_write(cx);
             if reading == Reading::More {
                 cx.waker().wake_by_ref();

@@ -1,4 +1,6 @@
-//! The hellos on a new connection, within their limits of bytes and time.
+//! The hellos on a new connection, within their limits of bytes and time. The side that has
+//! dialled speaks first; the other one answers only a hello that it has seen, so a stranger
+//! learns nothing, and its answer means that the connection is taken.
 
 use super::node::Node;
 use super::transport::ByteStream;
@@ -6,6 +8,7 @@ use crate::rt;
 use bytes::BytesMut;
 use rpc_core::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
 use rpc_core::{ErrorKind, RpcError, RpcTimeout};
+use std::future::Future;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What the hellos leave: the peer, and what it sent after its hello.
@@ -14,60 +17,119 @@ pub(crate) struct Greeted {
     pub(crate) rest: BytesMut,
 }
 
-/// Says hello and waits for the peer's.
-pub(crate) async fn greet(
-    node: &Node,
-    stream: &mut Box<dyn ByteStream>,
-    peer: &str,
-) -> Result<Greeted, RpcError> {
-    let limits = node.config().limits();
-    let limit = limits.handshake_timeout();
-    match rt::within(limit, exchange(node, stream, peer)).await {
-        Some(result) => result,
-        None => {
-            let timeout = RpcTimeout::new(limit, "rpc.io.handshakeTimeout");
-            let text = format!("no hello within {timeout}");
-            refuse(stream, &Close::new(CloseCode::Timeout, &text)).await;
-            Err(RpcError::new(ErrorKind::Timeout, format!("{peer} sent {text}")))
-        }
+/// Why a dial came to nothing.
+pub(crate) enum NotTaken {
+    /// The peer dials as well, and its dial is the one that counts.
+    Declined,
+    Failed(RpcError),
+}
+
+impl From<RpcError> for NotTaken {
+    fn from(error: RpcError) -> Self {
+        Self::Failed(error)
     }
 }
 
-async fn exchange(
+/// A hello that did not come, or is not taken.
+pub(crate) struct Unheard {
+    pub(crate) error: RpcError,
+    /// What the peer is to be told.
+    pub(crate) tell: Option<Close>,
+    /// Whether the peer said that its own dial is the one that counts.
+    pub(crate) declined: bool,
+}
+
+impl From<RpcError> for Unheard {
+    fn from(error: RpcError) -> Self {
+        Self { error, tell: None, declined: false }
+    }
+}
+
+/// Bounds a handshake in time.
+pub(crate) async fn in_time<T, E: From<RpcError>>(
+    node: &Node,
+    peer: &str,
+    exchange: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let limit = node.config().limits().handshake_timeout();
+    let timeout = RpcTimeout::new(limit, "rpc.io.handshakeTimeout");
+    rt::within(limit, exchange).await.unwrap_or_else(|| {
+        let text = format!("{peer} sent no hello within {timeout}");
+        Err(E::from(RpcError::new(ErrorKind::Timeout, text)))
+    })
+}
+
+fn broken(peer: &str, error: std::io::Error) -> RpcError {
+    let text = format!("the connection to {peer} broke during the hello: {error}");
+    RpcError::new(ErrorKind::Disconnected, text).with_source(error)
+}
+
+/// Says hello to whoever was dialled, and hears the answer.
+pub(crate) async fn introduce(
     node: &Node,
     stream: &mut Box<dyn ByteStream>,
     peer: &str,
-) -> Result<Greeted, RpcError> {
-    let ours = node.hello();
-    let mut out = BytesMut::new();
-    ours.put(&mut out);
-    let broken = |error: std::io::Error| {
-        let text = format!("the connection to {peer} broke during the hello: {error}");
-        RpcError::new(ErrorKind::Disconnected, text).with_source(error)
-    };
-    stream.write_all(&out).await.map_err(broken)?;
-    let mut hellos = Hellos::new(ours, node.config().limits().pre_auth_bytes());
+) -> Result<Greeted, NotTaken> {
+    in_time(node, peer, async {
+        answer(node, stream, peer).await?;
+        match hear(node, stream, peer).await {
+            Ok(greeted) => Ok(greeted),
+            Err(unheard) if unheard.declined => Err(NotTaken::Declined),
+            Err(unheard) => {
+                if let Some(close) = &unheard.tell {
+                    let mut out = BytesMut::new();
+                    close.put(&mut out);
+                    let _ = stream.write_all(&out).await;
+                }
+                Err(NotTaken::Failed(unheard.error))
+            }
+        }
+    })
+    .await
+}
+
+/// Waits for the peer's hello.
+pub(crate) async fn hear(
+    node: &Node,
+    stream: &mut Box<dyn ByteStream>,
+    peer: &str,
+) -> Result<Greeted, Unheard> {
+    let mut hellos = Hellos::new(node.hello(), node.config().limits().pre_auth_bytes());
     let mut rest = BytesMut::with_capacity(1024);
     loop {
         match hellos.receive(&mut rest) {
             Ok(Some(peer)) => return Ok(Greeted { peer, rest }),
             Ok(None) => {}
             Err(close) => {
-                refuse(stream, &close).await;
-                return Err(close.to_error(peer));
+                let (error, theirs) = (close.to_error(peer), hellos.closed_by_peer());
+                let declined = theirs && close.is(CloseCode::Duplicate);
+                let tell = (hellos.magic_seen() && !theirs).then_some(close);
+                return Err(Unheard { error, tell, declined });
             }
         }
-        if stream.read_buf(&mut rest).await.map_err(broken)? == 0 {
+        let read = stream.read_buf(&mut rest).await;
+        if read.map_err(|error| broken(peer, error))? == 0 {
             let text = format!("{peer} closed the connection during the hello");
-            return Err(RpcError::new(ErrorKind::Disconnected, text));
+            return Err(RpcError::new(ErrorKind::Disconnected, text).into());
         }
     }
 }
 
-/// Tells the peer why it is not taken, as far as it listens.
+/// Says this env's hello.
+pub(crate) async fn answer(
+    node: &Node,
+    stream: &mut Box<dyn ByteStream>,
+    peer: &str,
+) -> Result<(), RpcError> {
+    let mut out = BytesMut::new();
+    node.hello().put(&mut out);
+    stream.write_all(&out).await.map_err(|error| broken(peer, error))
+}
+
+/// Tells the peer why its hello is not taken, as far as it listens.
 pub(crate) async fn refuse(stream: &mut Box<dyn ByteStream>, close: &Close) {
     let mut out = BytesMut::new();
-    close.put(&mut out);
+    close.put_answer(&mut out);
     let _ = stream.write_all(&out).await;
     let _ = stream.shutdown().await;
 }
@@ -75,5 +137,6 @@ pub(crate) async fn refuse(stream: &mut Box<dyn ByteStream>, close: &Close) {
 /// This env's hello.
 pub(crate) fn hello(node: &Node) -> Hello {
     let address = node.address().map(|address| address.host_port());
-    Hello::new(node.id(), address, PeerLimits::of(node.config().limits()))
+    let limits = node.config().limits();
+    Hello::new(node.id(), address, PeerLimits::of(limits)).with_heartbeat(limits.heartbeat())
 }

@@ -1,10 +1,12 @@
 //! A session behind its lock, and the ways to wake whoever has to act on it.
 
+use super::backoff::Backoff;
+use super::pen::{Pen, SignOfLife};
 use crate::rt::Clock;
 use bytes::Bytes;
-use rpc_core::proto::{Close, Session};
+use rpc_core::proto::{Close, PeerInfo, Session, Vital};
 use rpc_core::spi::{CallEnd, Expire, RemoteCalls};
-use rpc_core::{ErrorKind, RpcAddress, RpcError, Timestamp};
+use rpc_core::{ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,16 +20,25 @@ pub(crate) struct Link {
     /// Whether there are orders: looked at in every turn of the driver, without the lock.
     ordered: AtomicBool,
     state: Mutex<State>,
+    pen: Pen,
 }
 
 struct State {
     session: Session,
     phase: Phase,
+    /// Counts the tries and connections: what belongs to an earlier one has no say any more.
+    turn: u64,
+    backoff: Backoff,
+    limits: Limits,
+    /// Since when there is a connection.
+    connected: Timestamp,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
     driver: Option<Waker>,
     /// The same, awake or asleep: whoever has orders for it wakes it.
     watcher: Option<Waker>,
     orders: Option<Orders>,
+    /// Whoever waits for the end of the connection.
+    successors: Vec<Waker>,
     /// Set by the env's shutdown: no connection is taken any more.
     closing: bool,
 }
@@ -35,6 +46,8 @@ struct State {
 /// What a driver is told from outside.
 #[derive(Debug)]
 pub(crate) enum Orders {
+    /// Read all that has come, and end if the peer is silent even so.
+    Probe,
     /// Say goodbye, and end when that is written.
     Shutdown,
     /// End now.
@@ -44,25 +57,55 @@ pub(crate) enum Orders {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
+    /// To be dialled when its time has come.
+    Waiting,
     Dialing,
     Connected,
 }
 
+/// What became of a connection that has come in for a link.
+pub(crate) enum Occupied {
+    /// It has the link.
+    Taken(Busy),
+    /// This side dials as well, and its own dial is the one that counts.
+    Dialing,
+    /// There is a connection, with that env.
+    Connected(u64),
+    /// The env is closing.
+    Closing,
+}
+
 impl Link {
-    pub(crate) fn new(clock: Clock, address: Option<RpcAddress>, session: Session) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        address: Option<RpcAddress>,
+        session: Session,
+        limits: Limits,
+        seed: u64,
+    ) -> Self {
         let state = State {
             session,
             phase: Phase::Idle,
+            turn: 0,
+            backoff: Backoff::new(seed),
+            limits,
+            connected: Timestamp::START,
             driver: None,
             watcher: None,
             orders: None,
+            successors: Vec::new(),
             closing: false,
         };
-        Self { clock, address, ordered: AtomicBool::new(false), state: Mutex::new(state) }
+        let (ordered, pen) = (AtomicBool::new(false), Pen::default());
+        Self { clock, address, ordered, state: Mutex::new(state), pen }
     }
 
     pub(crate) fn address(&self) -> Option<&RpcAddress> {
         self.address.as_ref()
+    }
+
+    pub(crate) fn pen(&self) -> &Pen {
+        &self.pen
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -88,15 +131,28 @@ impl Link {
         result
     }
 
-    /// As [`with`](Self::with), and says whether the link must be dialled now by the caller.
-    pub(crate) fn with_dial<R>(&self, f: impl FnOnce(&mut Session) -> R) -> (R, bool) {
+    /// As [`with`](Self::with). What comes with the result must be dialled by the caller.
+    pub(crate) fn with_dial<R>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&mut Session) -> R,
+    ) -> (R, Option<Busy>) {
         let result = self.with(f);
         let mut state = self.lock();
-        let dial = state.phase == Phase::Idle && state.session.wants_connection();
-        if dial {
-            state.phase = Phase::Dialing;
+        if state.phase != Phase::Idle || !state.session.wants_connection() {
+            return (result, None);
         }
-        (result, dial)
+        (result, Some(self.busy(&mut state, Phase::Waiting)))
+    }
+
+    /// When the link may be dialled.
+    pub(crate) fn not_before(&self) -> Timestamp {
+        self.lock().backoff.next()
+    }
+
+    fn busy(self: &Arc<Self>, state: &mut State, phase: Phase) -> Busy {
+        state.phase = phase;
+        state.turn = state.turn.wrapping_add(1);
+        Busy { link: self.clone(), turn: state.turn, settled: false }
     }
 
     /// The same for the driver, which collects the wakers and needs no waking itself.
@@ -146,47 +202,76 @@ impl Link {
         }
     }
 
-    /// Works on the session in the same breath in which the link becomes idle: what is queued
-    /// after that is dialled for anew, what was queued before is ended by `f`.
-    fn idle_with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
-        let mut state = self.lock();
-        state.phase = Phase::Idle;
-        (state.driver, state.watcher, state.orders) = (None, None, None);
-        let result = f(&mut state.session);
-        let mut wakes = Vec::new();
-        state.session.take_wakes(&mut wakes);
-        drop(state);
-        wakes.into_iter().for_each(Waker::wake);
-        result
-    }
-
-    /// Takes an idle link for a connection that has come in.
-    pub(crate) fn occupy(self: &Arc<Self>) -> Option<Busy> {
-        let mut state = self.lock();
-        if state.phase != Phase::Idle || state.closing {
-            return None;
-        }
-        state.phase = Phase::Dialing;
-        Some(Busy::new(self))
-    }
-
-    /// The hellos are exchanged. `false` if no connection is wanted any more.
-    pub(crate) fn connect(&self) -> bool {
+    /// Takes the link for a connection that has come in, from an idle one, or from a dial of this
+    /// side's that gives way (R67).
+    pub(crate) fn occupy(self: &Arc<Self>, gives_way: bool) -> Occupied {
         let mut state = self.lock();
         if state.closing {
-            return false;
+            return Occupied::Closing;
         }
-        state.phase = Phase::Connected;
-        true
+        match (state.phase, state.session.peer()) {
+            (Phase::Dialing, _) if !gives_way => Occupied::Dialing,
+            (Phase::Connected, Some(peer)) => Occupied::Connected(peer.hello.env),
+            // It is about to be idle.
+            (Phase::Connected, None) => Occupied::Connected(0),
+            _ => Occupied::Taken(self.busy(&mut state, Phase::Dialing)),
+        }
     }
 
-    /// Ends the connection if something on it has taken too long.
-    pub(crate) fn check(&self) {
+    /// A new link, taken from its beginning.
+    pub(crate) fn taken(self: Arc<Self>) -> Busy {
+        let mut state = self.lock();
+        self.busy(&mut state, Phase::Dialing)
+    }
+
+    /// Ready when there is no connection.
+    pub(crate) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.phase != Phase::Connected {
+            return Poll::Ready(());
+        }
+        state.successors.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Looks at the connection: sends a sign of life if nothing else was sent, and ends it if
+    /// something on it has taken too long.
+    pub(crate) fn look(&self) {
         let now = self.now();
+        let mut state = self.lock();
+        if state.phase != Phase::Connected {
+            return;
+        }
+        match state.session.look(now) {
+            Vital::Quiet => {
+                drop(state);
+                match self.pen.sign_of_life() {
+                    SignOfLife::Written => self.with(|session| session.said(now)),
+                    SignOfLife::NoDoor => self.with(|session| session.heartbeat()),
+                    // Something is being written: that is a sign as well.
+                    SignOfLife::NotNow => {}
+                }
+            }
+            Vital::Silent if state.orders.is_none() => self.order(state, Orders::Probe),
+            Vital::Broken(close) => self.order(state, Orders::Break(close)),
+            _ => {
+                drop(state);
+                // There may be a ping to be written.
+                self.with(|_| ());
+            }
+        }
+    }
+
+    /// Nothing that was silent or slow while the process stood still is to blame.
+    pub(crate) fn rearm(&self) {
+        let now = self.now();
+        self.lock().session.rearm(now);
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn break_off(&self, close: Close) {
         let state = self.lock();
-        if state.phase == Phase::Connected
-            && let Err(close) = state.session.check(now)
-        {
+        if state.phase == Phase::Connected {
             self.order(state, Orders::Break(close));
         }
     }
@@ -224,28 +309,107 @@ impl fmt::Debug for Link {
 }
 
 /// A link that is being dialled or driven. However that ends, the link becomes idle, and what
-/// waits for it ends.
+/// waits for it ends; unless another connection has taken its place.
 pub(crate) struct Busy {
-    link: Option<Arc<Link>>,
+    link: Arc<Link>,
+    turn: u64,
+    /// Whether it has ended in order: what waits was told, or may wait on.
+    settled: bool,
 }
 
 impl Busy {
-    pub(crate) fn new(link: &Arc<Link>) -> Self {
-        Self { link: Some(link.clone()) }
+    /// The link, and its state if it is still this one's.
+    fn held(&self) -> Option<MutexGuard<'_, State>> {
+        let state = self.link.lock();
+        (state.turn == self.turn).then_some(state)
     }
 
-    /// Ends in order.
-    pub(crate) fn end<R>(mut self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
-        self.link.take().map(|link| link.idle_with(f))
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
+
+    /// The time to dial has come. `false` if a connection has come in meanwhile.
+    pub(crate) fn dials(&self) -> bool {
+        let Some(mut state) = self.held() else { return false };
+        state.phase = Phase::Dialing;
+        true
+    }
+
+    /// The hellos are exchanged. `false` if this connection is not wanted any more.
+    pub(crate) fn connects(&self, peer: PeerInfo) -> bool {
+        let Some(mut state) = self.held() else { return false };
+        if state.closing {
+            return false;
+        }
+        let now = self.link.now();
+        state.phase = Phase::Connected;
+        state.connected = now;
+        state.session.attach(now, peer);
+        true
+    }
+
+    /// Works on the session when the connection is lost; the link stays taken until this is
+    /// dropped.
+    pub(crate) fn lost<R>(&mut self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        self.settled = true;
+        let mut state = self.held()?;
+        let (now, State { connected, limits, backoff, .. }) = (self.link.now(), &mut *state);
+        backoff.lost(*connected, now, limits);
+        let result = f(&mut state.session);
+        wake_all(state);
+        Some(result)
+    }
+
+    /// The peer could not be reached: what waits for it ends by `f`.
+    pub(crate) fn failed<R>(
+        &mut self,
+        error: &RpcError,
+        f: impl FnOnce(&mut Session) -> R,
+    ) -> Option<R> {
+        self.settled = true;
+        let mut state = self.held()?;
+        let (now, State { limits, backoff, .. }) = (self.link.now(), &mut *state);
+        if error.kind() == ErrorKind::VersionMismatch {
+            backoff.refused(now, limits);
+        } else {
+            backoff.failed(now, limits);
+        }
+        let result = f(&mut state.session);
+        wake_all(state);
+        Some(result)
+    }
+
+    /// The peer dials as well, and its dial is the one that counts. How often that was so.
+    pub(crate) fn declined(&mut self) -> u32 {
+        self.settled = true;
+        let Some(mut state) = self.held() else { return 0 };
+        let (now, State { limits, backoff, .. }) = (self.link.now(), &mut *state);
+        backoff.failed(now, limits);
+        backoff.failures()
+    }
+}
+
+/// Wakes what the session has made ready, after the lock is gone.
+fn wake_all(mut state: MutexGuard<'_, State>) {
+    let mut wakes = Vec::new();
+    state.session.take_wakes(&mut wakes);
+    drop(state);
+    wakes.into_iter().for_each(Waker::wake);
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
+        let Some(mut state) = self.held() else { return };
+        state.phase = Phase::Idle;
+        (state.driver, state.watcher, state.orders) = (None, None, None);
+        if !self.settled {
             let text = "the thread of the connection has ended";
             let error = RpcError::new(ErrorKind::EnvStopped, text);
-            link.idle_with(|session| session.detach(&error, false));
+            state.session.detach(&error, false);
         }
+        self.link.pen.close();
+        let successors = std::mem::take(&mut state.successors);
+        wake_all(state);
+        successors.into_iter().for_each(Waker::wake);
     }
 }

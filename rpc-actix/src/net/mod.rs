@@ -1,12 +1,14 @@
 //! The bridge: connections, and what keeps each in step with the endpoints.
 
 pub(crate) mod admission;
+pub(crate) mod backoff;
 pub(crate) mod binding;
 pub(crate) mod driver;
 pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod node;
 pub(crate) mod peers;
+pub(crate) mod pen;
 pub(crate) mod target;
 pub(crate) mod tcp;
 pub mod transport;

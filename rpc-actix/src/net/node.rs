@@ -2,8 +2,8 @@
 
 use super::admission::{Admission, Admitted};
 use super::driver::Driver;
-use super::handshake::{self, Greeted, greet};
-use super::link::{Busy, Link, Orders};
+use super::handshake::{self, Greeted, NotTaken, Unheard, introduce};
+use super::link::{Busy, Link, Occupied, Orders};
 use super::peers::Peers;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Listener, Socket, Transport};
@@ -16,6 +16,7 @@ use rpc_core::{
     RpcError,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +35,8 @@ pub(crate) struct Node {
     /// Everything that the node runs, to be waited for at the end.
     tasks: TaskTracker,
     admission: Arc<Admission>,
+    /// For what is random about a link: follows from the env's number.
+    seeds: AtomicU64,
 }
 
 /// The parts that a node is made of.
@@ -65,6 +68,7 @@ impl Node {
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             admission: Arc::default(),
+            seeds: AtomicU64::new(id),
         })
     }
 
@@ -109,8 +113,10 @@ impl Node {
     }
 
     fn link(&self, address: Option<RpcAddress>, peer: String) -> Link {
-        let session = Session::new(self.config.limits().clone(), peer);
-        Link::new(self.clock, address, session)
+        let limits = self.config.limits();
+        let session = Session::new(limits.clone(), peer);
+        let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        Link::new(self.clock, address, session, limits.clone(), seed)
     }
 
     /// A way to an endpoint of another env.
@@ -146,48 +152,72 @@ impl Node {
     }
 
     /// Connects a link that wants it, on an arbiter.
-    pub(crate) fn dial(self: &Arc<Self>, link: &Arc<Link>) {
-        let (node, dialled) = (self.clone(), link.clone());
+    pub(crate) fn dial(self: &Arc<Self>, busy: Busy) {
+        let node = self.clone();
         // Dropped with the job if the thread is gone: then nothing waits for the link.
-        let busy = Busy::new(link);
         let started = self.host.pick().run(move || {
             let tasks = node.tasks.clone();
-            rt::spawn(tasks.track_future(async move { node.dial_here(dialled, busy).await }));
+            rt::spawn(tasks.track_future(async move { node.dial_here(busy).await }));
         });
         if let Err(error) = started {
-            tracing::debug!(peer = ?link.address(), %error, "could not dial");
+            tracing::debug!(%error, "could not dial");
         }
     }
 
-    async fn dial_here(self: Arc<Self>, link: Arc<Link>, busy: Busy) {
+    async fn dial_here(self: Arc<Self>, mut busy: Busy) {
+        let link = busy.link().clone();
         let closed = self.closed.clone();
         let connected = tokio::select! {
             // Both may be dropped: a half-made connection is closed, and nothing was sent.
-            connected = self.connect(&link) => connected,
-            () = closed.cancelled() => Err(env_stopped()),
+            connected = self.connect(&busy) => connected,
+            () = closed.cancelled() => Err(NotTaken::Failed(env_stopped())),
         };
         match connected {
             Ok((stream, greeted, sender)) => {
-                self.run(link, busy, stream, greeted, sender).await;
+                return self.run(busy, stream, greeted, sender).await;
             }
-            Err(error) => {
+            Err(NotTaken::Declined) if busy.declined() < MOST_DECLINES => {
+                tracing::debug!(peer = ?link.address(), "both sides have dialled; the peer's dial counts");
+            }
+            Err(end) => {
+                let error = match end {
+                    NotTaken::Declined => declined(link.address()),
+                    NotTaken::Failed(error) => error,
+                };
                 let error = error.with_outcome(Outcome::NeverSent);
-                let ended = busy.end(|session| session.fail_queued(&error));
+                let ended = busy.failed(&error, |session| session.fail_queued(&error));
                 tracing::debug!(peer = ?link.address(), ended, %error, "could not connect");
             }
+        }
+        drop(busy);
+        self.dial_if_wanted(&link);
+    }
+
+    /// What has not been sent goes out over the next connection.
+    fn dial_if_wanted(self: &Arc<Self>, link: &Arc<Link>) {
+        if let ((), Some(busy)) = link.with_dial(|_| ())
+            && !self.is_closed()
+        {
+            self.dial(busy);
         }
     }
 
     async fn connect(
         &self,
-        link: &Link,
-    ) -> Result<(Box<dyn ByteStream>, Greeted, RpcAddress), RpcError> {
+        busy: &Busy,
+    ) -> Result<(Box<dyn ByteStream>, Greeted, RpcAddress), NotTaken> {
+        let link = busy.link();
         let Some(address) = link.address() else {
-            return Err(RpcError::new(
+            return Err(NotTaken::Failed(RpcError::new(
                 ErrorKind::Unreachable,
                 "Cannot send message to client endpoint with no listen address.",
-            ));
+            )));
         };
+        self.clock.sleep_until(link.not_before()).await;
+        if !busy.dials() {
+            // The peer was faster.
+            return Err(NotTaken::Declined);
+        }
         let timeout = self.config.connect_timeout();
         let failed = |cause: String| {
             RpcError::new(
@@ -200,7 +230,7 @@ impl Node {
             .ok_or_else(|| failed(format!("timed out after {timeout}")))?
             .map_err(|error| failed(error.to_string()).with_source(error))?;
         let mut stream = socket.open().map_err(|error| failed(error.to_string()))?;
-        let greeted = greet(self, &mut stream, &address.to_string()).await?;
+        let greeted = introduce(self, &mut stream, &address.to_string()).await?;
         Ok((stream, greeted, address.clone()))
     }
 
@@ -246,85 +276,162 @@ impl Node {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(peer = %from, %error, "a connection was lost"),
         };
-        let (closed, name) = (self.closed.clone(), from.to_string());
+        let closed = self.closed.clone();
         let greeted = tokio::select! {
             // Nothing was promised to the peer before its hello is answered.
-            greeted = greet(&self, &mut stream, &name) => greeted,
+            greeted = self.take(&mut stream, &from) => greeted,
             () = closed.cancelled() => return,
         };
         match greeted {
-            Ok(greeted) => {
+            Ok((greeted, busy, sender)) => {
                 admitted.greeted();
-                let (link, busy, sender) = self.link_of(&greeted.peer, from);
-                self.run(link, busy, stream, greeted, sender).await;
+                self.run(busy, stream, greeted, sender).await;
             }
             Err(error) => tracing::warn!(peer = %from, %error, "a connection was refused"),
         }
     }
 
+    /// Hears the hello of a peer that has connected, finds its link, and answers.
+    async fn take(
+        self: &Arc<Self>,
+        stream: &mut Box<dyn ByteStream>,
+        from: &RpcAddress,
+    ) -> Result<(Greeted, Busy, RpcAddress), RpcError> {
+        let name = from.to_string();
+        handshake::in_time(self, &name, async {
+            let unheard = match handshake::hear(self, stream, &name).await {
+                Ok(greeted) => match self.link_of(&greeted.peer, from).await {
+                    Ok((busy, sender)) => {
+                        handshake::answer(self, stream, &name).await?;
+                        return Ok((greeted, busy, sender));
+                    }
+                    Err(close) => {
+                        let error = close.to_error(&name);
+                        Unheard { error, tell: Some(close), declined: false }
+                    }
+                },
+                Err(unheard) => unheard,
+            };
+            if let Some(close) = &unheard.tell {
+                handshake::refuse(stream, close).await;
+            }
+            Err(unheard.error)
+        })
+        .await
+    }
+
     /// The link for a peer that has connected, and how endpoints know it: its listening address
     /// if it has one, otherwise its socket's.
-    fn link_of(&self, peer: &PeerInfo, from: RpcAddress) -> (Arc<Link>, Busy, RpcAddress) {
-        let listening = peer.hello.address.as_deref().and_then(|text| text.parse().ok());
-        if let Some(listening) = &listening {
-            let make = || self.link(Some(RpcAddress::clone(listening)), listening.to_string());
-            let known = self.peers.at(listening, make);
-            if let Some(busy) = known.occupy() {
-                return (known, busy, listening.clone());
+    async fn link_of(
+        self: &Arc<Self>,
+        peer: &PeerInfo,
+        from: &RpcAddress,
+    ) -> Result<(Busy, RpcAddress), Close> {
+        let listening: Option<RpcAddress> =
+            peer.hello.address.as_deref().and_then(|text| text.parse().ok());
+        let Some(listening) = listening else {
+            return Ok((self.link_for_peer(from), from.clone()));
+        };
+        let make = || self.link(Some(listening.clone()), listening.to_string());
+        let known = self.peers.at(&listening, make);
+        loop {
+            // Of two envs that dial each other at once, the one with the smaller number keeps its
+            // dial.
+            match known.occupy(self.id > peer.hello.env) {
+                Occupied::Taken(busy) => return Ok((busy, listening)),
+                Occupied::Dialing => {
+                    let text = "both sides have dialled, and the other dial is the one that counts";
+                    return Err(Close::new(CloseCode::Duplicate, text));
+                }
+                Occupied::Closing => {
+                    let text = "the env has been shut down";
+                    return Err(Close::new(CloseCode::Shutdown, text));
+                }
+                // A second connection of the same env, under another name of ours, say: it is the
+                // peer's to use.
+                Occupied::Connected(env) if env == peer.hello.env => {
+                    return Ok((self.link_for_peer(&listening), listening));
+                }
+                Occupied::Connected(_) => {
+                    // The env that was there before is gone: its end comes first.
+                    let text = "another env has taken the address of this one";
+                    known.break_off(Close::new(CloseCode::Shutdown, text));
+                    std::future::poll_fn(|cx| known.poll_idle(cx)).await;
+                }
             }
         }
-        // It does not listen, or it is connected in the other direction already: this connection
-        // is the peer's to use.
-        let sender = listening.unwrap_or(from);
-        let link = Arc::new(self.link(None, sender.to_string()));
-        let busy = Busy::new(&link);
-        (link, busy, sender)
+    }
+
+    /// A link that cannot be dialled: what goes out on it goes over the peer's connection.
+    fn link_for_peer(&self, peer: &RpcAddress) -> Busy {
+        Link::taken(Arc::new(self.link(None, peer.to_string())))
     }
 
     /// Drives a connection to its end.
     async fn run(
         self: Arc<Self>,
-        link: Arc<Link>,
-        busy: Busy,
+        mut busy: Busy,
         stream: Box<dyn ByteStream>,
         greeted: Greeted,
         sender: RpcAddress,
     ) {
         let env = greeted.peer.hello.env;
-        if !link.connect() {
+        let link = busy.link().clone();
+        if !busy.connects(greeted.peer) {
             return;
         }
-        link.with(|session| session.attach(greeted.peer));
-        self.peers.connected(env, &link);
+        link.pen().open(stream.side_door());
+        let first = self.peers.connected(env, &link);
         if self.is_closed() {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);
         }
-        self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
+        if first {
+            self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
+        }
         let driver = Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = driver.await;
-        self.peers.disconnected(env, &link);
-        let ended = busy.end(|session| session.detach(&error, false));
+        link.pen().close();
+        let last = self.peers.disconnected(env, &link);
+        let keep = link.address().is_some() && error.kind() == ErrorKind::Disconnected;
+        let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));
         tracing::debug!(peer = %sender, ?ended, %error, "a connection has ended");
         if !self.is_closed() {
             if error.kind() != ErrorKind::Disconnected {
                 let event = NetworkEvent::Error(error, sender.clone());
                 self.dispatcher.network_event(&event);
             }
-            self.dispatcher.network_event(&NetworkEvent::Disconnected(sender));
+            if last {
+                self.dispatcher.network_event(&NetworkEvent::Disconnected(sender));
+            }
         }
+        // Only now may a successor come: its events follow these.
+        drop(busy);
+        self.dial_if_wanted(&link);
     }
 
-    /// Ends connections on which something takes too long, until the env closes.
+    /// Sends signs of life, and ends connections whose peer is silent or slow, until the env
+    /// closes.
     pub(crate) async fn watch(self: Arc<Self>) {
+        let limits = self.config.limits();
+        let often = (limits.heartbeat() / LOOKS_PER_HEARTBEAT).max(SHORTEST_LOOK);
+        let mut before = self.clock.now();
         loop {
             tokio::select! {
                 // Both may be dropped: the next round looks at everything again.
-                () = rt::sleep(WATCH_INTERVAL) => {}
+                () = rt::sleep(often) => {}
                 () = self.closed.cancelled() => return,
             }
-            for link in self.peers.all() {
-                link.check();
+            let links = self.peers.connections();
+            let now = self.clock.now();
+            // A process that was stopped, or a machine that slept, has heard nothing either.
+            let stood_still = now.since(before) > limits.heartbeat().saturating_add(often);
+            before = now;
+            for link in links {
+                if stood_still {
+                    link.rearm();
+                }
+                link.look();
             }
         }
     }
@@ -351,8 +458,20 @@ impl Node {
     }
 }
 
-/// How often connections are looked at: their limits are seconds.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often connections are looked at: the tenth part of a heartbeat is the error of all that
+/// follows from silence.
+const LOOKS_PER_HEARTBEAT: u32 = 10;
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
+
+/// Dials in a row that may give way to the peer's, whose own dial then does not come.
+const MOST_DECLINES: u32 = 8;
+
+fn declined(address: Option<&RpcAddress>) -> RpcError {
+    let at = address.map(|address| format!(" to {address}")).unwrap_or_default();
+    let text =
+        format!("Failed to connect{at}: the peer says that it dials as well, but no dial comes");
+    RpcError::new(ErrorKind::Unreachable, text)
+}
 
 /// A pause after a failed accept, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(5);

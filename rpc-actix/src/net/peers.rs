@@ -41,20 +41,33 @@ impl Peers {
         self.lock().by_env.get(&id)?.iter().rev().find_map(Weak::upgrade)
     }
 
-    /// Remembers which env a link leads to.
-    pub(crate) fn connected(&self, id: u64, link: &Arc<Link>) {
+    /// Remembers which env a link leads to. Whether it is the first connection with that env.
+    pub(crate) fn connected(&self, id: u64, link: &Arc<Link>) -> bool {
         let mut state = self.lock();
-        state.by_env.entry(id).or_default().push(Arc::downgrade(link));
+        let links = state.by_env.entry(id).or_default();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+        let first = links.len() == 1;
         state.sweep();
+        first
     }
 
-    pub(crate) fn disconnected(&self, id: u64, link: &Arc<Link>) {
+    /// Forgets it. Whether it was the last connection with that env.
+    pub(crate) fn disconnected(&self, id: u64, link: &Arc<Link>) -> bool {
         let mut state = self.lock();
-        let Some(links) = state.by_env.get_mut(&id) else { return };
-        links.retain(|known| known.as_ptr() != Arc::as_ptr(link));
-        if links.is_empty() {
+        let Some(links) = state.by_env.get_mut(&id) else { return false };
+        links.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(link));
+        let last = links.is_empty();
+        if last {
             state.by_env.remove(&id);
         }
+        last
+    }
+
+    /// Every link with a connection.
+    pub(crate) fn connections(&self) -> Vec<Arc<Link>> {
+        let state = self.lock();
+        state.by_env.values().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// Every link there is.

@@ -24,8 +24,8 @@ impl TcpTarget {
         let now = self.link.now();
         let request = Request::new(self.id, message, how);
         let (submitted, dial) = self.link.with_dial(|session| session.submit(now, request));
-        if dial {
-            node.dial(&self.link);
+        if let Some(busy) = dial {
+            node.dial(busy);
         }
         submitted
     }
@@ -61,8 +61,8 @@ impl RemoteTarget for TcpTarget {
         let node = self.node()?;
         let now = self.link.now();
         let (id, dial) = self.link.with_dial(|session| session.resolve(now, self.id));
-        if dial {
-            node.dial(&self.link);
+        if let Some(busy) = dial {
+            node.dial(busy);
         }
         self.call(Some(id?))
     }

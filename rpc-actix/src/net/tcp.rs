@@ -1,12 +1,16 @@
 //! TCP.
 
-use super::transport::{ByteStream, Listener, Socket, Transport};
+use super::transport::{ByteStream, Listener, SideDoor, Socket, Transport};
 use rpc_core::RpcAddress;
 use rpc_core::spi::BoxFuture;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 pub(crate) struct Tcp;
 
@@ -112,6 +116,73 @@ impl Socket for TcpSocket {
 
     fn open(self: Box<Self>) -> io::Result<Box<dyn ByteStream>> {
         self.stream.set_nodelay(true)?;
-        Ok(Box::new(TcpStream::from_std(self.stream)?))
+        let (read, write) = TcpStream::from_std(self.stream)?.into_split();
+        Ok(Box::new(TcpBytes { read, write: Arc::new(Writer(Mutex::new(write))) }))
+    }
+}
+
+/// A connection whose writing half can be reached from other threads as well.
+struct TcpBytes {
+    read: OwnedReadHalf,
+    write: Arc<Writer>,
+}
+
+struct Writer(Mutex<OwnedWriteHalf>);
+
+impl Writer {
+    fn lock(&self) -> MutexGuard<'_, OwnedWriteHalf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ByteStream for TcpBytes {
+    fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
+        Some(self.write.clone())
+    }
+}
+
+impl SideDoor for Writer {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().try_write(bytes)
+    }
+}
+
+impl AsyncRead for TcpBytes {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for TcpBytes {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.write.lock()).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.write.lock()).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.write.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.write.lock()).poll_shutdown(cx)
     }
 }

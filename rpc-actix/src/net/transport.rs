@@ -4,12 +4,26 @@ use rpc_core::RpcAddress;
 use rpc_core::spi::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream on the thread that drives it.
-pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
+    /// A way to write from other threads, for signs of life while this one is blocked by a
+    /// handler. `None`, the default, if there is none: then a blocked thread is silent.
+    fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> ByteStream for T {}
+/// Writes into a stream that another thread drives, which is kept from writing meanwhile.
+pub trait SideDoor: Send + Sync {
+    /// Writes as much as the system takes at once.
+    ///
+    /// # Errors
+    /// `WouldBlock`, and what else the system says.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
 
 /// A connection that no thread drives yet.
 pub trait Socket: Send {

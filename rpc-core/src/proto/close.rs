@@ -32,6 +32,8 @@ pub enum CloseCode {
     Credit = 8,
     /// Something took too long.
     Timeout = 9,
+    /// Both sides have dialled at once, and the other dial is the one that counts.
+    Duplicate = 10,
 }
 
 /// Why a connection ends.
@@ -67,6 +69,12 @@ impl Close {
         self.code == code as u16
     }
 
+    /// Writes the magic and the frame: the answer to a hello that is not taken.
+    pub fn put_answer(&self, into: &mut BytesMut) {
+        into.extend_from_slice(&frame::MAGIC);
+        self.put(into);
+    }
+
     /// Writes the frame.
     pub fn put(&self, into: &mut BytesMut) {
         let wire = OnTheWire { code: self.code, text: self.text.clone() };
@@ -87,7 +95,7 @@ impl Close {
     pub fn to_error(&self, peer: &str) -> RpcError {
         let kind = if self.is(CloseCode::Version) {
             ErrorKind::VersionMismatch
-        } else if self.is(CloseCode::Shutdown) {
+        } else if self.is(CloseCode::Shutdown) || self.is(CloseCode::Timeout) {
             ErrorKind::Disconnected
         } else if self.is(CloseCode::Overloaded) {
             ErrorKind::Overloaded

@@ -3,7 +3,7 @@
 use super::calls::Progress;
 use super::close::{Close, CloseCode};
 use super::hello::PeerInfo;
-use super::pulse::Pulse;
+use super::pulse::{Pulse, Vital};
 use super::session::{Closing, Session};
 use super::target::{Phase, TargetId};
 use crate::deadline::Timestamp;
@@ -31,7 +31,9 @@ struct Reason<'a> {
 
 impl Session {
     /// A connection is ready: the hellos are exchanged.
-    pub fn attach(&mut self, peer: PeerInfo) {
+    pub fn attach(&mut self, now: Timestamp, peer: PeerInfo) {
+        self.pulse = Pulse::new(now, &peer.hello);
+        self.leaving = false;
         let frame = usize::try_from(peer.hello.limits.frame).unwrap_or(usize::MAX);
         self.lanes.set_frame_size(frame.min(self.limits.frame_max_size()));
         self.peer = Some(peer);
@@ -67,6 +69,7 @@ impl Session {
         let mut result = Detached::default();
         self.peer = None;
         self.pulse = Pulse::default();
+        self.leaving = false;
         self.closing = Closing::No;
         for id in
             self.calls.ids(|call| matches!(call.progress, Progress::Ready { .. } | Progress::Sent))
@@ -144,12 +147,48 @@ impl Session {
         self.pulse.stalled(now, stalled);
     }
 
-    /// Looks at what is under way. To be called from time to time.
-    ///
-    /// # Errors
-    /// What to close the connection with: something has taken too long.
-    pub fn check(&self, now: Timestamp) -> Result<(), Close> {
-        self.pulse.check(&self.limits, now)
+    /// Nothing is read for now, because too much waits to be written: a frame in the middle is
+    /// not the peer's fault.
+    pub fn held(&mut self, now: Timestamp) {
+        self.pulse.partial(now, false);
+    }
+
+    /// Looks at the connection, and pings a peer that promises no heartbeats if it is silent. To
+    /// be called several times in a heartbeat.
+    pub fn look(&mut self, now: Timestamp) -> Vital {
+        if self.peer.is_none() {
+            return Vital::Fine;
+        }
+        if self.pulse.must_ping(&self.limits, now) {
+            put_control(self.lanes.control(), Kind::Ping, &now.as_nanos().to_be_bytes(), &[]);
+        }
+        self.pulse.look(&self.limits, now)
+    }
+
+    /// What to close with if the peer is gone: to be asked when all that came has been read.
+    #[must_use]
+    pub fn verdict(&self, now: Timestamp) -> Option<Close> {
+        self.pulse.verdict(&self.limits, now)
+    }
+
+    /// Puts a sign of life among what is to be written.
+    pub fn heartbeat(&mut self) {
+        put_control(self.lanes.control(), Kind::Heartbeat, &[], &[]);
+    }
+
+    /// A sign of life was written beside the session.
+    pub fn said(&mut self, now: Timestamp) {
+        self.pulse.said(now);
+    }
+
+    /// The whole process stood still: silence until now means nothing.
+    pub fn rearm(&mut self, now: Timestamp) {
+        self.pulse.rearm(now);
+    }
+
+    /// The peer is going to close: what has not gone waits for another connection.
+    pub(super) fn peer_leaves(&mut self) {
+        self.leaving = true;
     }
 
     pub(super) fn pong(&mut self, token: u64) -> Result<(), Close> {

@@ -7,6 +7,7 @@ use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The version of the protocol that this library speaks, and the only one so far.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -32,6 +33,9 @@ pub struct Hello {
     /// What it takes.
     #[serde(default)]
     pub limits: PeerLimits,
+    /// It sends something at least this often, in milliseconds; `None` if it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<u32>,
 }
 
 /// What a side takes. The other side keeps to it.
@@ -80,7 +84,14 @@ impl Hello {
     #[must_use]
     pub fn new(env: u64, address: Option<String>, limits: PeerLimits) -> Self {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-        Self { versions, env, address, capabilities: Vec::new(), limits }
+        Self { versions, env, address, capabilities: Vec::new(), limits, heartbeat: None }
+    }
+
+    /// The same of a side that promises to send something at least this often.
+    #[must_use]
+    pub fn with_heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = u32::try_from(interval.as_millis()).ok().filter(|millis| *millis > 0);
+        self
     }
 
     /// The same, speaking other versions: for tests of other versions.
@@ -131,6 +142,7 @@ impl Hello {
 pub struct Hellos {
     ours: Hello,
     magic_seen: bool,
+    closed_by_peer: bool,
     max: usize,
 }
 
@@ -138,7 +150,19 @@ impl Hellos {
     /// Waits for the peer's hello, within `max` bytes.
     #[must_use]
     pub fn new(ours: Hello, max: usize) -> Self {
-        Self { ours, magic_seen: false, max }
+        Self { ours, magic_seen: false, closed_by_peer: false, max }
+    }
+
+    /// Whether the peer speaks this protocol at all: to others nothing is said.
+    #[must_use]
+    pub fn magic_seen(&self) -> bool {
+        self.magic_seen
+    }
+
+    /// Whether the error is what the peer has said, and not this side's.
+    #[must_use]
+    pub fn closed_by_peer(&self) -> bool {
+        self.closed_by_peer
     }
 
     /// Looks at what has arrived; `None` means that more is needed. What follows the hello stays
@@ -182,6 +206,7 @@ impl Hellos {
         let frame = bytes.split_to(whole);
         let body = frame.get(HEADER..).unwrap_or_default();
         if kind == Some(Kind::Close) {
+            self.closed_by_peer = true;
             return Err(Close::read(body));
         }
         let theirs =

@@ -51,6 +51,7 @@ impl Session {
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
         let max = self.limits.frame_max_size();
+        self.pulse.heard(now);
         loop {
             let Some(header) = Header::read(bytes) else {
                 self.pulse.partial(now, !bytes.is_empty());
@@ -128,8 +129,10 @@ impl Session {
             }
             Kind::Ping => self.pong(need(reader.u64(), kind)?),
             Kind::Pong => need(reader.u64(), kind).map(|_| ()),
+            Kind::Heartbeat | Kind::Skip => Ok(()),
             Kind::Goodbye => {
                 let body: GoodbyeBody = read(&rest(frame, &reader), kind)?;
+                self.peer_leaves();
                 events.push(Event::Goodbye(body.reason));
                 Ok(())
             }
@@ -138,7 +141,6 @@ impl Session {
                 Ok(())
             }
             Kind::Hello => Err(Close::protocol("a second hello")),
-            Kind::Skip => Ok(()),
         }
     }
 

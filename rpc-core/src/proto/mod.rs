@@ -22,6 +22,7 @@ pub use close::{Close, CloseCode};
 pub use connection::Detached;
 pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
 pub use incoming::Event;
+pub use pulse::Vital;
 pub use session::{Request, Session, Submission};
 pub use target::{Resolution, TargetId, TargetKey};
 

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 impl Session {
     /// Asks the peer for a target that it has not been asked for on this connection.
     pub(super) fn ask_for(&mut self, id: TargetId) {
-        if self.peer.is_none() {
+        if self.peer.is_none() || self.leaving {
             return;
         }
         let Some(target) = self.targets.get_mut(id as usize) else { return };
@@ -38,6 +38,9 @@ impl Session {
 
     /// Puts what may go of a target's queues into the lanes.
     pub(super) fn pump(&mut self, now: Timestamp, id: TargetId) {
+        if self.leaving {
+            return;
+        }
         let max_in_flight = self.max_in_flight();
         for lane in 0..2 {
             while let Some(target) = self.targets.get_mut(id as usize)

@@ -51,6 +51,8 @@ pub struct Session {
     pub(super) left: u64,
     pub(super) wakes: Vec<Waker>,
     pub(super) closing: Closing,
+    /// Whether the peer has said goodbye: nothing new is sent to it.
+    pub(super) leaving: bool,
     pub(super) pulse: Pulse,
 }
 
@@ -134,6 +136,7 @@ impl Session {
             left: 0,
             wakes: Vec::new(),
             closing: Closing::No,
+            leaving: false,
             pulse: Pulse::default(),
             limits,
         }
@@ -311,7 +314,8 @@ impl Session {
 
     pub(super) fn can_go_now(&self, target: TargetId, lane: usize, ask: bool) -> bool {
         let Some(target) = self.targets.get(target as usize) else { return false };
-        target.phase == Phase::Resolved
+        !self.leaving
+            && target.phase == Phase::Resolved
             && target.pending.get(lane).is_some_and(VecDeque::is_empty)
             && target.large.get(lane) == Some(&false)
             && target.has_credit()
@@ -340,7 +344,9 @@ impl Session {
         if self.peer.is_none() || matches!(self.closing, Closing::Said) {
             return;
         }
-        self.pulse.pongs = 0;
+        if !self.lanes.is_empty() {
+            self.pulse.said(now);
+        }
         let done = self.lanes.transmit(budget, out);
         for lane in 0..2 {
             let all_gone = self.lanes.ready_is_empty(lane);

@@ -44,6 +44,8 @@ pub enum Kind {
     Ping = 0x30,
     /// Yes.
     Pong = 0x31,
+    /// Nothing but a sign of life.
+    Heartbeat = 0x32,
     /// The sender is going to close, in order.
     Goodbye = 0x38,
     /// The connection ends, and why.
@@ -72,6 +74,7 @@ impl Kind {
             0x20 => Self::Credit,
             0x30 => Self::Ping,
             0x31 => Self::Pong,
+            0x32 => Self::Heartbeat,
             0x38 => Self::Goodbye,
             0x39 => Self::Close,
             byte if byte >= 0x80 => Self::Skip,

@@ -407,7 +407,7 @@ fn peer(env: u64) -> PeerInfo {
 
 fn session(name: &str, peer_env: u64) -> Session {
     let mut session = Session::new(Limits::default(), name);
-    session.attach(peer(peer_env));
+    session.attach(Timestamp::START, peer(peer_env));
     session
 }
 

@@ -147,8 +147,8 @@ impl Pair {
     }
 
     pub(super) fn attach(&mut self, [a, b]: [PeerInfo; 2]) {
-        self.nodes[A].session.attach(b);
-        self.nodes[B].session.attach(a);
+        self.nodes[A].session.attach(self.now, b);
+        self.nodes[B].session.attach(self.now, a);
     }
 
     /// Cuts the connection: what is under way is lost.
