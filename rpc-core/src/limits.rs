@@ -266,13 +266,13 @@ limits! {
         "The time from accept to the end of the handshake, whatever progress is made.";
     max_connections, with_max_connections: usize = "rpc.io.maxConnections", Count, "4096",
         4096, in 1, MOST; "L5, R8";
-        "Connections that came in. Each one needs a descriptor: keep the system's limit above it.";
+        "Connections that came in. Each one needs a descriptor: keep the system's limit above it; the last 64 are not given to connections that come in.";
     max_unauthenticated, with_max_unauthenticated: usize = "rpc.io.maxUnauthenticated", Count, "1024",
         1024, in 1, MOST; "L4, R6";
-        "Connections whose handshake is not done. Beyond it new ones are closed at once.";
+        "Connections whose handshake is not done. Beyond it the oldest of the address that has the most is closed.";
     max_unauthenticated_per_source, with_max_unauthenticated_per_source: usize = "rpc.io.maxUnauthenticatedPerSource", Count, "64",
         64, in 1, MOST; "L4, R6";
-        "Connections from one address whose handshake is not done, except from loopback: one host cannot take all the places.";
+        "Connections from one address whose handshake is not done, except from loopback. Beyond it the oldest of them is closed: one host cannot take all the places.";
     max_in_flight, with_max_in_flight: usize = "rpc.io.maxInFlight", Count, "1024",
         1024, in 1, 1_000_000; "L6, R37";
         "Calls per connection and direction that are not answered yet. Each costs an entry on both sides.";

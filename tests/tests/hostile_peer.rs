@@ -303,6 +303,39 @@ fn r4_a_hello_that_is_too_fat() {
     victim.is_well();
 }
 
+/// Those who say nothing make room for those who do, the oldest first.
+#[test]
+fn r6_a_flood_of_silent_connections() {
+    let victim = Victim::with(&[("rpc.io.maxUnauthenticated", "4")]);
+    let mut silent: Vec<_> = (0..4).map(|_| victim.connect()).collect();
+    let newcomer = victim.greet();
+    assert!(silent[0].frame().is_none(), "the oldest is closed without a word");
+    for (place, peer) in silent.iter_mut().enumerate().skip(1) {
+        peer.send(&hello());
+        assert_eq!(peer.frame().unwrap().kind, 0x01, "connection {place}");
+    }
+    drop(newcomer);
+    victim.is_well();
+}
+
+#[test]
+fn l5_more_connections_than_there_may_be() {
+    // The healthy client has one of them.
+    let victim = Victim::with(&[("rpc.io.maxConnections", "2")]);
+    let second = victim.greet();
+    let mut third = victim.connect();
+    third.send(&hello());
+    third.expect_close(OVERLOADED, "2 connections are open (rpc.io.maxConnections)");
+    drop(second);
+    // The place comes back when the env has seen the end of that one.
+    while {
+        let mut next = victim.connect();
+        next.send(&hello());
+        next.frame().unwrap().kind != 0x01
+    } {}
+    victim.is_well();
+}
+
 #[test]
 fn r11_a_hello_that_makes_no_sense() {
     let victim = Victim::start();

@@ -71,6 +71,8 @@ const ACTIX: &[&[&str]] = &[
         "net/target",
         "net/driver",
         "net/node",
+        "net/dialing",
+        "net/listening",
         "net/mod",
     ],
     &["backend"],

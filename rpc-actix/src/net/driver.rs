@@ -4,6 +4,7 @@ use super::binding::Binding;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
+use crate::rt;
 use bytes::{Buf, Bytes, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Resolution, TargetId, TargetKey};
 use rpc_core::spi::{Inbox, Incarnation, Origin, WireMessage};
@@ -15,7 +16,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::AsyncWrite;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
 /// Bytes to make room for when reading: small frames come by the hundreds.
@@ -25,6 +27,9 @@ const READ_SIZE: usize = 64 * 1024;
 const WRITE_SIZE: usize = 256 * 1024;
 /// Reads before other tasks of the thread get their turn.
 const READS_PER_TURN: usize = 16;
+/// How long, and how often, a connection that this side ends is still read from.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_READS: usize = 64;
 /// Slices of one vectored write.
 const SLICES: usize = 32;
 
@@ -389,6 +394,22 @@ impl Driver {
         tracing::warn!(peer = %self.sender, %close, "breaking a connection");
         self.link.drive(&mut self.wakes, |session| session.close(close));
         close.to_error(&self.sender.to_string())
+    }
+
+    /// Closes the connection so that the peer can read to its end what was said last. If it were
+    /// closed with something unread, the system would reset it, and the peer lose all that.
+    pub(crate) async fn linger(mut self) {
+        let read = async {
+            let _ = self.stream.shutdown().await;
+            for _ in 0..LINGER_READS {
+                self.read.clear();
+                match self.stream.read_buf(&mut self.read).await {
+                    Ok(1..) => {}
+                    _ => return,
+                }
+            }
+        };
+        let _ = rt::within(LINGER, read).await;
     }
 
     /// Everything that has come was read: whether the peer is gone.

@@ -3,9 +3,11 @@
 pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod binding;
+pub(crate) mod dialing;
 pub(crate) mod driver;
 pub(crate) mod handshake;
 pub(crate) mod link;
+pub(crate) mod listening;
 pub(crate) mod node;
 pub(crate) mod peers;
 pub(crate) mod pen;

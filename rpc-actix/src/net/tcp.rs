@@ -5,6 +5,7 @@ use rpc_core::RpcAddress;
 use rpc_core::spi::BoxFuture;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -97,11 +98,26 @@ impl Listener for TcpListener {
         Box::pin(async move {
             let listener = listener?;
             let (stream, peer) = listener.accept().await?;
+            keep_in_reserve(&stream)?;
             // Unregistered again: another thread may be the one to drive it.
             let stream = stream.into_std()?;
             Ok(Box::new(TcpSocket { stream, peer }) as Box<dyn Socket>)
         })
     }
+}
+
+/// Descriptors that connections which come in leave to others: files, and dials of our own.
+const RESERVE: u64 = 64;
+
+/// Refuses a connection that has one of the last descriptors: the system hands out the lowest
+/// that is free, so its number says how many are left.
+fn keep_in_reserve(stream: &TcpStream) -> io::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+    if limit.is_some_and(|limit| number >= limit.saturating_sub(RESERVE)) {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
+    Ok(())
 }
 
 struct TcpSocket {

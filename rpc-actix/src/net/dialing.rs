@@ -1,0 +1,104 @@
+//! Connections that this env makes.
+
+use super::handshake::{Greeted, NotTaken, introduce};
+use super::link::{Busy, Link};
+use super::node::{Node, env_stopped};
+use super::transport::ByteStream;
+use crate::rt;
+use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
+use std::sync::Arc;
+
+impl Node {
+    /// Connects a link that wants it, on an arbiter.
+    pub(crate) fn dial(self: &Arc<Self>, busy: Busy) {
+        let node = self.clone();
+        // Dropped with the job if the thread is gone: then nothing waits for the link.
+        let started = self.host.pick().run(move || {
+            let tasks = node.tasks.clone();
+            rt::spawn(tasks.track_future(async move { node.dial_here(busy).await }));
+        });
+        if let Err(error) = started {
+            tracing::debug!(%error, "could not dial");
+        }
+    }
+
+    async fn dial_here(self: Arc<Self>, mut busy: Busy) {
+        let link = busy.link().clone();
+        let closed = self.closed.clone();
+        let connected = tokio::select! {
+            // Both may be dropped: a half-made connection is closed, and nothing was sent.
+            connected = self.connect(&busy) => connected,
+            () = closed.cancelled() => Err(NotTaken::Failed(env_stopped())),
+        };
+        match connected {
+            Ok((stream, greeted, sender)) => {
+                return self.run(busy, stream, greeted, sender).await;
+            }
+            Err(NotTaken::Declined) if busy.declined() < MOST_DECLINES => {
+                tracing::debug!(peer = ?link.address(), "both sides have dialled; the peer's dial counts");
+            }
+            Err(end) => {
+                let error = match end {
+                    NotTaken::Declined => declined(link.address()),
+                    NotTaken::Failed(error) => error,
+                };
+                let error = error.with_outcome(Outcome::NeverSent);
+                let ended = busy.failed(&error, |session| session.fail_queued(&error));
+                tracing::debug!(peer = ?link.address(), ended, %error, "could not connect");
+            }
+        }
+        drop(busy);
+        self.dial_if_wanted(&link);
+    }
+
+    /// What has not been sent goes out over the next connection.
+    pub(super) fn dial_if_wanted(self: &Arc<Self>, link: &Arc<Link>) {
+        if let ((), Some(busy)) = link.with_dial(|_| ())
+            && !self.is_closed()
+        {
+            self.dial(busy);
+        }
+    }
+
+    async fn connect(
+        &self,
+        busy: &Busy,
+    ) -> Result<(Box<dyn ByteStream>, Greeted, RpcAddress), NotTaken> {
+        let link = busy.link();
+        let Some(address) = link.address() else {
+            return Err(NotTaken::Failed(RpcError::new(
+                ErrorKind::Unreachable,
+                "Cannot send message to client endpoint with no listen address.",
+            )));
+        };
+        self.clock.sleep_until(link.not_before()).await;
+        if !busy.dials() {
+            // The peer was faster.
+            return Err(NotTaken::Declined);
+        }
+        let timeout = self.config.connect_timeout();
+        let failed = |cause: String| {
+            RpcError::new(
+                ErrorKind::Unreachable,
+                format!("Failed to connect to {address}: {cause}"),
+            )
+        };
+        let socket = rt::within(timeout.duration(), self.transport.connect(address))
+            .await
+            .ok_or_else(|| failed(format!("timed out after {timeout}")))?
+            .map_err(|error| failed(error.to_string()).with_source(error))?;
+        let mut stream = socket.open().map_err(|error| failed(error.to_string()))?;
+        let greeted = introduce(self, &mut stream, &address.to_string()).await?;
+        Ok((stream, greeted, address.clone()))
+    }
+}
+
+/// Dials in a row that may give way to the peer's, whose own dial then does not come.
+const MOST_DECLINES: u32 = 8;
+
+fn declined(address: Option<&RpcAddress>) -> RpcError {
+    let at = address.map(|address| format!(" to {address}")).unwrap_or_default();
+    let text =
+        format!("Failed to connect{at}: the peer says that it dials as well, but no dial comes");
+    RpcError::new(ErrorKind::Unreachable, text)
+}

@@ -1,0 +1,215 @@
+//! Connections that come in.
+
+use super::admission::Admitted;
+use super::handshake::{self, Greeted, Unheard};
+use super::link::{Busy, Link, Occupied};
+use super::node::Node;
+use super::transport::{ByteStream, Listener, Socket};
+use crate::rt;
+use rpc_core::proto::{Close, CloseCode, PeerInfo};
+use rpc_core::{RpcAddress, RpcError, Timestamp};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Node {
+    /// Accepts until the env closes. An error of one connection, or a lack of descriptors, never
+    /// ends it.
+    pub(crate) async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>) {
+        let mut trouble = Trouble::default();
+        loop {
+            let accepted = tokio::select! {
+                // An accept that is dropped leaves its connection in the system's queue.
+                accepted = listener.accept() => accepted,
+                () = self.closed.cancelled() => return,
+            };
+            match accepted {
+                Ok(socket) => {
+                    trouble.pause = SHORTEST_PAUSE;
+                    self.accepted(socket);
+                }
+                Err(error) => {
+                    trouble.report(self.clock.now(), &error);
+                    if !is_of_one_connection(&error) {
+                        rt::sleep(trouble.next_pause()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accepted(self: &Arc<Self>, socket: Box<dyn Socket>) {
+        let admitted = self.admission.admit(socket.peer().ip(), self.config.limits());
+        let node = self.clone();
+        let started = self.host.pick().run(move || {
+            let tasks = node.tasks.clone();
+            rt::spawn(tasks.track_future(async move { node.serve(socket, admitted).await }));
+        });
+        if let Err(error) = started {
+            tracing::debug!(%error, "a connection came while the env was closing");
+        }
+    }
+
+    async fn serve(self: Arc<Self>, socket: Box<dyn Socket>, mut admitted: Admitted) {
+        let from = RpcAddress::from(socket.peer());
+        let mut stream = match socket.open() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(peer = %from, %error, "a connection was lost"),
+        };
+        let (closed, evicted) = (self.closed.clone(), admitted.evicted());
+        let greeted = tokio::select! {
+            // Nothing was promised to the peer before its hello is answered.
+            greeted = self.take(&mut stream, &from, &mut admitted) => greeted,
+            () = closed.cancelled() => return,
+            () = evicted.cancelled() => return,
+        };
+        match greeted {
+            Ok((greeted, busy, sender)) => {
+                self.run(busy, stream, greeted, sender).await;
+            }
+            Err(error) => tracing::warn!(peer = %from, %error, "a connection was refused"),
+        }
+    }
+
+    /// Hears the hello of a peer that has connected, finds its link, and answers.
+    async fn take(
+        self: &Arc<Self>,
+        stream: &mut Box<dyn ByteStream>,
+        from: &RpcAddress,
+        admitted: &mut Admitted,
+    ) -> Result<(Greeted, Busy, RpcAddress), RpcError> {
+        let name = from.to_string();
+        handshake::in_time(self, &name, async {
+            let unheard = match handshake::hear(self, stream, &name).await {
+                Ok(greeted) => match self.place_of(&greeted.peer, from, admitted).await {
+                    Ok((busy, sender)) => {
+                        handshake::answer(self, stream, &name).await?;
+                        return Ok((greeted, busy, sender));
+                    }
+                    Err(close) => {
+                        let error = close.to_error(&name);
+                        Unheard { error, tell: Some(close), declined: false }
+                    }
+                },
+                Err(unheard) => unheard,
+            };
+            if let Some(close) = &unheard.tell {
+                handshake::refuse(stream, close).await;
+            }
+            Err(unheard.error)
+        })
+        .await
+    }
+
+    /// The place of a peer that has said hello: among the connections, and its link.
+    async fn place_of(
+        self: &Arc<Self>,
+        peer: &PeerInfo,
+        from: &RpcAddress,
+        admitted: &mut Admitted,
+    ) -> Result<(Busy, RpcAddress), Close> {
+        admitted.establish(self.config.limits())?;
+        self.link_of(peer, from).await
+    }
+
+    /// The link for a peer that has connected, and how endpoints know it: its listening address
+    /// if it has one, otherwise its socket's.
+    async fn link_of(
+        self: &Arc<Self>,
+        peer: &PeerInfo,
+        from: &RpcAddress,
+    ) -> Result<(Busy, RpcAddress), Close> {
+        let listening: Option<RpcAddress> =
+            peer.hello.address.as_deref().and_then(|text| text.parse().ok());
+        let Some(listening) = listening else {
+            return Ok((self.link_for_peer(from), from.clone()));
+        };
+        let make = || self.link(Some(listening.clone()), listening.to_string());
+        let known = self.peers.at(&listening, make);
+        loop {
+            // Of two envs that dial each other at once, the one with the smaller number keeps its
+            // dial.
+            match known.occupy(self.id > peer.hello.env) {
+                Occupied::Taken(busy) => return Ok((busy, listening)),
+                Occupied::Dialing => {
+                    let text = "both sides have dialled, and the other dial is the one that counts";
+                    return Err(Close::new(CloseCode::Duplicate, text));
+                }
+                Occupied::Closing => {
+                    let text = "the env has been shut down";
+                    return Err(Close::new(CloseCode::Shutdown, text));
+                }
+                // A second connection of the same env, under another name of ours, say: it is the
+                // peer's to use.
+                Occupied::Connected(env) if env == peer.hello.env => {
+                    return Ok((self.link_for_peer(&listening), listening));
+                }
+                Occupied::Connected(_) => {
+                    // The env that was there before is gone: its end comes first.
+                    let text = "another env has taken the address of this one";
+                    known.break_off(Close::new(CloseCode::Shutdown, text));
+                    std::future::poll_fn(|cx| known.poll_idle(cx)).await;
+                }
+            }
+        }
+    }
+
+    /// A link that cannot be dialled: what goes out on it goes over the peer's connection.
+    fn link_for_peer(&self, peer: &RpcAddress) -> Busy {
+        Link::taken(Arc::new(self.link(None, peer.to_string())))
+    }
+}
+
+/// Pauses after a failed accept, so that a lack of descriptors does not become a busy loop.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// A line in the log at most this often.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(5);
+
+/// Errors of the listener, in a row.
+struct Trouble {
+    pause: Duration,
+    reported: Option<Timestamp>,
+    untold: usize,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self { pause: SHORTEST_PAUSE, reported: None, untold: 0 }
+    }
+}
+
+impl Trouble {
+    fn next_pause(&mut self) -> Duration {
+        let next = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        std::mem::replace(&mut self.pause, next)
+    }
+
+    fn report(&mut self, now: Timestamp, error: &io::Error) {
+        if self.reported.is_some_and(|last| now.since(last) < BETWEEN_REPORTS) {
+            self.untold = self.untold.saturating_add(1);
+            return;
+        }
+        let untold = std::mem::take(&mut self.untold);
+        tracing::warn!(%error, untold, "accepting a connection failed");
+        self.reported = Some(now);
+    }
+}
+
+/// Whether only that connection is lost, and the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r7_pauses_grow_to_their_limit() {
+        let mut trouble = Trouble::default();
+        let pauses: Vec<_> = (0..7).map(|_| trouble.next_pause().as_millis()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
+    }
+}
