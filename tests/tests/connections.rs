@@ -130,6 +130,22 @@ async fn the_dialler_speaks_first_and_the_listener_only_when_it_has_seen_that() 
     env.shutdown().await;
 }
 
+#[tokio::test]
+async fn r11_a_peer_that_says_it_is_where_the_env_is() {
+    let (env, log, _) = env(&[]).await;
+    let address = env.address().unwrap().to_string();
+    let told = by_hand(move || {
+        let mut peer = RawPeer::connect(&address);
+        peer.say(&hello(SMALL, Some(&address)));
+        (peer.reason().unwrap(), address)
+    });
+    let (reason, address) = told.await.unwrap();
+    assert_eq!(reason.code, CloseCode::Hello as u16);
+    assert_eq!(reason.text, format!("the address {address} in the hello is that of this env"));
+    assert!(log.is_empty());
+    env.shutdown().await;
+}
+
 // Dials that cross (R67).
 
 /// The env dials a peer that has dialled it as well and has the larger number: the env's dial is

@@ -2,7 +2,7 @@
 
 use super::handshake::{Greeted, NotTaken, introduce};
 use super::link::{Busy, Link};
-use super::node::{Node, env_stopped};
+use super::node::{Node, env_stopped, require_loopback};
 use super::transport::ByteStream;
 use crate::rt;
 use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
@@ -71,6 +71,8 @@ impl Node {
                 "Cannot send message to client endpoint with no listen address.",
             )));
         };
+        // A peer may have named it in its hello.
+        require_loopback(address, "dial")?;
         self.clock.sleep_until(link.not_before()).await;
         if !busy.dials() {
             // The peer was faster.

@@ -124,6 +124,10 @@ impl Node {
         let Some(listening) = listening else {
             return Ok((self.link_for_peer(from), from.clone()));
         };
+        if self.address() == Some(&listening) {
+            let text = format!("the address {listening} in the hello is that of this env");
+            return Err(Close::new(CloseCode::Hello, text));
+        }
         let make = || self.link(Some(listening.clone()), listening.to_string());
         let known = self.peers.at(&listening, make);
         loop {
