@@ -19,7 +19,6 @@ mod protocol;
 mod quickstart;
 mod role;
 mod summary;
-mod timer;
 mod worker;
 
 pub use jobs::{

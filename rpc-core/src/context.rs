@@ -10,8 +10,9 @@ use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{EnvShared, RpcEnv};
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind};
+use crate::later::{self, ScheduledSend};
 use crate::local_call::{LocalAnswer, LocalCall, into_message};
-use crate::message::{Ask, Encoding, RpcMessage};
+use crate::message::{Ask, Encoding, OneWay, RpcMessage, SentTo};
 use crate::raw::{HandlerError, RawMessage, RawReply};
 use crate::raw_ref::RawRef;
 use crate::reply_sink::{ReplySink, Way};
@@ -113,6 +114,33 @@ impl<E> EndpointContext<E> {
     pub(crate) fn turn_cancelled(&self) -> impl Future<Output = ()> + use<E> {
         let (inbox, turn) = (self.inbox.clone(), self.inbox.current_turn());
         std::future::poll_fn(move |cx| inbox.poll_turn_cancelled(turn, cx))
+    }
+
+    /// Sends the endpoint a message of its own once `delay` is over on the env's clock, behind what
+    /// is in its inbox then. It waits there for room, and is gone if the endpoint is.
+    pub fn send_after<M: OneWay + SentTo<E>>(&self, delay: Duration, msg: M) -> ScheduledSend {
+        later::after(&self.inbox, delay, msg)
+    }
+
+    /// Sends the endpoint a message of its own whenever another `period` is over (at least 1 ms),
+    /// for the first time after one period, until it is [cancelled](ScheduledSend::cancel) or the
+    /// endpoint ends. While the one before waits in the inbox, none is added: an endpoint that is
+    /// slower than its clock does not pile them up.
+    pub fn send_every<M: OneWay + SentTo<E> + Clone>(
+        &self,
+        period: Duration,
+        msg: M,
+    ) -> ScheduledSend {
+        later::every(&self.inbox, period, move || msg.clone())
+    }
+
+    /// Waits on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld). It holds
+    /// the endpoint, as every await does; to do something later, [`send_after`](Self::send_after).
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time.
+    pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<E> {
+        later::sleep(&self.core, delay)
     }
 
     /// Stops this endpoint: as [`RpcEnv::stop`].

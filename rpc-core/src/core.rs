@@ -9,7 +9,7 @@ use crate::timers::{TimerKey, Timers};
 use crate::wire::prescan::PrescanLimits;
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -32,6 +32,8 @@ pub struct EnvCore {
     binder: OnceLock<Weak<dyn RefBinder>>,
     timers: Timers,
     errors: AtomicU64,
+    /// As in `termination`, to be read without its lock.
+    over: AtomicBool,
     termination: Mutex<Termination>,
 }
 
@@ -60,6 +62,7 @@ impl EnvCore {
             binder: OnceLock::new(),
             timers: Timers::default(),
             errors: AtomicU64::new(0),
+            over: AtomicBool::new(false),
             termination: Mutex::default(),
         }
     }
@@ -114,6 +117,10 @@ impl EnvCore {
         if let (Some(at), Some(backend)) = (earliest, self.backend.get()) {
             backend.arm_timer(at);
         }
+        if self.over.load(Ordering::Acquire) {
+            // Nobody keeps the time any more.
+            self.timers.fire(Timestamp::MAX);
+        }
         key
     }
 
@@ -130,6 +137,7 @@ impl EnvCore {
     pub fn terminated(&self) {
         let mut state = self.termination.lock().unwrap_or_else(PoisonError::into_inner);
         state.over = true;
+        self.over.store(true, Ordering::Release);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         // Nobody keeps the time any more, so no ask may be left that waits for its deadline: one

@@ -7,6 +7,7 @@ use crate::dispatcher::Dispatcher;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
+use crate::later;
 use crate::message::Encoding;
 use crate::raw_ref::RawRef;
 use crate::scope;
@@ -16,7 +17,9 @@ use crate::wire::payload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 /// A container of endpoints, made by a factory: [`RpcEnvFactoryRegistry`](crate::RpcEnvFactoryRegistry).
 ///
@@ -208,6 +211,15 @@ impl RpcEnv {
             core.poll_terminated(cx)
         })
         .await;
+    }
+
+    /// Waits on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld). It ends
+    /// early when the env does.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any time.
+    pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<> {
+        later::sleep(&self.0.shared.core, delay)
     }
 
     /// Encodes a value that holds refs, as a message would be.

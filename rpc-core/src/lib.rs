@@ -196,6 +196,7 @@ mod factory;
 mod gate;
 mod handlers;
 mod inbox;
+mod later;
 mod limits;
 mod local;
 mod local_call;
@@ -229,6 +230,7 @@ pub use factory::{RpcEnvFactory, RpcEnvFactoryRegistry};
 pub use handlers::{
     HandlerSet, Receive, ReceiveAndReply, ReceiveAndReplyLater, Receives, Replies, RepliesLater,
 };
+pub use later::ScheduledSend;
 pub use limits::{ConfigKey, Limits, Unit};
 pub use local::{LocalRpcEnvFactory, LocalWorld};
 pub use message::{

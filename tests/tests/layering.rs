@@ -43,6 +43,7 @@ const CORE: &[&[&str]] = &[
         "window",
         "dispatcher",
         "turn",
+        "later",
     ],
     &["raw", "raw_ref", "call_context", "ask", "endpoint_ref"],
     &["env"],

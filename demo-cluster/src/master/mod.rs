@@ -12,7 +12,6 @@ use crate::protocol::{
     ReconnectWorker, RegisterApplication, RegisterWorker, RegisteredApplication,
     RequestMasterState, UnregisterApplication, WorkerLatestState, WorkerRegistration,
 };
-use crate::timer;
 use rpc_actix::{
     EndpointContext, HandlerResult, OneWay, RpcAddress, RpcEndpointRef, RpcMessage, SentTo,
     endpoint,
@@ -39,7 +38,7 @@ pub(crate) struct Master {
 }
 
 /// The master's own timer (D24).
-#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[derive(Clone, Debug, Serialize, Deserialize, RpcMessage)]
 pub(crate) struct CheckForWorkerTimeout;
 
 #[endpoint(protocol = MasterApi)]
@@ -50,7 +49,7 @@ impl Master {
 
     #[on_start]
     fn started(&self, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
-        timer::after(self.options.worker_timeout, &cx.self_ref(), CheckForWorkerTimeout);
+        cx.send_every(self.options.worker_timeout, CheckForWorkerTimeout);
         Ok(())
     }
 
@@ -108,17 +107,12 @@ impl Master {
     }
 
     #[receive]
-    fn check_for_worker_timeout(
-        &mut self,
-        _msg: CheckForWorkerTimeout,
-        cx: &mut EndpointContext<Self>,
-    ) -> HandlerResult<()> {
+    fn check_for_worker_timeout(&mut self, _msg: CheckForWorkerTimeout) -> HandlerResult<()> {
         let timeout = self.options.worker_timeout;
         for id in self.books.silent(timeout, Instant::now()) {
             let message = format!("Not receiving heartbeat for {} seconds", timeout.as_secs());
             self.remove_worker(&id, &message);
         }
-        timer::after(timeout, &cx.self_ref(), CheckForWorkerTimeout);
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use crate::protocol::{
     KillExecutor, LaunchExecutor, MasterApi, ReconnectWorker, RegisterWorker, WorkerApi,
     WorkerLatestState, WorkerRegistration,
 };
-use crate::timer;
 use executor_process::{ExecutorCommand, ExecutorEnd, ExecutorProcess};
 use retry::Retries;
 use rpc_actix::{
@@ -115,7 +114,7 @@ impl Worker {
             RegistrationEnded::Failed(message) => match self.retries.next() {
                 Some(wait) => {
                     tracing::warn!(message, ?wait, "could not register, will try again");
-                    timer::after(wait, &cx.self_ref(), TryToRegister);
+                    cx.send_after(wait, TryToRegister);
                 }
                 None => {
                     self.give_up(format!("All masters are unresponsive! Giving up. {message}"));
@@ -131,7 +130,7 @@ impl Worker {
             tell(master, Heartbeat { id: self.options.id.clone() });
         }
         if let Some(interval) = self.beating {
-            timer::after(interval, &cx.self_ref(), Beat);
+            cx.send_after(interval, Beat);
         }
         Ok(())
     }
