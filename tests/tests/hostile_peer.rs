@@ -149,12 +149,20 @@ fn frame(kind: u8, flags: u8, message: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 fn resolve(name: &str) -> Vec<u8> {
+    resolve_as(0, name)
+}
+
+fn release(target: u32) -> Vec<u8> {
+    frame(0x06, 0, 0, &target.to_be_bytes())
+}
+
+fn resolve_as(target: u32, name: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
         name: &'a str,
     }
     let body = rmp_serde::to_vec_named(&Body { name }).unwrap();
-    frame(0x02, 0, 0, &[&[0; 4], &*body].concat())
+    frame(0x02, 0, 0, &[&target.to_be_bytes(), &*body].concat())
 }
 
 /// An ask of target 0, with that many milliseconds left.
@@ -385,6 +393,7 @@ fn r14_frames_without_their_fields() {
     let victim = Victim::start();
     for (kind, name) in [
         (0x02, "Resolve"),
+        (0x06, "Release"),
         (0x10, "OneWay"),
         (0x11, "Ask"),
         (0x12, "Reply"),
@@ -453,7 +462,7 @@ fn r17_a_session_in_pieces_of_any_size() {
 #[test]
 fn r19_unknown_kinds_and_flags() {
     let victim = Victim::start();
-    for kind in [0x00, 0x06, 0x3a, 0x7f] {
+    for kind in [0x00, 0x07, 0x3a, 0x7f] {
         let mut peer = victim.greet();
         peer.send(&frame(kind, 0, 0, &[0; 16]));
         peer.expect_close(PROTOCOL, &format!("unknown frame kind {kind:#04x}"));
@@ -551,6 +560,66 @@ fn r27_a_message_that_the_endpoint_does_not_take() {
     victim.is_well();
 }
 
+// Targets.
+
+#[test]
+fn numbers_that_are_in_use_or_are_not() {
+    let victim = Victim::start();
+    let cases: [(Vec<u8>, &str); 5] = [
+        (resolve("own"), "target 0 was resolved again before its release"),
+        (resolve_as(65_536, "own"), "target 65536 is over the limit of 65536"),
+        (release(1), "target 1 was released, which was not resolved"),
+        (release(0).repeat(2), "target 0 was released, which was not resolved"),
+        (
+            [release(0), ask(ECHO, 1, 10_000, &echo("x"))].concat(),
+            "a message for target 0, which is not resolved",
+        ),
+    ];
+    for (bytes, text) in cases {
+        let mut peer = victim.resolve();
+        peer.send(&bytes);
+        peer.expect_close(PROTOCOL, text);
+    }
+    let mut peer = victim.resolve();
+    peer.send(&[release(0), resolve_as(65_535, "own"), resolve("probe")].concat());
+    assert_eq!([(); 2].map(|()| peer.frame().unwrap().kind), [0x03, 0x03]);
+    peer.is_served();
+    victim.is_well();
+}
+
+#[test]
+fn windows_that_are_released_full_do_not_add_up() {
+    let victim = Victim::with(&[("rpc.inbox.maxMessages", "16")]);
+    let mut peer = victim.resolve();
+    peer.send(&ask(HOLD, 0, 10_000, b"\xc0"));
+    let mut asked = 0;
+    let refused = loop {
+        peer.send(&release(0));
+        peer.send(&resolve("probe"));
+        let answer = peer.frame().unwrap();
+        if answer.kind != 0x03 {
+            break answer;
+        }
+        asked += 1;
+        peer.send(&ask(ECHO, asked, 10_000, &echo("x")));
+        assert!(asked < 100, "the inbox grows");
+    };
+    assert_eq!((refused.kind, asked), (0x04, 8), "half of the inbox");
+    let reason: Reason = rmp_serde::from_slice(&refused.payload[4..]).unwrap();
+    assert_eq!(reason.code, 2);
+    assert!(reason.text.contains("rpc.inbox.maxMessages (16)"), "{}", reason.text);
+    // What was taken is handled, and then there is room again.
+    peer.send(&frame(0x14, 0, 0, &[0; 8]));
+    for call in 1..=asked {
+        let reply = peer.frame().unwrap();
+        assert_eq!((reply.kind, &reply.payload[..8]), (0x12, &call.to_be_bytes()[..]));
+    }
+    peer.send(&resolve("probe"));
+    assert_eq!(peer.frame().unwrap().kind, 0x03);
+    peer.is_served();
+    victim.is_well();
+}
+
 // Calls.
 
 #[test]
@@ -564,7 +633,7 @@ fn r29_endpoints_that_are_not_there() {
     }
     // A message for what was not resolved breaks the protocol.
     peer.send(&ask(ECHO, 1, 10_000, &echo("x")));
-    peer.expect_close(PROTOCOL, "a message for target 0, which was never resolved");
+    peer.expect_close(PROTOCOL, "a message for target 0, which is not resolved");
     victim.is_well();
 }
 

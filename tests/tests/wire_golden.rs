@@ -291,8 +291,7 @@ fn resolving() {
 #[test]
 fn resolving_one_life_of_an_endpoint() {
     let pin = Incarnation::new(SERVER, 3);
-    let mut client = Side::client();
-    let _ = client.target("master", None);
+    let mut client = Side::resolved_client();
     let pinned = client.target("worker-7", Some(pin));
     client.0.resolve(NOW, pinned).unwrap();
     assert_bytes(&client.output(), "resolve-pinned");
@@ -310,12 +309,13 @@ fn unresolved() {
     assert_bytes(&server.output(), "unresolved");
 
     let mut client = Side::client();
+    let mut calls = Vec::new();
     for name in ["master", "worker-7", "nobody"] {
-        let _ = client.target(name, None);
+        let target = client.target(name, None);
+        calls.push(client.0.resolve(NOW, target).unwrap());
     }
-    let call = client.0.resolve(NOW, 2).unwrap();
     assert!(client.input("unresolved").is_empty());
-    let error = client.failure(call);
+    let error = client.failure(calls[2]);
     assert_eq!((error.kind(), error.text()), (ErrorKind::EndpointNotFound, text));
     assert_eq!(error.outcome(), Outcome::NeverSent);
 }
@@ -524,14 +524,34 @@ fn gone() {
     server.0.gone(0);
     assert_bytes(&server.output(), "gone");
 
-    // By name, the next message looks for the successor.
+    // By name, the next message looks for the successor, under a number that is free.
     let mut client = Side::resolved_client();
     assert!(client.input("gone").is_empty());
-    assert!(client.output().is_empty());
+    assert_bytes(&client.output(), "release");
     client.send("Heartbeat", &payload("one-way-number")[4..]);
     assert_bytes(&client.output(), "resolve");
     assert!(client.input("resolved").is_empty());
     assert_bytes(&client.output(), "one-way-number");
+}
+
+#[test]
+fn release() {
+    let mut client = Side::resolved_client();
+    client.send("Heartbeat", &payload("one-way-number")[4..]);
+    client.0.release(0);
+    // What was sent leaves the lanes first.
+    let said = client.output();
+    let (message, release) = said.split_at(golden("one-way-number").len());
+    assert_bytes(message, "one-way-number");
+    assert_bytes(release, "release");
+    // What crosses it is ignored.
+    assert!(client.input("credit").is_empty());
+    assert!(client.input("gone").is_empty());
+    // And the number is free.
+    let target = client.target("master", None);
+    client.0.resolve(NOW, target).unwrap();
+    assert_bytes(&client.output(), "resolve");
+    assert!(matches!(Side::server().input("release").pop(), Some(Event::Release(0))));
 }
 
 #[test]

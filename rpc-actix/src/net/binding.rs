@@ -1,7 +1,7 @@
 //! An endpoint of this env, as one connection's peer calls it.
 
 use super::link::Link;
-use rpc_core::proto::{Close, CloseCode, Resolution, Session, TargetId};
+use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
 use rpc_core::spi::{Inbox, Origin, Window};
 use rpc_core::{RpcAddress, RpcError};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ pub(crate) struct Binding {
     /// The connection that this belongs to: handlers may answer long after it has ended, when the
     /// link has another one.
     connection: Option<u64>,
-    target: TargetId,
+    target: WireNumber,
     inbox: Arc<Inbox>,
     sender: RpcAddress,
     window: OnceLock<Window>,
@@ -30,12 +30,17 @@ pub(crate) struct Binding {
     /// under the link's lock, so that the peer hears of them in this order.
     announced: AtomicBool,
     over: AtomicBool,
+    /// Set, under that lock as well, when the peer has given the number up: it may mean something
+    /// else from then on.
+    released: AtomicBool,
+    /// Whether the window was given back to the inbox.
+    returned: AtomicBool,
 }
 
 impl Binding {
     pub(crate) fn new(
         link: Arc<Link>,
-        target: TargetId,
+        target: WireNumber,
         inbox: Arc<Inbox>,
         sender: RpcAddress,
         max_message: usize,
@@ -55,6 +60,8 @@ impl Binding {
             credit_bytes: AtomicU64::new(0),
             announced: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            returned: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +87,26 @@ impl Binding {
         self.announced.store(true, Ordering::Relaxed);
         if self.over.load(Ordering::Relaxed) {
             session.gone(self.target);
+        }
+    }
+
+    /// The peer uses the number no more. Its calls are still answered, and what is queued is
+    /// handled; the window goes back when that is done.
+    pub(crate) fn release(&self) {
+        self.link.with(|_| self.released.store(true, Ordering::SeqCst));
+        self.return_window();
+    }
+
+    /// Messages and bytes of the peer that are in the inbox.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queued.load(Ordering::SeqCst), self.queued_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Gives the window back as soon as nothing more can come of it.
+    fn return_window(&self) {
+        let over = self.released.load(Ordering::SeqCst) && self.queued.load(Ordering::SeqCst) == 0;
+        if over && !self.returned.swap(true, Ordering::Relaxed) {
+            self.window.get().into_iter().for_each(|window| self.inbox.close_window(*window));
         }
     }
 
@@ -127,8 +154,11 @@ impl Origin for Binding {
     }
 
     fn consumed(&self, bytes: usize) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.queued.fetch_sub(1, Ordering::SeqCst);
+        if self.released.load(Ordering::SeqCst) {
+            return self.return_window();
+        }
         let Some(window) = self.window.get() else { return };
         let messages = self.credit.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let bytes = self
@@ -140,14 +170,19 @@ impl Origin for Binding {
             let messages = self.credit.swap(0, Ordering::Relaxed);
             let bytes = self.credit_bytes.swap(0, Ordering::Relaxed);
             let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-            self.with(|session| session.grant(self.target, messages, bytes));
+            self.with(|session| {
+                if !self.released.load(Ordering::SeqCst) {
+                    session.grant(self.target, messages, bytes);
+                }
+            });
         }
     }
 
     fn gone(&self) {
         self.with(|session| {
             let first = !self.over.swap(true, Ordering::Relaxed);
-            if first && self.announced.load(Ordering::Relaxed) {
+            let known = self.announced.load(Ordering::Relaxed);
+            if first && known && !self.released.load(Ordering::SeqCst) {
                 session.gone(self.target);
             }
         });
@@ -160,7 +195,9 @@ impl Origin for Binding {
 
 impl Drop for Binding {
     fn drop(&mut self) {
-        if let Some(window) = self.window.get() {
+        if let Some(window) = self.window.get()
+            && !self.returned.load(Ordering::Relaxed)
+        {
             self.inbox.close_window(*window);
         }
     }

@@ -1,12 +1,15 @@
 //! One connection: reads all that has come, hands it on together, writes all that is pending.
 
 use super::binding::Binding;
+use super::bindings::Bindings;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use crate::rt;
 use bytes::{Buf, Bytes, BytesMut};
-use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Resolution, TargetId, TargetKey};
+use rpc_core::proto::{
+    Close, CloseCode, Event, IncomingMessage, Resolution, TargetKey, WireNumber,
+};
 use rpc_core::spi::{Inbox, Incarnation, Origin, WireMessage};
 use rpc_core::{EnvId, ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
@@ -44,7 +47,7 @@ pub(crate) struct Driver {
     write: VecDeque<Bytes>,
     events: Vec<Event>,
     wakes: Vec<Waker>,
-    bindings: Vec<Option<Arc<Binding>>>,
+    bindings: Bindings,
     batch: VecDeque<WireMessage>,
     batch_for: Option<Arc<Binding>>,
     /// Why this side is closing: the rest of the output is written, then it ends.
@@ -55,9 +58,6 @@ pub(crate) struct Driver {
     probe: bool,
     stalled: bool,
 }
-
-/// Endpoints of this env that one peer may have resolved.
-const MAX_BINDINGS: usize = 65_536;
 
 impl Driver {
     pub(crate) fn new(
@@ -76,7 +76,7 @@ impl Driver {
             write: VecDeque::new(),
             events: Vec::new(),
             wakes: Vec::new(),
-            bindings: Vec::new(),
+            bindings: Bindings::default(),
             batch: VecDeque::new(),
             batch_for: None,
             ending: None,
@@ -118,6 +118,10 @@ impl Driver {
                 self.deliver_batch();
                 self.resolve(target, &key)
             }
+            Event::Release(target) => {
+                self.deliver_batch();
+                self.bindings.release(target)
+            }
             Event::Goodbye(reason) => {
                 tracing::debug!(peer = %self.sender, %reason, "the peer is going to close");
                 Ok(())
@@ -132,11 +136,10 @@ impl Driver {
     }
 
     fn message(&mut self, message: IncomingMessage) -> Result<(), Close> {
-        let binding = self.bindings.get(message.target as usize).and_then(Option::as_ref);
-        let Some(binding) = binding else {
+        let Some(binding) = self.bindings.get(message.target) else {
             return Err(Close::new(
                 CloseCode::Protocol,
-                format!("a message for target {}, which was never resolved", message.target),
+                format!("a message for target {}, which is not resolved", message.target),
             ));
         };
         binding.arrived(message.body.len())?;
@@ -174,24 +177,16 @@ impl Driver {
         }
     }
 
-    fn resolve(&mut self, target: TargetId, key: &TargetKey) -> Result<(), Close> {
-        let place = target as usize;
-        if place >= MAX_BINDINGS {
-            return Err(Close::new(
-                CloseCode::Protocol,
-                format!("target {target} is over the limit of {MAX_BINDINGS}"),
-            ));
-        }
-        let found = self.find(key).and_then(|inbox| self.bind(target, inbox));
+    fn resolve(&mut self, target: WireNumber, key: &TargetKey) -> Result<(), Close> {
+        self.bindings.check_free(target)?;
+        let found = match self.find(key) {
+            Ok(inbox) => self.bind(target, inbox),
+            Err(error) => Err(error),
+        };
         match found {
             Ok((binding, resolution)) => {
-                if self.bindings.len() <= place {
-                    self.bindings.resize(place.saturating_add(1), None);
-                }
                 self.link.drive(&mut self.wakes, |s| binding.announce(s, &resolution));
-                if let Some(slot) = self.bindings.get_mut(place) {
-                    *slot = Some(binding);
-                }
+                self.bindings.put(target, binding);
             }
             Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
         }
@@ -225,10 +220,11 @@ impl Driver {
     }
 
     fn bind(
-        &self,
-        target: TargetId,
+        &mut self,
+        target: WireNumber,
         inbox: Arc<Inbox>,
     ) -> Result<(Arc<Binding>, Resolution), RpcError> {
+        self.bindings.admit(&inbox, self.node.config().limits())?;
         let (link, sender) = (self.link.clone(), self.sender.clone());
         let max_message = self.node.config().limits().message_max_size();
         let binding = Binding::new(link, target, inbox.clone(), sender, max_message);

@@ -286,7 +286,16 @@ impl Link {
 
 impl RemoteCalls for Link {
     fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
-        self.lock().session.poll_call(id, cx)
+        let mut state = self.lock();
+        let polled = state.session.poll_call(id, cx);
+        if polled.is_pending() {
+            return polled;
+        }
+        // Its target may have been released by that, and the peer is to hear of it.
+        let driver = if state.session.has_output() { state.driver.take() } else { None };
+        drop(state);
+        driver.into_iter().for_each(Waker::wake);
+        polled
     }
 
     fn abandon(&self, id: u64) {

@@ -42,6 +42,12 @@ impl TcpTarget {
     }
 }
 
+impl Drop for TcpTarget {
+    fn drop(&mut self) {
+        self.link.with(|session| session.release(self.id));
+    }
+}
+
 impl RemoteTarget for TcpTarget {
     fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
         self.submit(message, Submission::Send).map(|_| ())

@@ -1,6 +1,6 @@
 //! What frames carry.
 
-use super::target::TargetId;
+use super::target::WireNumber;
 use crate::deadline::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub struct IncomingMessage {
     /// What the peer calls the endpoint.
-    pub target: TargetId,
+    pub target: WireNumber,
     /// The number of the message among those of the resolution.
     pub number: u16,
     /// Its name instead, where it has no number.

@@ -89,6 +89,8 @@ pub(crate) enum Progress {
         lane: usize,
         offset: u64,
         bytes: usize,
+        /// The target's number that the frame has.
+        number: u32,
     },
     /// Given to the socket, wholly or in part.
     Sent,

@@ -5,9 +5,9 @@ use super::close::{Close, CloseCode};
 use super::hello::PeerInfo;
 use super::pulse::{Pulse, Vital};
 use super::session::{Closing, Session};
-use super::target::{Phase, TargetId};
+use super::target::{Phase, Target, TargetId};
 use crate::deadline::Timestamp;
-use crate::error::{ErrorKind, Outcome, RpcError};
+use crate::error::{Outcome, RpcError};
 use crate::message::Encoding;
 use crate::seam::CallEnd;
 use crate::wire::frame::{Kind, put_control};
@@ -38,14 +38,8 @@ impl Session {
         self.lanes.set_frame_size(frame.min(self.limits.frame_max_size()));
         self.peer = Some(peer);
         self.connections = self.connections.wrapping_add(1);
-        for id in 0..self.targets.len() {
-            let wanted = self
-                .targets
-                .get(id)
-                .is_some_and(|target| target.has_pending() || !target.resolvers.is_empty());
-            if wanted {
-                self.ask_for(u32::try_from(id).unwrap_or(u32::MAX));
-            }
+        for id in self.targets.ids(Target::is_wanted) {
+            self.ask_for(id);
         }
     }
 
@@ -89,12 +83,13 @@ impl Session {
         self.lanes.clear();
         self.serving.clear(&mut self.wakes);
         self.assemblies.clear();
-        for target in &mut self.targets {
+        for target in self.targets.iter_mut() {
             target.unresolve();
         }
         self.reset_queue();
         if keep {
             self.leave(0, 0);
+            self.settle_all();
         } else {
             result.never_sent = result.never_sent.saturating_add(self.fail_queued(error));
         }
@@ -106,13 +101,14 @@ impl Session {
         let error = error.clone().with_outcome(Outcome::NeverSent);
         let before = self.open_calls().0;
         let (mut messages, mut bytes) = (0_usize, 0_usize);
-        for id in 0..self.targets.len() {
-            let failed = self.fail_target(u32::try_from(id).unwrap_or(u32::MAX), &error);
+        for id in self.targets.ids(|_| true) {
+            let failed = self.fail_target(id, &error);
             messages = messages.saturating_add(failed.0);
             bytes = bytes.saturating_add(failed.1);
         }
         // Only now, so that no `send_wait` is told of room that its own end has made.
         self.leave(messages, bytes);
+        self.settle_all();
         before.saturating_sub(self.open_calls().0)
     }
 
@@ -121,14 +117,11 @@ impl Session {
     /// # Errors
     /// `Overloaded` when too many calls are open.
     pub fn resolve(&mut self, now: Timestamp, id: TargetId) -> Result<u64, RpcError> {
-        let Some(call) = self.calls.open(id, Progress::Resolving) else {
-            return Err(RpcError::new(ErrorKind::Overloaded, "too many calls are open"));
-        };
-        let resolved =
-            self.targets.get(id as usize).is_some_and(|target| target.phase == Phase::Resolved);
+        let call = self.open(id, Progress::Resolving)?;
+        let resolved = self.targets.get(id).is_some_and(|target| target.phase == Phase::Resolved);
         if resolved {
             self.finish(now, call, Ok(bytes::Bytes::new()));
-        } else if let Some(target) = self.targets.get_mut(id as usize) {
+        } else if let Some(target) = self.targets.get_mut(id) {
             target.resolvers.push(call);
             self.ask_for(id);
         }
@@ -138,8 +131,7 @@ impl Session {
     /// Whether something waits for a connection.
     #[must_use]
     pub fn wants_connection(&self) -> bool {
-        self.peer.is_none()
-            && self.targets.iter().any(|t| t.has_pending() || !t.resolvers.is_empty())
+        self.peer.is_none() && self.targets.iter().any(Target::is_wanted)
     }
 
     /// The socket takes no more, or takes something again.

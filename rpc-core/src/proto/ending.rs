@@ -20,13 +20,28 @@ impl Session {
 
     /// The call's result, once. The waker is kept until then.
     pub fn poll_call(&mut self, id: u64, cx: &Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
-        self.calls.poll(id, cx)
+        let target = self.calls.get(id).map(|call| call.target);
+        let polled = self.calls.poll(id, cx);
+        if polled.is_ready() {
+            self.call_closed(target);
+        }
+        polled
+    }
+
+    /// A call has left the table: its target may not be needed any more.
+    fn call_closed(&mut self, target: Option<TargetId>) {
+        let Some(id) = target else { return };
+        if let Some(target) = self.targets.get_mut(id) {
+            target.calls = target.calls.saturating_sub(1);
+        }
+        self.settle(id);
     }
 
     /// The caller gives up: what has not gone is taken back, what has gone is cancelled there.
     pub fn abandon(&mut self, now: Timestamp, id: u64) {
         if let Some(call) = self.calls.close(id) {
             self.withdraw(now, id, &call);
+            self.call_closed(Some(call.target));
         }
     }
 
@@ -53,24 +68,24 @@ impl Session {
         let mut sent = false;
         match call.progress {
             Progress::Pending | Progress::Waiting => {
-                let target = self.targets.get_mut(call.target as usize);
+                let target = self.targets.get_mut(call.target);
                 if let Some(bytes) = target.and_then(|target| target.withdraw(id)) {
                     self.waiting.retain(|(waiting, _)| *waiting != id);
                     self.leave(1, bytes);
                 }
             }
-            Progress::Ready { lane, offset, bytes } if !self.lanes.has_gone(lane, offset) => {
-                if self.lanes.take_back(lane, offset)
-                    && let Some(target) = self.targets.get_mut(call.target as usize)
-                {
-                    target.refund(1, bytes as u64);
+            Progress::Ready { lane, offset, bytes, number }
+                if !self.lanes.has_gone(lane, offset) =>
+            {
+                if self.lanes.take_back(lane, offset) {
+                    self.refund(number, bytes);
                 }
             }
             Progress::Ready { .. } | Progress::Sent => {
                 sent = self.withdraw_sent(now, id, call.flight);
             }
             Progress::Resolving => {
-                if let Some(target) = self.targets.get_mut(call.target as usize) {
+                if let Some(target) = self.targets.get_mut(call.target) {
                     target.resolvers.retain(|known| *known != id);
                 }
             }
@@ -86,12 +101,9 @@ impl Session {
 
     pub(super) fn withdraw_sent(&mut self, now: Timestamp, id: u64, flight: Option<u64>) -> bool {
         if let Some(large) = self.lanes.drop_large(id) {
-            if let Some((target, lane)) = large.then {
-                // What does not arrive is never given back as credit.
-                if let Some(target) = self.targets.get_mut(target as usize) {
-                    target.refund(1, large.total as u64);
-                }
-                self.large_done(now, target, lane);
+            if let Some((number, lane)) = large.then {
+                self.refund(number, large.total);
+                self.large_done(now, number, lane);
             }
             if !large.begun {
                 return false;
@@ -103,19 +115,25 @@ impl Session {
         true
     }
 
+    /// What does not arrive is never given back as credit, so this side gives it back itself:
+    /// to the window that it was taken from, if that is still open.
+    fn refund(&mut self, number: u32, bytes: usize) {
+        let holder = self.numbers.holder(number);
+        if let Some(target) = holder.and_then(|id| self.targets.get_mut(id)) {
+            target.refund(1, bytes as u64);
+        }
+    }
+
     /// A large message has gone: those behind it may go.
-    pub(super) fn large_done(&mut self, now: Timestamp, id: TargetId, lane: usize) {
-        if let Some(large) = self.targets.get_mut(id as usize).and_then(|t| t.large.get_mut(lane)) {
+    pub(super) fn large_done(&mut self, now: Timestamp, number: u32, lane: usize) {
+        self.numbers.large_ends(number);
+        let Some(id) = self.numbers.holder(number) else {
+            // It was for an endpoint that is gone.
+            return self.release_numbers();
+        };
+        if let Some(large) = self.targets.get_mut(id).and_then(|t| t.large.get_mut(lane)) {
             *large = false;
         }
         self.pump(now, id);
-        self.ask_again();
-    }
-
-    /// Asks for the targets that had something in the lanes when they were gone.
-    pub(super) fn ask_again(&mut self) {
-        for target in std::mem::take(&mut self.again) {
-            self.ask_for(target);
-        }
     }
 }

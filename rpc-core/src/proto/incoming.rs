@@ -5,7 +5,7 @@ use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, Reso
 use super::calls::Known;
 use super::close::{Close, CloseCode};
 use super::session::Session;
-use super::target::{Phase, Resolution, TargetId, TargetKey};
+use super::target::{Phase, Resolution, TargetId, TargetKey, WireNumber};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::Encoding;
@@ -26,7 +26,9 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Event {
     /// The peer asks for an endpoint; answer with [`Session::resolved`] or [`Session::unresolved`].
-    Resolve(TargetId, TargetKey),
+    Resolve(WireNumber, TargetKey),
+    /// The peer will use that number no more: its frames with it have all arrived.
+    Release(WireNumber),
     /// A message for an endpoint that the peer has resolved.
     Message(IncomingMessage),
     /// The peer is going to close, in order.
@@ -85,17 +87,9 @@ impl Session {
         frame: &Bytes,
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
-        let Some(kind) = Kind::from_byte(header.kind) else {
-            return Err(Close::protocol(format!("unknown frame kind {:#04x}", header.kind)));
-        };
+        let kind = known_kind(header)?;
         if kind == Kind::Skip {
             return Ok(());
-        }
-        if header.flags & !KNOWN_FLAGS != 0 || header.flags & FLAG_HEADERS != 0 {
-            return Err(Close::protocol(format!(
-                "flags {:#04x} in a frame of version 1",
-                header.flags
-            )));
         }
         let mut reader = Reader::new(frame);
         let _ = reader.take(HEADER);
@@ -118,12 +112,16 @@ impl Session {
                 self.answered(now, id, Err(CallEnd::reported(error)))
             }
             Kind::Cancel => {
-                if let Some(waker) = self.serving.close(need(reader.u64(), kind)?) {
-                    self.wakes.extend(waker);
-                }
+                let waiting = self.serving.close(need(reader.u64(), kind)?);
+                self.wakes.extend(waiting.into_iter().flatten());
                 Ok(())
             }
-            Kind::Resolve | Kind::Resolved | Kind::Unresolved | Kind::Gone | Kind::Credit => {
+            Kind::Resolve
+            | Kind::Resolved
+            | Kind::Unresolved
+            | Kind::Gone
+            | Kind::Release
+            | Kind::Credit => {
                 let target = need(reader.u32(), kind)?;
                 self.about_target(now, kind, target, frame, reader, events)
             }
@@ -249,7 +247,7 @@ impl Session {
         &mut self,
         now: Timestamp,
         kind: Kind,
-        id: TargetId,
+        number: WireNumber,
         frame: &Bytes,
         mut reader: Reader<'_>,
         events: &mut Vec<Event>,
@@ -257,50 +255,71 @@ impl Session {
         match kind {
             Kind::Resolve => {
                 let body: ResolveBody = read(&rest(frame, &reader), kind)?;
-                events.push(Event::Resolve(id, TargetKey { name: body.name, pin: body.pin }));
-                Ok(())
+                events.push(Event::Resolve(number, TargetKey { name: body.name, pin: body.pin }));
             }
+            Kind::Release => events.push(Event::Release(number)),
             Kind::Resolved => {
                 let body: ResolvedBody = read(&rest(frame, &reader), kind)?;
-                self.target_resolved(now, id, body)
+                let id = self.resolving(number)?;
+                self.target_resolved(now, id, body);
             }
             Kind::Unresolved => {
                 let error = read_failure(&rest(frame, &reader)).with_outcome(Outcome::NeverSent);
-                self.known_target(id)?;
+                let id = self.resolving(number)?;
+                if let Some(target) = self.targets.get_mut(id) {
+                    target.unresolve();
+                }
+                // The peer keeps nothing of it.
+                self.free_number(number);
                 self.target_failed(id, &error);
-                Ok(())
             }
             Kind::Gone => {
-                self.known_target(id)?;
-                self.target_gone(id);
-                Ok(())
+                if let Some(id) = self.resolved_target(number)? {
+                    self.target_gone(id);
+                }
             }
             _ => {
                 let messages = need(reader.u32(), kind)?;
                 let bytes = need(reader.u64(), kind)?;
-                let target = self.known_target(id)?;
-                target.refund(u64::from(messages), bytes);
-                self.pump(now, id);
-                Ok(())
+                let id = self.resolved_target(number)?;
+                if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
+                    target.refund(u64::from(messages), bytes);
+                }
+                if let Some(id) = id {
+                    self.pump(now, id);
+                }
             }
         }
+        Ok(())
     }
 
-    fn known_target(&mut self, id: TargetId) -> Result<&mut super::target::Target, Close> {
-        let unknown = || Close::protocol(format!("target {id} was never resolved"));
-        self.targets.get_mut(id as usize).ok_or_else(unknown)
+    /// The target that waits for an answer to its RESOLVE.
+    fn resolving(&self, number: WireNumber) -> Result<TargetId, Close> {
+        let id = self.known_number(number)?;
+        let waits = |id: &TargetId| {
+            self.targets.get(*id).is_some_and(|target| target.phase == Phase::Resolving)
+        };
+        let unasked = || Close::protocol(format!("target {number} was resolved unasked"));
+        id.filter(waits).ok_or_else(unasked)
     }
 
-    fn target_resolved(
-        &mut self,
-        now: Timestamp,
-        id: TargetId,
-        body: ResolvedBody,
-    ) -> Result<(), Close> {
-        let target = self.known_target(id)?;
-        if target.phase != Phase::Resolving {
-            return Err(Close::protocol(format!("target {id} was resolved unasked")));
+    /// The target that is resolved under a number; `None` if it was given up in the meantime.
+    fn resolved_target(&self, number: WireNumber) -> Result<Option<TargetId>, Close> {
+        let id = self.known_number(number)?;
+        Ok(id.filter(|id| {
+            self.targets.get(*id).is_some_and(|target| target.phase == Phase::Resolved)
+        }))
+    }
+
+    fn known_number(&self, number: WireNumber) -> Result<Option<TargetId>, Close> {
+        if !self.numbers.was_used(number) {
+            return Err(Close::protocol(format!("target {number} was never resolved")));
         }
+        Ok(self.numbers.holder(number))
+    }
+
+    fn target_resolved(&mut self, now: Timestamp, id: TargetId, body: ResolvedBody) {
+        let Some(target) = self.targets.get_mut(id) else { return };
         let (env, endpoint) = body.incarnation;
         let incarnation = Incarnation::new(env, endpoint);
         let (messages, bytes) = body.credit;
@@ -309,19 +328,18 @@ impl Session {
             self.finish(now, call, Ok(Bytes::new()));
         }
         self.pump(now, id);
-        Ok(())
     }
 
     /// The peer has no such endpoint: what waits for it ends.
     pub(super) fn target_failed(&mut self, id: TargetId, error: &RpcError) {
         let (messages, bytes) = self.fail_target(id, error);
         self.leave(messages, bytes);
+        self.settle(id);
     }
 
     /// Ends what waits for a target; the messages and bytes that were queued.
     pub(super) fn fail_target(&mut self, id: TargetId, error: &RpcError) -> (usize, usize) {
-        let Some(target) = self.targets.get_mut(id as usize) else { return (0, 0) };
-        target.unresolve();
+        let Some(target) = self.targets.get_mut(id) else { return (0, 0) };
         for call in std::mem::take(&mut target.resolvers) {
             self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
         }
@@ -343,29 +361,29 @@ impl Session {
         (messages, bytes)
     }
 
-    /// The endpoint has ended. A target by name looks for its successor, a pinned one has none.
+    /// The endpoint has ended. A target by name looks for its successor, under a new number: what
+    /// has the old one is refused there. A pinned one has no successor.
     fn target_gone(&mut self, id: TargetId) {
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
-        if target.phase != Phase::Resolved {
-            return;
-        }
-        if target.key.pin.is_some() {
+        let Some(target) = self.targets.get_mut(id) else { return };
+        let number = target.unresolve();
+        let (pinned, wanted) = (target.key.pin.is_some(), target.is_wanted());
+        if pinned {
             let error = RpcError::new(
                 ErrorKind::EndpointStopped,
                 format!("the endpoint {} at {} has been stopped", target.key.name, self.peer_name),
             );
-            self.target_failed(id, &error.with_outcome(Outcome::NeverSent));
-            return;
+            self.retire(number);
+            return self.target_failed(id, &error.with_outcome(Outcome::NeverSent));
         }
-        target.unresolve();
-        target.behind = Some(self.lanes.ends());
-        if target.has_pending() || !target.resolvers.is_empty() {
+        self.retire(number);
+        if wanted {
             self.ask_for(id);
         }
+        self.settle(id);
     }
 
     /// Tells the peer that the endpoint it asked for is there.
-    pub fn resolved(&mut self, id: TargetId, resolution: &Resolution) {
+    pub fn resolved(&mut self, id: WireNumber, resolution: &Resolution) {
         // Names that the frame has no room for have no number: the peer sends them by name.
         let mut room = self.lanes.frame_size().saturating_sub(1024);
         let mut fits = |name: &&String| {
@@ -385,17 +403,17 @@ impl Session {
     }
 
     /// Tells the peer that the endpoint it asked for is not there.
-    pub fn unresolved(&mut self, id: TargetId, error: &RpcError) {
+    pub fn unresolved(&mut self, id: WireNumber, error: &RpcError) {
         self.put_failure(Kind::Unresolved, &id.to_be_bytes(), error);
     }
 
     /// Tells the peer that an endpoint it has resolved has ended.
-    pub fn gone(&mut self, id: TargetId) {
+    pub fn gone(&mut self, id: WireNumber) {
         put_control(self.lanes.control(), Kind::Gone, &id.to_be_bytes(), &[]);
     }
 
     /// Gives the peer room for more.
-    pub fn grant(&mut self, id: TargetId, messages: u32, bytes: u64) {
+    pub fn grant(&mut self, id: WireNumber, messages: u32, bytes: u64) {
         let mut fields = [0_u8; 16];
         let parts = id.to_be_bytes().into_iter().chain(messages.to_be_bytes());
         let parts = parts.chain(bytes.to_be_bytes());
@@ -404,6 +422,18 @@ impl Session {
         }
         put_control(self.lanes.control(), Kind::Credit, &fields, &[]);
     }
+}
+
+/// What a frame is, if it is one of this version.
+fn known_kind(header: Header) -> Result<Kind, Close> {
+    let unknown = || Close::protocol(format!("unknown frame kind {:#04x}", header.kind));
+    let kind = Kind::from_byte(header.kind).ok_or_else(unknown)?;
+    let reserved = header.flags & !KNOWN_FLAGS != 0 || header.flags & FLAG_HEADERS != 0;
+    if reserved && kind != Kind::Skip {
+        let text = format!("flags {:#04x} in a frame of version 1", header.flags);
+        return Err(Close::protocol(text));
+    }
+    Ok(kind)
 }
 
 fn rest(frame: &Bytes, reader: &Reader<'_>) -> Bytes {

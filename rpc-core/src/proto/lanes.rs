@@ -35,7 +35,7 @@ struct Large {
     body: Bytes,
     /// The size of the whole body.
     total: usize,
-    /// Who waits for its end: target and lane.
+    /// Who waits for its end: the target's number on the wire, and the lane.
     then: Option<(u32, usize)>,
     call: Option<u64>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct FirstFrame {
 /// What a call of `transmit` has let go.
 #[derive(Debug, Default)]
 pub(crate) struct Transmitted {
-    /// Targets whose large message has gone completely: target and lane.
+    /// Targets whose large message has gone completely: their number on the wire, and the lane.
     pub(crate) finished: Vec<(u32, usize)>,
     /// Calls whose large message has begun to go.
     pub(crate) begun: Vec<u64>,
@@ -64,7 +64,7 @@ pub(crate) struct Dropped {
     pub(crate) begun: bool,
     /// The size of the whole body.
     pub(crate) total: usize,
-    /// Who waited for its end: target and lane.
+    /// Who waited for its end: the target's number on the wire, and the lane.
     pub(crate) then: Option<(u32, usize)>,
 }
 
@@ -140,13 +140,9 @@ impl Lanes {
         self.lanes.each_ref().map(|lane| lane.gone.saturating_add(lane.ready.len() as u64))
     }
 
-    /// Whether all of a target has gone out that was in the lanes when they ended there.
-    pub(crate) fn have_gone(&self, ends: &[u64; 2], target: u32) -> bool {
-        self.lanes.iter().zip(ends).all(|(lane, end)| {
-            let mut large = lane.waiting.iter().chain(&lane.begun);
-            lane.gone >= *end
-                && !large.any(|large| large.then.is_some_and(|(behind, _)| behind == target))
-        })
+    /// How far the lanes have gone out.
+    pub(crate) fn gone(&self) -> [u64; 2] {
+        self.lanes.each_ref().map(|lane| lane.gone)
     }
 
     /// Whether a frame put at `offset` has gone out.

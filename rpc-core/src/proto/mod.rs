@@ -11,11 +11,14 @@ mod ending;
 mod hello;
 mod incoming;
 mod lanes;
+mod numbers;
 mod pulse;
+mod releasing;
 mod sending;
 mod serving;
 mod session;
 mod target;
+mod targets;
 
 pub use bodies::IncomingMessage;
 pub use close::{Close, CloseCode};
@@ -24,7 +27,7 @@ pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
 pub use incoming::Event;
 pub use pulse::Vital;
 pub use session::{Request, Session, Submission};
-pub use target::{Resolution, TargetId, TargetKey};
+pub use target::{Resolution, TargetId, TargetKey, WireNumber};
 
 #[cfg(test)]
 mod tests;

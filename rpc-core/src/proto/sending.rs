@@ -18,21 +18,21 @@ impl Session {
         if self.peer.is_none() || self.leaving {
             return;
         }
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
-        if target.phase != Phase::Unknown {
+        let Some(target) = self.targets.get_mut(id) else { return };
+        if target.phase != Phase::Unknown || target.starved {
             return;
         }
-        if target.behind.is_some_and(|ends| !self.lanes.have_gone(&ends, id)) {
-            if !self.again.contains(&id) {
-                self.again.push(id);
-            }
+        let Some(number) = self.numbers.take(id) else {
+            target.starved = true;
+            self.starved.push_back(id);
             return;
-        }
+        };
         target.phase = Phase::Resolving;
+        target.number = Some(number);
         let resolve =
             super::bodies::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
         if let Ok(body) = payload::to_vec(&resolve, Encoding::Named, usize::MAX) {
-            frame::put_control(self.lanes.control(), Kind::Resolve, &id.to_be_bytes(), &body);
+            frame::put_control(self.lanes.control(), Kind::Resolve, &number.to_be_bytes(), &body);
         }
     }
 
@@ -43,7 +43,7 @@ impl Session {
         }
         let max_in_flight = self.max_in_flight();
         for lane in 0..2 {
-            while let Some(target) = self.targets.get_mut(id as usize)
+            while let Some(target) = self.targets.get_mut(id)
                 && target.phase == Phase::Resolved
                 && target.large.get(lane) == Some(&false)
                 && target.has_credit()
@@ -58,11 +58,12 @@ impl Session {
                 self.put_next(now, id, lane);
             }
         }
+        self.settle(id);
     }
 
     pub(super) fn put_next(&mut self, now: Timestamp, id: TargetId, lane: usize) {
         let max = self.max_message();
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        let Some(target) = self.targets.get_mut(id) else { return };
         let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
         if next.body.len() > max {
             // The peer's limit was not known when it was queued.
@@ -74,19 +75,21 @@ impl Session {
             self.put_small(now, id, lane, &going, &body);
             return;
         }
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        let Some(target) = self.targets.get_mut(id) else { return };
+        let Some(number) = target.number else { return };
         target.spend(body.len());
-        let number = target.number(name);
+        let message = target.message(name);
         if let Some(large) = target.large.get_mut(lane) {
             *large = true;
         }
+        self.numbers.large_begins(number);
         self.leave(1, body.len());
         let flight = self.depart(&going);
         self.goes(&going, flight, Progress::Sent);
         let (kind, flags, message, fields) =
-            request_fields(now, id, lane, number, flight, deadline);
+            request_fields(now, number, lane, message, flight, deadline);
         let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
-        self.lanes.put_large(lane, head, body, Some((id, lane)), call);
+        self.lanes.put_large(lane, head, body, Some((number, lane)), call);
     }
 
     pub(super) fn refuse(&mut self, id: TargetId, message: &Pending) {
@@ -108,17 +111,18 @@ impl Session {
         body: &[u8],
     ) {
         let flight = self.depart(going);
-        let Some(target) = self.targets.get_mut(id as usize) else { return };
+        let Some(target) = self.targets.get_mut(id) else { return };
+        let Some(number) = target.number else { return };
         target.spend(body.len());
-        let number = target.number(going.name);
+        let message = target.message(going.name);
         let (kind, flags, message, fields) =
-            request_fields(now, id, lane, number, flight, going.deadline);
+            request_fields(now, number, lane, message, flight, going.deadline);
         let offset = self.lanes.put_small(lane, kind, flags, message, fields.as_slice(), body);
         if let Some((messages, bytes)) = self.ready.get_mut(lane) {
             *messages = messages.saturating_add(1);
             *bytes = bytes.saturating_add(body.len());
         }
-        self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len() });
+        self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len(), number });
     }
 
     /// The number that the peer knows a call by, if it is one.
@@ -159,7 +163,7 @@ impl Session {
         while self.flights.len() < self.max_in_flight()
             && let Some(id) = self.blocked.pop_front()
         {
-            if let Some(target) = self.targets.get_mut(id as usize) {
+            if let Some(target) = self.targets.get_mut(id) {
                 target.blocked = false;
             }
             self.pump(now, id);
@@ -189,7 +193,7 @@ impl Fields {
 
 fn request_fields(
     now: Timestamp,
-    target: TargetId,
+    target: u32,
     lane: usize,
     name: MessageName,
     call: Option<u64>,

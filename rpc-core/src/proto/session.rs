@@ -6,16 +6,18 @@ use super::calls::{Calls, Flights, Progress};
 use super::close::Close;
 use super::hello::PeerInfo;
 use super::lanes::Lanes;
+use super::numbers::Numbers;
 use super::pulse::Pulse;
 use super::serving::Serving;
-use super::target::{Going, Pending, Phase, Target, TargetId, TargetKey, lane_index};
+use super::target::{Going, Pending, Phase, TargetId, lane_index};
+use super::targets::Targets;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::message::Lane;
 use crate::wire::payload::SMALL_BODY;
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Waker;
 
 /// The protocol's state towards one peer. It does no I/O: it is given bytes and the time, and
@@ -29,8 +31,8 @@ pub struct Session {
     /// How many connections there were, the present one included.
     pub(super) connections: u64,
     pub(super) calls: Calls,
-    pub(super) targets: Vec<Target>,
-    pub(super) index: BTreeMap<TargetKey, TargetId>,
+    pub(super) targets: Targets,
+    pub(super) numbers: Numbers,
     pub(super) lanes: Lanes,
     pub(super) serving: Serving,
     pub(super) assemblies: Assemblies<IncomingMessage>,
@@ -41,8 +43,8 @@ pub struct Session {
     pub(super) ready: [(usize, usize); 2],
     /// Calls that the peer may be working on.
     pub(super) flights: Flights,
-    /// Targets to be asked for when what is in the lanes for them has gone out.
-    pub(super) again: Vec<TargetId>,
+    /// Targets to be asked for when there is a number for them.
+    pub(super) starved: VecDeque<TargetId>,
     /// Targets with an ask that waits for one of those to end.
     pub(super) blocked: VecDeque<TargetId>,
     /// `send_wait`s in the order of their places, and the place.
@@ -108,9 +110,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Endpoints of one peer that may be called.
-const MAX_TARGETS: usize = 65_536;
-
 impl Session {
     /// A session without a connection. `peer` names the other side in messages to people.
     #[must_use]
@@ -122,14 +121,14 @@ impl Session {
             peer: None,
             connections: 0,
             calls: Calls::default(),
-            targets: Vec::new(),
-            index: BTreeMap::new(),
+            targets: Targets::default(),
+            numbers: Numbers::default(),
             lanes: Lanes::new(),
             queued: 0,
             queued_bytes: 0,
             ready: [(0, 0); 2],
             flights: Flights::default(),
-            again: Vec::new(),
+            starved: VecDeque::new(),
             blocked: VecDeque::new(),
             waiting: VecDeque::new(),
             entered: 0,
@@ -146,26 +145,6 @@ impl Session {
     #[must_use]
     pub fn peer_name(&self) -> &str {
         &self.peer_name
-    }
-
-    /// The number of a target, new or known.
-    ///
-    /// # Errors
-    /// `Overloaded` when too many endpoints of one peer are called.
-    pub fn target(&mut self, key: &TargetKey) -> Result<TargetId, RpcError> {
-        if let Some(id) = self.index.get(key) {
-            return Ok(*id);
-        }
-        let id = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
-        if self.targets.len() >= MAX_TARGETS {
-            return Err(RpcError::new(
-                ErrorKind::Overloaded,
-                format!("{MAX_TARGETS} endpoints of {} are called already", self.peer_name),
-            ));
-        }
-        self.targets.push(Target::new(key.clone()));
-        self.index.insert(key.clone(), id);
-        Ok(id)
     }
 
     /// Queues a message, in order behind those to the same target and lane. The number of the
@@ -210,7 +189,7 @@ impl Session {
             Bytes::from(std::mem::take(request.body))
         };
         let pending = Pending { call, ask, name: request.name, body, deadline: request.deadline };
-        if let Some(target) = self.targets.get_mut(request.target as usize) {
+        if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
                 queue.push_back(pending);
             }
@@ -221,12 +200,16 @@ impl Session {
     }
 
     pub(super) fn open(&mut self, target: TargetId, progress: Progress) -> Result<u64, RpcError> {
-        self.calls.open(target, progress).ok_or_else(|| {
-            RpcError::new(
+        let Some(call) = self.calls.open(target, progress) else {
+            return Err(RpcError::new(
                 ErrorKind::Overloaded,
                 format!("too many calls to {} are open", self.peer_name),
-            )
-        })
+            ));
+        };
+        if let Some(target) = self.targets.get_mut(target) {
+            target.calls = target.calls.saturating_add(1);
+        }
+        Ok(call)
     }
 
     pub(super) fn admit(&self, request: &Request<'_>, bytes: usize) -> Result<(), RpcError> {
@@ -279,7 +262,7 @@ impl Session {
     }
 
     pub(super) fn target_name(&self, target: TargetId) -> &str {
-        self.targets.get(target as usize).map_or("?", |target| target.key.name.as_str())
+        self.targets.get(target).map_or("?", |target| target.key.name.as_str())
     }
 
     pub(super) fn overloaded(
@@ -313,7 +296,7 @@ impl Session {
     }
 
     pub(super) fn can_go_now(&self, target: TargetId, lane: usize, ask: bool) -> bool {
-        let Some(target) = self.targets.get(target as usize) else { return false };
+        let Some(target) = self.targets.get(target) else { return false };
         !self.leaving
             && target.phase == Phase::Resolved
             && target.pending.get(lane).is_some_and(VecDeque::is_empty)
@@ -357,10 +340,10 @@ impl Session {
                 self.leave(messages, bytes);
             }
         }
-        for (target, lane) in done.finished {
-            self.large_done(now, target, lane);
+        for (number, lane) in done.finished {
+            self.large_done(now, number, lane);
         }
-        self.ask_again();
+        self.release_numbers();
         if let Closing::Soon(close) = &self.closing
             && self.lanes.is_empty()
         {
@@ -386,8 +369,11 @@ impl Session {
         self.ready = [(0, 0); 2];
         self.flights.clear();
         self.blocked.clear();
-        self.again.clear();
-        self.targets.iter_mut().for_each(|target| target.blocked = false);
+        self.starved.clear();
+        self.numbers.clear();
+        for target in self.targets.iter_mut() {
+            (target.blocked, target.starved) = (false, false);
+        }
         self.queued = self.targets.iter().flat_map(|t| &t.pending).map(VecDeque::len).sum();
         self.queued_bytes = self
             .targets

@@ -5,8 +5,12 @@ use crate::seam::Incarnation;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// A target's number on its connections: chosen by the caller, the same for the session's life.
+/// A target's number within its session, for as long as somebody uses it. The peer knows it by
+/// another one, fresh for each resolution.
 pub type TargetId = u32;
+
+/// The number by which the peer knows a target on one connection, chosen by the caller.
+pub type WireNumber = u32;
 
 /// Which endpoint a target is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,11 +104,16 @@ pub(crate) struct Target {
     pub(crate) messages_left: i64,
     pub(crate) bytes_left: i64,
     pub(crate) resolvers: Vec<u64>,
-    /// What is in the lanes up to there is for an endpoint that is gone: the target is not
-    /// resolved again before that has gone out, or its successor would get it.
-    pub(crate) behind: Option<[u64; 2]>,
+    /// What the peer knows it by, while it is resolved or being resolved.
+    pub(crate) number: Option<WireNumber>,
+    /// Those who may send to it.
+    pub(crate) users: usize,
+    /// Open calls to it, those included that nobody has looked at since they ended.
+    pub(crate) calls: usize,
     /// Whether it is in the queue for a place among the calls in flight.
     pub(crate) blocked: bool,
+    /// Whether it is in the queue for a number.
+    pub(crate) starved: bool,
     names: Vec<String>,
     /// Numbers found before, by the address of the name: names are constants.
     numbers: Vec<(&'static str, MessageName)>,
@@ -128,8 +137,11 @@ impl Target {
             messages_left: 0,
             bytes_left: 0,
             resolvers: Vec::new(),
-            behind: None,
+            number: None,
+            users: 0,
+            calls: 0,
             blocked: false,
+            starved: false,
             names: Vec::new(),
             numbers: Vec::new(),
         }
@@ -143,13 +155,13 @@ impl Target {
         self.numbers.clear();
     }
 
-    /// The connection or the endpoint is gone.
-    pub(crate) fn unresolve(&mut self) {
+    /// The connection or the endpoint is gone; the number it had.
+    pub(crate) fn unresolve(&mut self) -> Option<WireNumber> {
         self.phase = Phase::Unknown;
         self.large = [false; 2];
-        self.behind = None;
         self.names.clear();
         self.numbers.clear();
+        self.number.take()
     }
 
     /// Whether credit allows one more message. Bytes may be overdrawn by one message, so that
@@ -170,7 +182,7 @@ impl Target {
     }
 
     /// The number of a message, found by the address of its name after the first time.
-    pub(crate) fn number(&mut self, name: &'static str) -> MessageName {
+    pub(crate) fn message(&mut self, name: &'static str) -> MessageName {
         let same = |known: &&str| std::ptr::eq(*known, name) && known.len() == name.len();
         if let Some((_, number)) = self.numbers.iter().find(|(known, _)| same(known)) {
             return *number;
@@ -191,6 +203,11 @@ impl Target {
             }
         }
         None
+    }
+
+    /// Whether something waits for it to be resolved.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.has_pending() || !self.resolvers.is_empty()
     }
 
     pub(crate) fn has_pending(&self) -> bool {

@@ -4,5 +4,6 @@ mod calls;
 mod credit;
 mod lifetimes;
 mod pair;
+mod releasing;
 mod violations;
 mod walk;

@@ -24,6 +24,8 @@ pub enum Kind {
     Unresolved = 0x04,
     /// A resolved endpoint has ended.
     Gone = 0x05,
+    /// The caller will use a target's number no more.
+    Release = 0x06,
     /// A one-way message.
     OneWay = 0x10,
     /// A message that wants an answer.
@@ -64,6 +66,7 @@ impl Kind {
             0x03 => Self::Resolved,
             0x04 => Self::Unresolved,
             0x05 => Self::Gone,
+            0x06 => Self::Release,
             0x10 => Self::OneWay,
             0x11 => Self::Ask,
             0x12 => Self::Reply,

@@ -1,6 +1,6 @@
 //! Calls, answers, order, cancelling.
 
-use super::pair::{A, B, Chunks, FAIL, Pair, Random, SMALL, UNLISTED, body};
+use super::pair::{A, B, Chunks, FAIL, Pair, Random, SMALL, UNLISTED, Waiting, body};
 use crate::Lane;
 use crate::error::{ErrorKind, Outcome};
 use crate::limits::Limits;
@@ -237,7 +237,7 @@ fn hundreds_of_large_bodies_may_be_under_way() {
     let calls: Vec<u64> = (0..300).map(|number| pair.ask(A, target, number, 4)).collect();
     pair.run();
     // Every answer is larger than a frame.
-    while let Some((_, _, _, message)) = pair.nodes[B].inbox.pop_front() {
+    while let Some(Waiting { message, .. }) = pair.nodes[B].inbox.pop_front() {
         let number = u32::from_be_bytes(message.body[..4].try_into().unwrap());
         let mut large = body(number, 300_000);
         pair.nodes[B].session.reply(message.call.unwrap(), &mut large).unwrap();

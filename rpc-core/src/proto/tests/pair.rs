@@ -6,7 +6,7 @@ use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::proto::{
     Close, Event, Hello, IncomingMessage, PeerInfo, PeerLimits, Request, Resolution, Session,
-    Submission, TargetId, TargetKey,
+    Submission, TargetId, TargetKey, WireNumber,
 };
 use crate::spi::{CallEnd, Incarnation, Outgoing};
 use bytes::{Bytes, BytesMut};
@@ -69,6 +69,8 @@ pub(super) struct Endpoint {
 /// What one side has resolved at the other.
 #[derive(Debug)]
 struct Bound {
+    /// Which resolution it is, of all there ever were.
+    serial: u64,
     endpoint: String,
     life: u64,
     window: (u64, u64),
@@ -78,13 +80,23 @@ struct Bound {
     credit: (u64, u64),
 }
 
+/// A message in the inbox of an endpoint.
+pub(super) struct Waiting {
+    endpoint: String,
+    life: u64,
+    /// The resolution that it came by.
+    serial: u64,
+    pub(super) message: IncomingMessage,
+}
+
 pub(super) struct Node {
     pub(super) session: Session,
     pub(super) endpoints: BTreeMap<String, Endpoint>,
     /// Whether messages wait for [`Pair::handle`].
     pub(super) hold: bool,
-    bound: BTreeMap<TargetId, Bound>,
-    pub(super) inbox: VecDeque<(TargetId, String, u64, IncomingMessage)>,
+    bound: BTreeMap<WireNumber, Bound>,
+    resolutions: u64,
+    pub(super) inbox: VecDeque<Waiting>,
     pub(super) seen: Vec<Seen>,
     out: VecDeque<Bytes>,
     read: BytesMut,
@@ -127,6 +139,7 @@ impl Pair {
             endpoints: BTreeMap::new(),
             hold: false,
             bound: BTreeMap::new(),
+            resolutions: 0,
             inbox: VecDeque::new(),
             seen: Vec::new(),
             out: VecDeque::new(),
@@ -180,11 +193,11 @@ impl Pair {
         let targets = node.bound.iter().filter(|(_, bound)| bound.life == gone.life);
         targets.for_each(|(target, _)| node.session.gone(*target));
         let waiting = std::mem::take(&mut node.inbox);
-        for (target, endpoint, life, message) in waiting {
-            if life == gone.life {
-                node.fail_stopped(target, &message);
+        for waiting in waiting {
+            if waiting.life == gone.life {
+                node.fail_stopped(waiting.serial, &waiting.message);
             } else {
-                node.inbox.push_back((target, endpoint, life, message));
+                node.inbox.push_back(waiting);
             }
         }
     }
@@ -297,10 +310,9 @@ impl Pair {
     /// Handles the next message of one side: echoes it, or fails it.
     pub(super) fn handle(&mut self, side: Side) -> bool {
         let node = &mut self.nodes[side];
-        let Some((target, endpoint, life, message)) = node.inbox.pop_front() else { return false };
-        node.consumed(target, life, message.body.len());
-        let bound = node.bound.get(&target).map(|bound| bound.endpoint.clone());
-        assert_eq!(bound.as_ref(), Some(&endpoint), "a target changed its endpoint");
+        let Some(waiting) = node.inbox.pop_front() else { return false };
+        let Waiting { endpoint, life, serial, message } = waiting;
+        node.consumed(serial, message.body.len());
         let name = match &message.name {
             Some(name) => name.to_string(),
             None => [SMALL, FAIL][usize::from(message.number)].to_owned(),
@@ -331,12 +343,16 @@ impl Node {
         match event {
             Event::Resolve(target, key) => self.resolve(side, target, &key),
             Event::Message(message) => self.message(message),
+            Event::Release(number) => {
+                assert!(self.bound.remove(&number).is_some(), "{number} is not resolved");
+            }
             Event::Goodbye(reason) => self.goodbye = Some(reason),
             Event::Closed(close) => self.closed = Some(close),
         }
     }
 
-    fn resolve(&mut self, side: Side, target: TargetId, key: &TargetKey) {
+    fn resolve(&mut self, side: Side, target: WireNumber, key: &TargetKey) {
+        assert!(!self.bound.contains_key(&target), "{target} is resolved twice");
         let found = self.endpoints.get(&key.name);
         let fits = |endpoint: &&Endpoint| key.pin.is_none_or(|pin| pin.1 == endpoint.life);
         let Some(endpoint) = found.filter(fits) else {
@@ -348,7 +364,9 @@ impl Node {
         let incarnation = Incarnation::new(side as u64, life);
         self.session.resolved(target, &Resolution::new(incarnation, messages, window.0, window.1));
         let endpoint = key.name.clone();
-        let bound = Bound { endpoint, life, window, queued: Vec::new(), credit: (0, 0) };
+        self.resolutions += 1;
+        let serial = self.resolutions;
+        let bound = Bound { serial, endpoint, life, window, queued: Vec::new(), credit: (0, 0) };
         self.bound.insert(target, bound);
     }
 
@@ -361,17 +379,16 @@ impl Node {
         let largest = bound.queued.iter().max().copied().unwrap_or(0);
         let others = bound.queued.iter().sum::<u64>() - largest;
         assert!(others < bound.window.1, "over the window: {bound:?}");
-        let (endpoint, life) = (bound.endpoint.clone(), bound.life);
+        let (endpoint, life, serial) = (bound.endpoint.clone(), bound.life, bound.serial);
         if self.endpoints.get(&endpoint).is_none_or(|there| there.life != life) {
-            self.fail_stopped(target, &message);
+            self.fail_stopped(serial, &message);
         } else {
-            self.inbox.push_back((target, endpoint, life, message));
+            self.inbox.push_back(Waiting { endpoint, life, serial, message });
         }
     }
 
-    fn fail_stopped(&mut self, target: TargetId, message: &IncomingMessage) {
-        let life = self.bound.get(&target).map_or(0, |bound| bound.life);
-        self.consumed(target, life, message.body.len());
+    fn fail_stopped(&mut self, serial: u64, message: &IncomingMessage) {
+        self.consumed(serial, message.body.len());
         if let Some(call) = message.call {
             let error = RpcError::new(ErrorKind::EndpointStopped, "stopped");
             self.session.fail(call, &error);
@@ -379,10 +396,10 @@ impl Node {
     }
 
     /// Gives credit back, half a window at a time.
-    fn consumed(&mut self, target: TargetId, life: u64, bytes: usize) {
-        let Some(bound) = self.bound.get_mut(&target).filter(|bound| bound.life == life) else {
-            return;
-        };
+    fn consumed(&mut self, serial: u64, bytes: usize) {
+        let mut all = self.bound.iter_mut();
+        let Some((target, bound)) = all.find(|(_, bound)| bound.serial == serial) else { return };
+        let target = *target;
         let place = bound.queued.iter().position(|size| *size == bytes as u64);
         bound.queued.swap_remove(place.expect("consumed twice"));
         bound.credit.0 += 1;
@@ -394,10 +411,15 @@ impl Node {
         }
     }
 
-    /// What the window of a target is short of, from the side that serves it; `None` if the
-    /// endpoint was started anew and the target is not bound to it.
-    pub(super) fn owed(&self, target: TargetId) -> Option<(u64, u64)> {
-        let bound = self.bound.get(&target)?;
+    /// How many endpoints of this side the other has resolved.
+    pub(super) fn bound(&self) -> usize {
+        self.bound.len()
+    }
+
+    /// What the window of a number is short of, from the side that serves it; `None` if the
+    /// endpoint was started anew and the number is not bound to it.
+    pub(super) fn owed(&self, number: WireNumber) -> Option<(u64, u64)> {
+        let bound = self.bound.get(&number)?;
         let there = self.endpoints.get(&bound.endpoint)?;
         let queued = (bound.queued.len() as u64, bound.queued.iter().sum::<u64>());
         let owed = (queued.0 + bound.credit.0, queued.1 + bound.credit.1);

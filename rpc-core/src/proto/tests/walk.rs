@@ -86,7 +86,8 @@ impl Walk {
         match self.random.below(100) {
             0..30 => self.submit(side),
             30..36 => self.give_up(),
-            36..56 => {
+            36..40 => self.exchange(side),
+            40..56 => {
                 let budget = [1, 5_000, 50_000, 1_000_000][self.random.below(4)];
                 self.pair.transmit(side, budget);
             }
@@ -178,6 +179,20 @@ impl Walk {
         }
     }
 
+    /// Somebody gives a target up, and somebody else takes one.
+    fn exchange(&mut self, side: Side) {
+        let place = self.random.below(NAMES.len());
+        let old = self.targets[side][place];
+        if self.one_in(2) {
+            self.pair.nodes[side].session.release(old);
+            self.targets[side][place] = self.pair.target(side, NAMES[place], None);
+        } else {
+            // The new user comes before the old one goes.
+            self.targets[side][place] = self.pair.target(side, NAMES[place], None);
+            self.pair.nodes[side].session.release(old);
+        }
+    }
+
     fn give_up(&mut self) {
         if self.open.is_empty() {
             return;
@@ -221,6 +236,22 @@ impl Walk {
         }
     }
 
+    /// Nobody uses the targets any more: nothing is left of them on either side.
+    fn forget_all(&mut self) {
+        for side in [A, B] {
+            for target in std::mem::take(&mut self.targets[side]) {
+                self.pair.nodes[side].session.release(target);
+            }
+        }
+        self.pair.run();
+        for side in [A, B] {
+            let session = &self.pair.nodes[side].session;
+            assert_eq!((session.known_targets(), session.numbers.taken()), (0, 0));
+            assert!(session.numbers.highest() < 40, "{} numbers", session.numbers.highest());
+            assert_eq!(self.pair.nodes[side].bound(), 0);
+        }
+    }
+
     /// Lets everything come to its end, and checks that nothing is left of it.
     fn finish(mut self) -> usize {
         for side in [A, B] {
@@ -238,13 +269,15 @@ impl Walk {
             assert!(session.lanes.is_empty());
             assert!(format!("{:?}", session.assemblies).contains("open: {}"));
             for target in &self.targets[side] {
-                let known = &session.targets[*target as usize];
-                let Some(owed) = self.pair.nodes[1 - side].owed(*target) else { continue };
+                let known = session.targets.get(*target).unwrap();
+                let owed = known.number.and_then(|number| self.pair.nodes[1 - side].owed(number));
+                let Some(owed) = owed else { continue };
                 let left = known.messages_left + i64::try_from(owed.0).unwrap();
                 let bytes = known.bytes_left + i64::try_from(owed.1).unwrap();
                 assert_eq!((left, bytes), (5, 60_000), "credit was lost");
             }
         }
+        self.forget_all();
         let wrong: Vec<_> = self.never_sent.intersection(&self.handled).collect();
         assert!(wrong.is_empty(), "said to be never sent, but handled: {wrong:?}");
         self.answered

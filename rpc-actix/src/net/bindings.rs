@@ -1,0 +1,115 @@
+//! What one connection's peer has resolved here, by the peer's numbers.
+
+use super::binding::Binding;
+use rpc_core::proto::{Close, CloseCode, WireNumber};
+use rpc_core::spi::Inbox;
+use rpc_core::{ErrorKind, Limits, RpcError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+/// Numbers that a peer may have resolved at once.
+const MAX_NUMBERS: usize = 65_536;
+
+#[derive(Default)]
+pub(crate) struct Bindings {
+    slots: Vec<Option<Arc<Binding>>>,
+    /// Those that were released while messages of theirs were queued, by endpoint.
+    lingering: BTreeMap<u64, Vec<Weak<Binding>>>,
+    sweep_at: usize,
+}
+
+impl Bindings {
+    pub(crate) fn get(&self, number: WireNumber) -> Option<&Arc<Binding>> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    /// Checks that a number may be resolved.
+    ///
+    /// # Errors
+    /// What to close with: it is too high, or resolved already.
+    pub(crate) fn check_free(&self, number: WireNumber) -> Result<(), Close> {
+        if number as usize >= MAX_NUMBERS {
+            return Err(Close::new(
+                CloseCode::Protocol,
+                format!("target {number} is over the limit of {MAX_NUMBERS}"),
+            ));
+        }
+        if self.get(number).is_some() {
+            return Err(Close::new(
+                CloseCode::Protocol,
+                format!("target {number} was resolved again before its release"),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put(&mut self, number: WireNumber, binding: Arc<Binding>) {
+        let place = number as usize;
+        if self.slots.len() <= place {
+            self.slots.resize(place.saturating_add(1), None);
+        }
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = Some(binding);
+        }
+    }
+
+    /// The peer uses a number no more.
+    ///
+    /// # Errors
+    /// What to close with: it was not resolved.
+    pub(crate) fn release(&mut self, number: WireNumber) -> Result<(), Close> {
+        let binding = self.slots.get_mut(number as usize).and_then(Option::take);
+        let Some(binding) = binding else {
+            return Err(Close::new(
+                CloseCode::Protocol,
+                format!("target {number} was released, which was not resolved"),
+            ));
+        };
+        binding.release();
+        if binding.queued().0 > 0 {
+            let endpoint = binding.inbox().incarnation().endpoint;
+            self.lingering.entry(endpoint).or_default().push(Arc::downgrade(&binding));
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    /// Windows that were released full must not add up: a peer could fill an inbox with them.
+    ///
+    /// # Errors
+    /// `Overloaded`: no further window to that endpoint.
+    pub(crate) fn admit(&mut self, inbox: &Inbox, limits: &Limits) -> Result<(), RpcError> {
+        let endpoint = inbox.incarnation().endpoint;
+        let Some(bindings) = self.lingering.get_mut(&endpoint) else { return Ok(()) };
+        let (mut messages, mut bytes) = (0_usize, 0_usize);
+        bindings.retain(|binding| {
+            let queued = binding.upgrade().map_or((0, 0), |binding| binding.queued());
+            messages = messages.saturating_add(queued.0);
+            bytes = bytes.saturating_add(queued.1);
+            queued.0 > 0
+        });
+        let (most, most_bytes) = (limits.inbox_max_messages(), limits.inbox_max_bytes());
+        if messages < most.div_ceil(2) && bytes < most_bytes.div_ceil(2) {
+            return Ok(());
+        }
+        Err(RpcError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} has no room for another window of this peer: {messages} messages and {bytes} bytes that came through earlier ones are in the inbox. This limit is controlled by rpc.inbox.maxMessages ({most}) and rpc.inbox.maxBytes ({most_bytes})",
+                inbox.address()
+            ),
+        ))
+    }
+
+    /// Forgets endpoints for which nothing is queued, whenever there are twice as many.
+    fn sweep(&mut self) {
+        if self.lingering.len() > self.sweep_at.max(64) {
+            let queued = |known: &Weak<Binding>| known.upgrade().is_some_and(|b| b.queued().0 > 0);
+            self.lingering.retain(|_, bindings| {
+                bindings.retain(queued);
+                !bindings.is_empty()
+            });
+            self.sweep_at = self.lingering.len().saturating_mul(2);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Targets that nobody needs any more, and the numbers that are given back to the peer.
+
+use super::session::Session;
+use super::target::{Phase, Target, TargetId, TargetKey};
+use super::targets::MAX_TARGETS;
+use crate::error::{ErrorKind, RpcError};
+use crate::wire::frame::{Kind, put_control};
+
+impl Session {
+    /// A target, new or known, with one more user: [`release`](Self::release) it in the end.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many endpoints of one peer are called at once.
+    pub fn target(&mut self, key: &TargetKey) -> Result<TargetId, RpcError> {
+        let known = self.targets.find(key).or_else(|| self.targets.add(key));
+        let Some(id) = known else {
+            return Err(RpcError::new(
+                ErrorKind::Overloaded,
+                format!("{MAX_TARGETS} endpoints of {} are called already", self.peer_name),
+            ));
+        };
+        if let Some(target) = self.targets.get_mut(id) {
+            target.users = target.users.saturating_add(1);
+        }
+        Ok(id)
+    }
+
+    /// A target has one user less. What was sent to it goes on its way; then it is forgotten.
+    pub fn release(&mut self, id: TargetId) {
+        if let Some(target) = self.targets.get_mut(id) {
+            target.users = target.users.saturating_sub(1);
+        }
+        self.settle(id);
+    }
+
+    /// Forgets a target that nobody needs.
+    pub(super) fn settle(&mut self, id: TargetId) {
+        let needed = |target: &Target| {
+            target.users > 0
+                || target.calls > 0
+                || target.phase == Phase::Resolving
+                || target.has_pending()
+                || target.large.contains(&true)
+        };
+        if self.targets.get(id).is_none_or(needed) {
+            return;
+        }
+        if let Some(target) = self.targets.remove(id) {
+            self.retire(target.number);
+        }
+    }
+
+    /// Forgets all that nobody needs.
+    pub(super) fn settle_all(&mut self) {
+        for id in self.targets.ids(|target| target.users == 0) {
+            self.settle(id);
+        }
+    }
+
+    /// Nothing more is sent with a number: it is the peer's again when what has it in the lanes has
+    /// gone out.
+    pub(super) fn retire(&mut self, number: Option<u32>) {
+        if let Some(number) = number {
+            self.numbers.retire(number, self.lanes.ends());
+            self.release_numbers();
+        }
+    }
+
+    /// Tells the peer of numbers that are out of use; they may be chosen again at once.
+    pub(super) fn release_numbers(&mut self) {
+        let gone = self.lanes.gone();
+        while let Some(number) = self.numbers.next_done(gone) {
+            put_control(self.lanes.control(), Kind::Release, &number.to_be_bytes(), &[]);
+            self.free_number(number);
+        }
+    }
+
+    /// A number may be used again: by a target that waits for one, if there is any.
+    pub(super) fn free_number(&mut self, number: u32) {
+        self.numbers.free(number);
+        while let Some(id) = self.starved.pop_front() {
+            let waits = |target: &mut Target| std::mem::take(&mut target.starved);
+            let known = self.targets.get_mut(id);
+            if known.is_some_and(|target| waits(target) && target.is_wanted()) {
+                return self.ask_for(id);
+            }
+        }
+    }
+
+    /// How many endpoints of the peer are known here: those that somebody uses, or that something
+    /// is on its way to.
+    #[must_use]
+    pub fn known_targets(&self) -> usize {
+        self.targets.len()
+    }
+}

@@ -1,0 +1,77 @@
+//! The targets of a session, by their number here and by what they are.
+
+use super::target::{Target, TargetId, TargetKey};
+use std::collections::BTreeMap;
+
+/// A slab: a target that nobody needs leaves it, and its place is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    slots: Vec<Option<Target>>,
+    free: Vec<TargetId>,
+    index: BTreeMap<TargetKey, TargetId>,
+}
+
+/// Endpoints of one peer that may be known at once.
+pub(super) const MAX_TARGETS: usize = 65_536;
+
+impl Targets {
+    pub(crate) fn get(&self, id: TargetId) -> Option<&Target> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TargetId) -> Option<&mut Target> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
+    /// The target that refs with that key share.
+    pub(crate) fn find(&self, key: &TargetKey) -> Option<TargetId> {
+        self.index.get(key).copied()
+    }
+
+    /// Adds a target; `None` if there are too many.
+    pub(crate) fn add(&mut self, key: &TargetKey) -> Option<TargetId> {
+        if self.len() >= MAX_TARGETS {
+            return None;
+        }
+        let target = Some(Target::new(key.clone()));
+        let id = match self.free.pop() {
+            Some(id) => {
+                *self.slots.get_mut(id as usize)? = target;
+                id
+            }
+            None => {
+                self.slots.push(target);
+                TargetId::try_from(self.slots.len().saturating_sub(1)).ok()?
+            }
+        };
+        self.index.insert(key.clone(), id);
+        Some(id)
+    }
+
+    pub(crate) fn remove(&mut self, id: TargetId) -> Option<Target> {
+        let target = self.slots.get_mut(id as usize)?.take()?;
+        self.free.push(id);
+        if self.index.get(&target.key) == Some(&id) {
+            self.index.remove(&target.key);
+        }
+        Some(target)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.slots.iter().flatten()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Target> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// The numbers of the targets for which `pick` says so.
+    pub(crate) fn ids(&self, pick: impl Fn(&Target) -> bool) -> Vec<TargetId> {
+        let picked = (0..).zip(&self.slots).filter(|(_, slot)| slot.as_ref().is_some_and(&pick));
+        picked.map(|(id, _)| id).collect()
+    }
+}
