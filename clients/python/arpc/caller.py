@@ -93,6 +93,8 @@ class Caller:
         self._generations: Dict[int, int] = {}  # of the last use of each slot
         self._calls: Dict[int, Message] = {}  # by slot
         self._ended: Optional[RpcError] = None
+        self.leaving = False
+        """Set when the peer has said goodbye: what was not sent stays here, and is *never sent*."""
         lanes.add_source(False, lambda: self._pull(False))
         lanes.add_source(True, lambda: self._pull(True))
 
@@ -224,6 +226,8 @@ class Caller:
 
     def _pull(self, bulk: bool) -> Optional[bytes]:
         rotation = self._rotation[bulk]
+        if self.leaving:
+            return None
         for _ in range(len(rotation)):
             target = rotation.popleft()
             frame = self._pull_from(target, bulk)

@@ -29,6 +29,8 @@ FRAME = 30.0
 """Seconds for a frame that has begun."""
 STALL = 10.0
 """Seconds that the peer may leave the transport unread."""
+SILENCE = 3.0
+"""Seconds, and heartbeats of the peer, without a word before it counts as dead."""
 LINGER = 2.0
 """Seconds that the peer has to close after a CLOSE."""
 BATCH = 65_536
@@ -53,6 +55,11 @@ class Connection:
         self._host = host
         self._port = port
         self._work = asyncio.Event()
+        self._clock: Optional[asyncio.TimerHandle] = None  # for the hello, then for a frame
+        self._beat_clock: Optional[asyncio.TimerHandle] = None
+        self._silence_clock: Optional[asyncio.TimerHandle] = None
+        self._wrote = False  # since the last look
+        self._heard = False
         loop = asyncio.get_running_loop()
         self._stop: "asyncio.Future[None]" = loop.create_future()  # or the violation that ends it
         self._lanes = Lanes(self._work.set)
@@ -83,8 +90,8 @@ class Connection:
             await self._say_close(reader, writer, Violation.SHUTDOWN, "the client is done")
         except Violation as violation:
             lost = _lost(self.peer is not None, violation.code, violation.text, None)
-            if violation.code != Violation.TOO_SLOW:
-                await self._say_close(reader, writer, violation.code, violation.text)
+            await self._say_close(reader, writer, violation.code, violation.text)
+            writer.transport.abort()  # what could not be written by now never will be
         except PeerClosed as closed:
             lost = _lost(self.peer is not None, closed.code, f"{where} closed: {closed.text}", closed.code)
         except (OSError, EOFError) as error:
@@ -97,13 +104,13 @@ class Connection:
 
     def _end(self, lost: RpcError) -> None:
         self.ended = True
-        self._env.forget(self)
+        self._env.ended(self)
         self._callee.end()
         self.caller.end(lost)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Returns when this side wants to end."""
-        hello = Hello(env=self._env.number, limits=self._env.limits)
+        hello = Hello(self._env.number, limits=self._env.limits, heartbeat=_millis(self._env.heartbeat))
         writer.write(frames.MAGIC + frames.pack(frames.HELLO, hello.pack()))
         loop = asyncio.get_running_loop()
         late = f"the hellos were not through after {HANDSHAKE} s"
@@ -112,7 +119,9 @@ class Connection:
         try:
             await asyncio.wait([*tasks, self._stop], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._clock.cancel()
+            for clock in (self._clock, self._beat_clock, self._silence_clock):
+                if clock is not None:
+                    clock.cancel()
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,6 +130,26 @@ class Connection:
             if isinstance(end, Exception):
                 raise end
         self._stop.result()
+
+    # Liveness.
+
+    def _beat(self, every: float) -> None:
+        """Twice in each interval: a heartbeat, if nothing was written in this half."""
+        if not self._wrote:
+            self._lanes.control(frames.HEARTBEAT, b"")
+        self._wrote = False
+        loop = asyncio.get_running_loop()
+        self._beat_clock = loop.call_later(every / 2, self._beat, every)
+
+    def _listen(self, patience: float, silent: int) -> None:
+        """Looks several times within `patience`, so that a busy loop of ours, which wakes up late,
+        reads what has come before it decides."""
+        silent = 0 if self._heard else silent + 1
+        self._heard = False
+        if silent > 5:
+            return self._too_slow(f"the peer has said nothing for {patience} s")
+        loop = asyncio.get_running_loop()
+        self._silence_clock = loop.call_later(patience / 5, self._listen, patience, silent)
 
     def _too_slow(self, text: str) -> None:
         if not self._stop.done():
@@ -153,6 +182,7 @@ class Connection:
                     break
                 writer.write(frame)
                 size += len(frame)
+                self._wrote = True
             if size == 0:
                 self._work.clear()
                 await self._work.wait()
@@ -173,6 +203,7 @@ class Connection:
             data = await reader.read(BATCH)
             if not data:
                 raise EOFError("the end of the stream")
+            self._heard = True
             buffer.feed(data)
             came = False
             frame = buffer.next()
@@ -183,7 +214,8 @@ class Connection:
                     buffer.limit = self._env.limits.frame
                 frame = buffer.next()
             if self.peer is not None and (came or not buffer.partial):
-                self._clock.cancel()
+                if self._clock is not None:
+                    self._clock.cancel()
                 if buffer.partial:
                     late = f"a frame was not complete after {FRAME} s"
                     self._clock = loop.call_later(FRAME, self._too_slow, late)
@@ -204,6 +236,11 @@ class Connection:
         self._callee.greeted(limits)
         self.caller.greeted(limits)
         self._env.greeted(self)
+        self._work.set()
+        if self._env.heartbeat is not None:
+            self._beat(self._env.heartbeat)
+        if self.peer.heartbeat is not None:
+            self._listen(max(SILENCE * self.peer.heartbeat / 1000, SILENCE), 0)
 
     def _on_message(self, frame: Frame) -> None:
         """ONE_WAY, ASK or REPLY: fields, then the body or its first part."""
@@ -280,8 +317,13 @@ class Connection:
     def _on_pong(self, frame: Frame) -> None:
         """We send no pings, and an answer too many does no harm."""
 
+    def _on_heartbeat(self, frame: Frame) -> None:
+        """That it came is all."""
+
     def _on_goodbye(self, frame: Frame) -> None:
         log.info("goodbye from %s: %s", self._host, _strict(frame.payload).get("reason"))
+        self.caller.leaving = True
+        self._env.forget(self)
 
     def _on_close(self, frame: Frame) -> None:
         raise _closed(frame.payload)
@@ -304,6 +346,7 @@ _HANDLERS: Dict[int, Callable[[Connection, Frame], None]] = {
     frames.CREDIT_KIND: Connection._on_credit,
     frames.PING: Connection._on_ping,
     frames.PONG: Connection._on_pong,
+    frames.HEARTBEAT: Connection._on_heartbeat,
     frames.GOODBYE: Connection._on_goodbye,
     frames.CLOSE: Connection._on_close,
 }
@@ -359,11 +402,15 @@ def _closed(payload: bytes) -> PeerClosed:
     return PeerClosed(code if type(code) is int else 0, text if isinstance(text, str) else "")
 
 
+def _millis(seconds: Optional[float]) -> Optional[int]:
+    return None if seconds is None else max(round(seconds * 1000), 1)
+
+
 def _lost(greeted: bool, code: int, text: str, close_code: Optional[int]) -> RpcError:
     if code == Violation.VERSION:
         return errors.NoCommonVersion(text)
-    if not greeted and code == Violation.SHUTDOWN:
-        return errors.EnvShutDown(text)
+    if not greeted:
+        return errors.Unreachable(text)
     return errors.ConnectionLost(text, Outcome.UNKNOWN, close_code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from . import bodies, errors
 from .caller import Message
@@ -25,12 +25,17 @@ class Env:
     Use it as `async with Env() as env:`, within one event loop and one thread.
     """
 
-    def __init__(self, limits: Optional[Limits] = None) -> None:
+    def __init__(self, limits: Optional[Limits] = None, heartbeat: Optional[float] = 1.0) -> None:
+        """`heartbeat` is the time in seconds within which this side promises to say something, so
+        that a peer may take a longer silence for its death. A handler that blocks the event loop
+        breaks that promise; none is no promise."""
         self.number = secrets.randbits(64)
         self.limits = limits or Limits()
+        self.heartbeat = heartbeat
         self._cells: Dict[str, Cell] = {}
         self._last_number = 0
-        self._connections: Dict[Tuple[str, int], Connection] = {}
+        self._connections: Dict[Tuple[str, int], Connection] = {}  # that take messages
+        self._open: Set[Connection] = set()
         self._closed = False
 
     async def __aenter__(self) -> "Env":
@@ -45,8 +50,7 @@ class Env:
         self._closed = True
         for name in list(self._cells):
             self.stop(name)
-        open_ones: List[Connection] = list(dict.fromkeys(self._connections.values()))
-        await asyncio.gather(*(connection.close() for connection in open_ones))
+        await asyncio.gather(*(connection.close() for connection in self._open))
 
     # Endpoints of this side.
 
@@ -158,6 +162,7 @@ class Env:
         connection = self._connections.get(key)
         if connection is None:
             connection = self._connections[key] = Connection(self, *key)
+            self._open.add(connection)
         return connection
 
     def greeted(self, connection: Connection) -> None:
@@ -168,8 +173,13 @@ class Env:
             if port.isascii() and port.isdigit() and len(port) <= 5:
                 self._connections.setdefault((host.strip("[]"), int(port)), connection)
 
+    def ended(self, connection: Connection) -> None:
+        """It is closed."""
+        self.forget(connection)
+        self._open.discard(connection)
+
     def forget(self, connection: Connection) -> None:
-        """It has ended; the next message opens a new one."""
+        """It ends, or is about to; the next message opens a new one."""
         for key in [key for key, one in self._connections.items() if one is connection]:
             del self._connections[key]
 

@@ -30,6 +30,7 @@ CHUNK_DROP = 0x16
 CREDIT_KIND = 0x20
 PING = 0x30
 PONG = 0x31
+HEARTBEAT = 0x32
 GOODBYE = 0x38
 CLOSE = 0x39
 IGNORABLE = 0x80
@@ -42,7 +43,7 @@ BULK = 0x08
 
 # The flags that a kind may have, and the sizes that its payload may have: exact or least.
 _FLAGS = {ONE_WAY: FIRST | NAMED | BULK, ASK_KIND: FIRST | NAMED | BULK, REPLY: FIRST, CHUNK: BULK}
-_EXACT = {GONE: 4, CANCEL: 8, CHUNK_DROP: 4, CREDIT_KIND: 16, PING: 8, PONG: 8}
+_EXACT = {GONE: 4, CANCEL: 8, CHUNK_DROP: 4, CREDIT_KIND: 16, PING: 8, PONG: 8, HEARTBEAT: 0}
 _LEAST = {
     HELLO: 1,
     RESOLVE: 5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, FrozenSet, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Optional, Tuple
 
 from . import bodies
 from .errors import Violation
@@ -34,23 +34,26 @@ class Hello:
     address: Optional[str] = None
     capabilities: FrozenSet[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    heartbeat: Optional[int] = None
+    """The side sends something at least every so many milliseconds."""
 
     def pack(self) -> bytes:
         """The payload of the frame."""
         limits = self.limits
-        return bodies.pack(
-            {
-                "versions": list(self.versions),
-                "env": self.env,
-                "address": self.address,
-                "capabilities": sorted(self.capabilities),
-                "limits": {
-                    "frame": limits.frame,
-                    "message": limits.message,
-                    "in_flight": limits.in_flight,
-                },
-            }
-        )
+        value: Dict[str, Any] = {
+            "versions": list(self.versions),
+            "env": self.env,
+            "address": self.address,
+            "capabilities": sorted(self.capabilities),
+            "limits": {
+                "frame": limits.frame,
+                "message": limits.message,
+                "in_flight": limits.in_flight,
+            },
+        }
+        if self.heartbeat is not None:
+            value["heartbeat"] = self.heartbeat
+        return bodies.pack(value)
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Hello":
@@ -84,7 +87,12 @@ class Hello:
             address=address,
             capabilities=frozenset(capabilities),
             limits=_limits(value.get("limits", {})),
+            heartbeat=_heartbeat(value.get("heartbeat")),
         )
+
+
+def _heartbeat(value: Any) -> Optional[int]:
+    return None if value is None else _number(value, 0xFFFF_FFFF_FFFF_FFFF, "heartbeat")
 
 
 def _limits(value: Any) -> Limits:

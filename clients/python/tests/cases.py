@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pathlib
 import sys
 import traceback
 from typing import Any, Awaitable, Callable, List
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+logging.getLogger("arpc").setLevel(logging.ERROR)  # dropped messages are part of the tests
 
 CASES: List[Callable[..., Awaitable[None]]] = []
 SECONDS = 30.0

@@ -6,6 +6,8 @@ tests/tests/python_client.rs has the endpoints that they call.
 from __future__ import annotations
 
 import asyncio
+import os
+import pathlib
 import sys
 from typing import Any, List
 
@@ -59,6 +61,18 @@ class Worker:
 
 def master(env: arpc.Env, address: str, name: str = "master") -> arpc.Ref:
     return env.ref(f"rpc://{name}@{address}")
+
+
+@case
+async def the_readme(address: str, _: str) -> None:
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    program = text.split("```python\n")[1].split("```")[0].replace("127.0.0.1:7077", address)
+    # A process of its own, as it would be.
+    paths = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(sys.executable, "-B", "-c", program, stdout=pipe, env=paths)
+    said, _none = await child.communicate()
+    assert said.decode().split() == ["hello", "HELLO"], said
 
 
 @case
