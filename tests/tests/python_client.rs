@@ -177,11 +177,7 @@ impl Master {
     }
 
     #[receive_and_reply]
-    async fn restart(
-        &mut self,
-        msg: Restart,
-        cx: &mut EndpointContext<Self>,
-    ) -> HandlerResult<()> {
+    async fn restart(&mut self, msg: Restart, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
         let env = cx.env()?;
         if let Some(old) = env.local_ref::<Master>(&msg.name) {
             env.stop(&old)?;
@@ -223,7 +219,8 @@ fn client() -> PathBuf {
 /// end in time.
 fn run(command: &mut Command) -> Result<(bool, String), String> {
     let shown = format!("{command:?}");
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|error| format!("{shown}: {error}"))?;
     let (ended, both) = mpsc::channel();
     let readers = [
@@ -294,7 +291,9 @@ fn script(python: &Path, name: &str, arguments: &[String]) {
 fn the_python_client() {
     let python = match python() {
         Ok(python) => python,
-        Err(reason) => return println!("skipped, because there is no Python with msgpack: {reason}"),
+        Err(reason) => {
+            return println!("skipped, because there is no Python with msgpack: {reason}");
+        }
     };
     script(&python, "alone.py", &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
