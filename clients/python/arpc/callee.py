@@ -108,7 +108,7 @@ class Callee:
         cell.gone.append(served.tell)
 
     def _unresolved(self, number: int, error: RpcError) -> None:
-        self._targets[number] = None
+        self._targets.setdefault(number, None)  # what crosses the answer may be for the life before
         self._lanes.control(frames.UNRESOLVED, frames.TARGET.pack(number) + _reason(error))
 
     def _gone(self, number: int, served: Served) -> None:

@@ -386,7 +386,7 @@ class Caller:
         try:
             message.end(value=bodies.unpack(body))
         except bodies.Malformed as error:
-            message.end(errors.BadBody(f"the reply cannot be read: {error}", Outcome.UNKNOWN))
+            message.end(errors.BadBody(f"the reply cannot be read: {error}", Outcome.FAILED_IN_HANDLER))
 
     def on_failure(self, call: int, reason: Any) -> None:
         """FAILURE."""

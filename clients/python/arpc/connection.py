@@ -221,16 +221,19 @@ class Connection:
                     self._clock = loop.call_later(FRAME, self._too_slow, late)
 
     def _handle(self, frame: Frame) -> None:
-        if frame.kind >= frames.IGNORABLE:
-            return
         if self.peer is None and frame.kind not in (frames.HELLO, frames.CLOSE):
             raise Violation(Violation.PROTOCOL, f"kind {frame.kind:#04x} before the hello")
+        if frame.kind >= frames.IGNORABLE:
+            return
         _HANDLERS[frame.kind](self, frame)
 
     def _on_hello(self, frame: Frame) -> None:
         if self.peer is not None:
             raise Violation(Violation.PROTOCOL, "a second hello")
-        self.peer = Hello.unpack(frame.payload)
+        hello = Hello.unpack(frame.payload)
+        if hello.env == self._env.number:
+            raise Violation(Violation.HELLO, "the hello makes no sense: it is our own")
+        self.peer = hello
         limits = self.peer.limits
         self._lanes.frame_limit = min(limits.frame, 262_144)
         self._callee.greeted(limits)

@@ -67,9 +67,7 @@ class Hello:
         if not isinstance(versions, list) or len(versions) != 2:
             raise _bad("versions is not an array of two")
         lowest, highest = (_number(version, 0xFFFF, "versions") for version in versions)
-        if lowest > highest:
-            raise _bad("versions is upside down")
-        if lowest > VERSIONS[1] or highest < VERSIONS[0]:
+        if max(lowest, VERSIONS[0]) > min(highest, VERSIONS[1]):
             raise Violation(
                 Violation.VERSION,
                 f"no common version: we speak {VERSIONS[0]} to {VERSIONS[1]}, "
@@ -92,7 +90,7 @@ class Hello:
 
 
 def _heartbeat(value: Any) -> Optional[int]:
-    return None if value is None else _number(value, 0xFFFF_FFFF_FFFF_FFFF, "heartbeat")
+    return None if value is None else _number(value, 0xFFFF_FFFF, "heartbeat")
 
 
 def _limits(value: Any) -> Limits:
@@ -103,7 +101,7 @@ def _limits(value: Any) -> Limits:
     limits = Limits(
         frame=_number(value.get("frame", usual.frame), big, "limits.frame"),
         message=_number(value.get("message", usual.message), big, "limits.message"),
-        in_flight=_number(value.get("in_flight", usual.in_flight), big, "limits.in_flight"),
+        in_flight=_number(value.get("in_flight", usual.in_flight), 0xFFFF_FFFF, "limits.in_flight"),
     )
     if limits.frame < 32_768:
         raise _bad(f"limits.frame is {limits.frame}, it must be at least 32768")

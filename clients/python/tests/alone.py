@@ -288,7 +288,9 @@ async def hellos_that_make_no_sense() -> None:
         ({"versions": [2, 3]}, Violation.VERSION, "no common version"),
         ({"versions": [0, 0]}, Violation.VERSION, "no common version"),
         ({"versions": [1]}, Violation.HELLO, "versions"),
-        ({"versions": [3, 1]}, Violation.HELLO, "upside down"),
+        ({"versions": [3, 1]}, Violation.VERSION, "no common version"),
+        ({"versions": [1, 1 << 16]}, Violation.HELLO, "versions"),
+        ({"heartbeat": -1}, Violation.HELLO, "heartbeat"),
         ({"env": -1}, Violation.HELLO, "env"),
         ({"limits": {"frame": 1000}}, Violation.HELLO, "limits.frame"),
         ({"limits": {"in_flight": 0}}, Violation.HELLO, "in_flight"),
@@ -313,15 +315,56 @@ async def hellos_of_the_future() -> None:
             assert (await peer.hear_hello()).versions == (1, 1)
             value = {"versions": versions, "env": 7, "capabilities": ["telepathy"], "mood": {"a": [1]}}
             peer.writer.write(frames.MAGIC)
-            peer.say(0xFE, b"skip me", flags=0xFF, message=9)
             peer.say(frames.HELLO, bodies.pack({**value, "limits": {"patience": 5}}))
             peer.say(0x80, b"")
+            peer.say(0xFE, b"skip me", flags=0xFF, message=9)
             await peer.resolve()
             call, value = await peer.ask()
             peer.reply(call, value)
 
         async with Played(part) as ref:
             assert await ref.ask("Echo", "x") == "x"
+
+
+@case
+async def a_server_that_says_something_before_its_hello() -> None:
+    for kind in (frames.PING, 0x80):
+
+        async def part(peer: Peer) -> None:
+            await peer.hear_hello()
+            peer.writer.write(frames.MAGIC)
+            peer.say(kind, bytes(8))
+            await peer.hear_close(Violation.PROTOCOL, "before the hello")
+
+        async with Played(part) as ref:
+            await fails(ref.ask("Echo", 1), arpc.Unreachable, Outcome.NEVER_SENT)
+
+
+@case
+async def a_server_that_is_ourselves() -> None:
+    env = arpc.Env()
+
+    async def part(peer: Peer) -> None:
+        await peer.greet(env=env.number)
+        await peer.hear_close(Violation.HELLO, "our own")
+
+    async with Played(part, env) as ref:
+        await fails(ref.ask("Echo", 1), arpc.Unreachable, Outcome.NEVER_SENT)
+
+
+@case
+async def a_reply_that_cannot_be_read() -> None:
+    async def part(peer: Peer) -> None:
+        await peer.greet()
+        await peer.resolve()
+        call, _ = await peer.ask()
+        peer.say(frames.REPLY, frames.CALL.pack(call) + b"\xc1")
+        call, value = await peer.ask()
+        peer.reply(call, value)
+
+    async with Played(part) as ref:
+        await fails(ref.ask("Echo", 1), arpc.BadBody, Outcome.FAILED_IN_HANDLER)
+        assert await ref.ask("Echo", 2) == 2
 
 
 @case

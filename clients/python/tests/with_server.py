@@ -191,6 +191,8 @@ async def failures_that_no_handler_saw(address: str, _: str) -> None:
         await fails(nobody, arpc.NoSuchEndpoint, Outcome.NEVER_SENT)
         ref = master(env, address)
         await fails(ref.ask("Unheard", {}), arpc.Unsupported, Outcome.NEVER_SENT)
+        await fails(ref.ask("Push", 1), arpc.Unsupported, Outcome.NEVER_SENT)  # it is one way
+        await ref.send("Echo", {"text": "an ask"})  # dropped, and nobody tells us
         await fails(ref.ask("Echo", {"texts": 1}), arpc.BadBody, Outcome.NEVER_SENT)
         deep: Any = 1
         for _ in range(100):
