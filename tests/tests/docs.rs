@@ -152,9 +152,13 @@ fn links_lead_somewhere() {
                 continue;
             }
             let (file, to) = link.split_once('#').unwrap_or((link, ""));
-            let file = if file.is_empty() { name.to_owned() } else { format!("docs/{file}") };
-            let target = pages.iter().find(|(page, _)| *page == file);
-            let (_, target) = target.unwrap_or_else(|| panic!("{name} links to {link}"));
+            let file = match (file.is_empty(), file.strip_prefix("../")) {
+                (true, _) => name.to_owned(),
+                (_, Some(above)) => above.to_owned(),
+                (_, None) => format!("docs/{file}"),
+            };
+            let target = fs::read_to_string(root().join(&file));
+            let target = target.unwrap_or_else(|_| panic!("{name} links to {link}"));
             let mut headings = target.lines().filter(|line| line.starts_with('#')).map(anchor);
             assert!(to.is_empty() || headings.any(|known| known == to), "{name}: no #{to}");
         }

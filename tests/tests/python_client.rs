@@ -179,12 +179,12 @@ impl Master {
     #[receive_and_reply]
     async fn restart(&mut self, msg: Restart, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
         let env = cx.env()?;
-        if let Some(old) = env.local_ref::<Master>(&msg.name) {
+        if let Some(old) = env.local_ref::<Self>(&msg.name) {
             env.stop(&old)?;
             env.stopped(&old).await?;
         }
         if msg.again {
-            env.setup_endpoint(msg.name, Master::default()).await?;
+            env.setup_endpoint(msg.name, Self::default()).await?;
         }
         Ok(())
     }

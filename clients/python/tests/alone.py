@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import random
 import re
 import struct
 import sys
@@ -490,6 +491,82 @@ async def asks_that_the_client_refuses() -> None:
         async with Played(part, env) as ref:
             env.serve("echo", Echo())
             await fails(ref.ask("Echo", 1), arpc.ConnectionLost, Outcome.UNKNOWN)
+
+
+@case
+async def noise() -> None:
+    # A sound session of a server with bytes changed, cut out or put in: whatever comes, the ask ends
+    # with a reply or an `RpcError`, and no task of the client ends with anything else.
+    class Echo:
+        @arpc.receive_and_reply("Echo")
+        async def echo(self, body: Any, cx: arpc.Context) -> Any:
+            return body
+
+    target, call = frames.TARGET.pack(0), frames.CALL.pack(0)
+    resolved = {"incarnation": [7, 1], "messages": ["Echo"], "credit": [10, 1000]}
+    session = [
+        frames.pack(frames.HELLO, bodies.pack({"versions": [1, 1], "env": 7, "limits": {}})),
+        frames.pack(frames.RESOLVED, target + bodies.pack(resolved)),
+        frames.pack(frames.RESOLVE, target + bodies.pack({"name": "echo"})),
+        frames.pack(frames.CREDIT_KIND, frames.CREDIT.pack(0, 1, 2)),
+        frames.pack(frames.ASK_KIND, frames.ASK.pack(1, 0, 1000) + b"\x01"),
+        frames.pack(frames.ASK_KIND, frames.ASK.pack(2, 0, 1000) + b"\x04Echo\x01", frames.NAMED),
+        frames.pack(frames.ONE_WAY, frames.FIRST_PART.pack(1, 4) + target + b"\xa3", frames.FIRST),
+        frames.pack(frames.CHUNK, frames.TARGET.pack(1) + b"abc"),
+        frames.pack(frames.CANCEL, frames.CALL.pack(1)),
+        frames.pack(frames.PING, bytes(8)),
+        frames.pack(frames.REPLY, frames.FIRST_PART.pack(2, 4) + call + b"\xa3", frames.FIRST),
+        frames.pack(frames.CHUNK, frames.TARGET.pack(2) + b"abc"),
+        frames.pack(frames.FAILURE, call + bodies.pack({"code": 14, "text": "no"})),
+        frames.pack(frames.GONE, target),
+        frames.pack(frames.UNRESOLVED, frames.TARGET.pack(1) + bodies.pack({"code": 3})),
+        frames.pack(frames.CLOSE, bodies.pack({"code": 6, "text": "over"})),
+    ]
+    dice = random.Random(7)
+    loop = asyncio.get_running_loop()
+    unexpected: List[Any] = []
+    loop.set_exception_handler(lambda _, context: unexpected.append(context))
+    ends = set()
+    for _round in range(300):
+        data = bytearray(frames.MAGIC + b"".join(session))
+        for _ in range(dice.randrange(4)):
+            at = dice.randrange(4, len(data))
+            change = dice.randrange(4)
+            if change == 0:
+                data[at] = dice.randrange(256)
+            elif change == 1:
+                data[at] ^= 1 << dice.randrange(8)
+            elif change == 2:
+                del data[at : at + dice.randrange(1, 9)]
+            else:
+                data[at:at] = bytes(dice.randrange(256) for _ in range(dice.randrange(1, 9)))
+            if len(data) < 8:
+                break
+
+        async def part(peer: Peer) -> None:
+            begin = 4 + len(session[0]) + len(session[1])
+            peer.writer.write(data[:begin])
+            try:
+                await peer.hear_hello()
+                while (await peer.hear()).kind not in (frames.ASK_KIND, frames.CLOSE):
+                    pass
+                peer.writer.write(data[begin:])
+                peer.writer.write_eof()
+                await peer.reader.read()
+            except (ConnectionError, EOFError):
+                pass
+
+        env = arpc.Env()
+        env.serve("echo", Echo())
+        async with Played(part, env) as ref:
+            try:
+                await ref.ask("Echo", 1, timeout=0.2)
+                ends.add("replied")
+            except arpc.RpcError as error:
+                ends.add(type(error).__name__)
+    loop.set_exception_handler(None)
+    assert not unexpected, unexpected[:3]
+    assert len(ends) > 3, ends
 
 
 # ---- what the client must do
