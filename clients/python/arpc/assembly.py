@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable, Dict, Optional
 
 from .errors import Violation
+from .hello import Limits
 from .lanes import MAX_LARGE
 
 
@@ -28,8 +29,10 @@ class _Body:
 class Assembly:
     """The large bodies that the peer has begun and not ended."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.message
+        self._most = limits.assembly + limits.message  # one body may be larger than the rest
+        self._under_way = 0
         self._open: Dict[int, _Body] = {}
 
     def begin(
@@ -42,12 +45,15 @@ class Assembly:
             raise Violation(Violation.PROTOCOL, f"stream {stream} is in use")
         if len(self._open) >= MAX_LARGE:
             raise Violation(Violation.PROTOCOL, f"more than {MAX_LARGE} large bodies at once")
+        if self._under_way + total > self._most:
+            raise Violation(Violation.WINDOW, f"more than {self._most} bytes of large bodies at once")
         body = _Body(total, bulk, done)
         if body.add(part):
             if done is not None:
                 done(part)
         else:
             self._open[stream] = body
+            self._under_way += total
 
     def add(self, stream: int, part: bytes, bulk: int) -> None:
         """A CHUNK."""
@@ -58,10 +64,12 @@ class Assembly:
             raise Violation(Violation.PROTOCOL, f"a part of stream {stream} in another lane")
         if body.add(part):
             del self._open[stream]
+            self._under_way -= body.total
             if body.done is not None:
                 body.done(bytes(body.parts))
 
     def drop(self, stream: int) -> None:
         """A CHUNK_DROP."""
-        if self._open.pop(stream, None) is None:
-            raise Violation(Violation.PROTOCOL, f"stream {stream} is dropped, and was not open")
+        body = self._open.pop(stream, None)
+        if body is not None:
+            self._under_way -= body.total

@@ -37,6 +37,13 @@ class Served:
         self.owed_bytes = 0
 
 
+    def end(self) -> None:
+        """The peer does not mean it any more."""
+        if not self.gone:
+            self.gone = True
+            self.cell.gone.remove(self.tell)
+
+
 class Call:
     """An ask of the peer."""
 
@@ -69,9 +76,8 @@ class Callee:
         """The connection has ended: nobody waits for an answer."""
         self._ended = True
         for served in self._targets.values():
-            if served is not None and not served.gone:
-                served.gone = True
-                served.cell.gone.remove(served.tell)
+            if served is not None:
+                served.end()
         for call in self._calls.values():
             if call.item is not None:
                 call.item.cancelled.set()
@@ -106,6 +112,11 @@ class Callee:
         self._lanes.control(frames.RESOLVED, frames.TARGET.pack(number) + bodies.pack(value))
         served.tell = lambda: self._gone(number, served)
         cell.gone.append(served.tell)
+
+    def on_release(self, number: int) -> None:
+        """RELEASE: the number is free. What came for it is handled all the same."""
+        self.served(number).end()
+        del self._targets[number]
 
     def _unresolved(self, number: int, error: RpcError) -> None:
         self._targets.setdefault(number, None)  # what crosses the answer may be for the life before
@@ -232,7 +243,7 @@ class Callee:
             if self._calls.get(slot) is not state:
                 self._answers.popleft()  # cancelled
                 continue
-            if len(body) + 8 > self._lanes.frame_limit and not self._lanes.room_for_large:
+            if not self._lanes.has_room(8, len(body)):
                 return None
             self._answers.popleft()
             call = frames.CALL.pack(state.number)

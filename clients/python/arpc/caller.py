@@ -21,6 +21,8 @@ log = logging.getLogger("arpc")
 MAX_WAITING = 8192
 """Messages that may wait in one connection."""
 MAX_TARGETS = 65_536
+MOST_FIELDS = 16 + 256
+"""Bytes before the body of an ASK, its name included."""
 DAY_MS = 24 * 3600 * 1000
 
 QUEUED, UNDER_WAY, SENT, OVER = range(4)
@@ -253,7 +255,7 @@ class Caller:
             text = f"a message of {size} bytes, the peer takes {limits.message}"
             queue.popleft().end(errors.TooLarge(text, Outcome.NEVER_SENT))
             return self._pull_from(target, bulk)
-        if size + 300 > limits.frame and not self._lanes.room_for_large:
+        if not self._lanes.has_room(MOST_FIELDS, size):
             return None
         slot = self._free_slot() if message.asks else -1
         if slot is None:
@@ -342,10 +344,8 @@ class Caller:
         if number not in self._by_number:
             raise Violation(Violation.PROTOCOL, f"target {number} was never resolved")
         target = self._by_number[number]
-        if target is None:
-            return
-        if target.state != OPEN:
-            raise Violation(Violation.PROTOCOL, f"target {number} is gone before it was resolved")
+        if target is None or target.state != OPEN:
+            return  # it is about a former use of the number
         self._by_number[number] = None
         target.state = IDLE
         for under_way in list(target.large):
@@ -361,10 +361,8 @@ class Caller:
         if number not in self._by_number:
             raise Violation(Violation.PROTOCOL, f"credit for target {number}, which was never resolved")
         target = self._by_number[number]
-        if target is None:
+        if target is None or target.state != OPEN:
             return
-        if target.state != OPEN:
-            raise Violation(Violation.PROTOCOL, f"credit for target {number} before it is resolved")
         target.messages += messages
         target.bytes += size
         self._lanes.wake()

@@ -65,7 +65,7 @@ class Connection:
         self._lanes = Lanes(self._work.set)
         self.caller = Caller(self._lanes)
         self._callee = Callee(env, self._lanes, env.limits)
-        self._assembly = Assembly(env.limits.message)
+        self._assembly = Assembly(env.limits)
         self._task = loop.create_task(self._run())
 
     async def close(self) -> None:
@@ -236,6 +236,7 @@ class Connection:
         self.peer = hello
         limits = self.peer.limits
         self._lanes.frame_limit = min(limits.frame, 262_144)
+        self._lanes.assembly_limit = limits.assembly
         self._callee.greeted(limits)
         self.caller.greeted(limits)
         self._env.greeted(self)
@@ -311,6 +312,9 @@ class Connection:
     def _on_gone(self, frame: Frame) -> None:
         self.caller.on_gone(*frames.TARGET.unpack(frame.payload))
 
+    def _on_release(self, frame: Frame) -> None:
+        self._callee.on_release(*frames.TARGET.unpack(frame.payload))
+
     def _on_credit(self, frame: Frame) -> None:
         self.caller.on_credit(*frames.CREDIT.unpack(frame.payload))
 
@@ -339,6 +343,7 @@ _HANDLERS: Dict[int, Callable[[Connection, Frame], None]] = {
     frames.RESOLVED: Connection._on_resolved,
     frames.UNRESOLVED: Connection._on_unresolved,
     frames.GONE: Connection._on_gone,
+    frames.RELEASE: Connection._on_release,
     frames.ONE_WAY: Connection._on_message,
     frames.ASK_KIND: Connection._on_message,
     frames.REPLY: Connection._on_message,

@@ -20,6 +20,7 @@ RESOLVE = 0x02
 RESOLVED = 0x03
 UNRESOLVED = 0x04
 GONE = 0x05
+RELEASE = 0x06
 ONE_WAY = 0x10
 ASK_KIND = 0x11
 REPLY = 0x12
@@ -43,7 +44,7 @@ BULK = 0x08
 
 # The flags that a kind may have, and the sizes that its payload may have: exact or least.
 _FLAGS = {ONE_WAY: FIRST | NAMED | BULK, ASK_KIND: FIRST | NAMED | BULK, REPLY: FIRST, CHUNK: BULK}
-_EXACT = {GONE: 4, CANCEL: 8, CHUNK_DROP: 4, CREDIT_KIND: 16, PING: 8, PONG: 8, HEARTBEAT: 0}
+_EXACT = {GONE: 4, RELEASE: 4, CANCEL: 8, CHUNK_DROP: 4, CREDIT_KIND: 16, PING: 8, PONG: 8, HEARTBEAT: 0}
 _LEAST = {
     HELLO: 1,
     RESOLVE: 5,

@@ -23,6 +23,8 @@ class Limits:
     """The largest body of a message or a reply, in bytes, all its parts together."""
     in_flight: int = 1024
     """How many asks to this side may be open at once."""
+    assembly: int = 67_108_864
+    """Bytes of large bodies that may be under way at once, by what they announce."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Hello:
                 "frame": limits.frame,
                 "message": limits.message,
                 "in_flight": limits.in_flight,
+                "assembly": limits.assembly,
             },
         }
         if self.heartbeat is not None:
@@ -101,6 +104,7 @@ def _limits(value: Any) -> Limits:
     limits = Limits(
         frame=_number(value.get("frame", usual.frame), big, "limits.frame"),
         message=_number(value.get("message", usual.message), big, "limits.message"),
+        assembly=_number(value.get("assembly", usual.assembly), big, "limits.assembly"),
         in_flight=_number(value.get("in_flight", usual.in_flight), 0xFFFF_FFFF, "limits.in_flight"),
     )
     if limits.frame < 32_768:

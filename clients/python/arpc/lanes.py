@@ -47,6 +47,8 @@ class Lanes:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.frame_limit = 32_768  # the peer's, as soon as its hello is there
+        self.assembly_limit = 0
+        self._under_way = 0  # bytes of all large bodies that are open
         self._wake = wake
         self._control: Deque[bytes] = deque()
         self._sources: List[List[Callable[[], Optional[bytes]]]] = [[], []]
@@ -69,10 +71,13 @@ class Lanes:
         """A source may have something."""
         self._wake()
 
-    @property
-    def room_for_large(self) -> bool:
-        """Whether one more large body may begin."""
-        return len(self._parts[False]) + len(self._parts[True]) < MAX_LARGE
+    def has_room(self, fields: int, body: int) -> bool:
+        """Whether a message of so many bytes may begin: any that fits into a frame, and a large one
+        that the peer has room to put together."""
+        open_ones = len(self._parts[False]) + len(self._parts[True])
+        if fields + body <= self.frame_limit or open_ones == 0:
+            return True
+        return open_ones < MAX_LARGE and self._under_way + body <= self.assembly_limit
 
     def begin(
         self, kind: int, fields: bytes, body: bytes, flags: int, message: int, done: Callable[[], None]
@@ -86,6 +91,7 @@ class Lanes:
         large = Large(self._stream, body, bool(flags & frames.BULK), done)
         first = frames.FIRST_PART.pack(large.stream, len(body)) + fields
         part = large.take(max(self._part_size() - len(first), 1))
+        self._under_way += len(body)
         self._parts[bool(flags & frames.BULK)].append(large)
         return frames.pack(kind, first + bytes(part), flags | frames.FIRST, message), large
 
@@ -94,6 +100,7 @@ class Lanes:
         parts = self._parts[bool(large.flags)]
         if large in parts:
             parts.remove(large)
+            self._under_way -= len(large.body)
             self.control(frames.CHUNK_DROP, frames.TARGET.pack(large.stream))
 
     def next(self) -> Optional[bytes]:
@@ -126,6 +133,7 @@ class Lanes:
         large = parts.popleft()
         part = large.take(self._part_size() - 4)
         if large.complete:
+            self._under_way -= len(large.body)
             large.done()
         else:
             parts.append(large)
