@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! version {
     ($version:ident { $($field:tt)* } $($more:item)*) => {
         pub(crate) mod $version {
-            #[allow(unused_imports)]
+            #[allow(unused_imports, reason = "not every version needs them")]
             use super::*;
             $($more)*
             version!(@form named () { $($field)* });
@@ -24,18 +24,18 @@ macro_rules! version {
     };
     (@form $form:ident ($($option:tt)*) { $($field:tt)* }) => {
         pub(crate) mod $form {
-            #[allow(unused_imports)]
+            #[allow(unused_imports, reason = "not every version needs them")]
             use super::*;
 
             #[derive(Debug, Serialize, Deserialize, RpcMessage)]
             #[rpc(reply = String, name = "Job" $($option)*)]
             pub(crate) struct Job { $($field)* }
 
-            #[allow(dead_code)] // not every version is read
+            #[allow(dead_code, reason = "not every version is read")]
             pub(crate) struct Reader;
 
             #[endpoint]
-            #[allow(dead_code)]
+            #[allow(dead_code, reason = "not every version is read")]
             impl Reader {
                 #[receive_and_reply]
                 fn job(&mut self, msg: Job) -> HandlerResult<String> {
@@ -391,7 +391,6 @@ mod catch_all {
     );
     version!(new { pub(crate) state: State, }
         #[derive(Debug, Serialize, Deserialize)]
-        #[allow(dead_code)]
         pub(crate) enum State { Idle, Lost }
     );
 }

@@ -16,8 +16,14 @@ from .lanes import Lanes, Large
 if TYPE_CHECKING:
     from .env import Env
 
+ROOM = (4096, 67_108_864)
+"""Messages and bytes in the queue of one endpoint that its callers may have together."""
 WINDOW = (256, 4_194_304)
-"""Messages and bytes that a peer may have in the queue of one endpoint."""
+"""What one of them gets at most, and half of what is left of the room."""
+LEAST = (8, 262_144)
+"""What one of them gets at least."""
+MAX_SERVED = 1024
+"""Targets that a peer may have resolved at once."""
 MAX_TARGETS = 65_536
 MAX_TEXT = 4096
 DAY = 24 * 3600.0
@@ -29,6 +35,11 @@ class Served:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.names = cell.names
+        left = [room - granted for room, granted in zip(ROOM, cell.granted)]
+        self.window = tuple(
+            max(min(most, rest // 2), least) for most, rest, least in zip(WINDOW, left, LEAST)
+        )
+        self._count(1)
         self.gone = False
         self.tell: Callable[[], None] = lambda: None  # what the cell calls when it is gone
         self.messages = 0  # in the queue
@@ -38,10 +49,17 @@ class Served:
 
 
     def end(self) -> None:
-        """The peer does not mean it any more."""
+        """The peer does not mean it any more, or the endpoint is gone."""
         if not self.gone:
             self.gone = True
-            self.cell.gone.remove(self.tell)
+            self._count(-1)
+            if self.tell in self.cell.gone:
+                self.cell.gone.remove(self.tell)
+
+    def _count(self, sign: int) -> None:
+        self.cell.granted = [
+            granted + sign * own for granted, own in zip(self.cell.granted, self.window)
+        ]
 
 
 class Call:
@@ -62,6 +80,7 @@ class Callee:
         self._limits = limits
         self._peer: Optional[Limits] = None
         self._targets: Dict[int, Optional[Served]] = {}  # none: unresolved
+        self._resolved = 0  # of them, those that are not gone
         self._calls: Dict[int, Call] = {}  # by slot
         self._generations: Dict[int, int] = {}
         self._answers: Deque[Tuple[Call, int, bytes]] = deque()
@@ -102,12 +121,16 @@ class Callee:
             return self._unresolved(number, errors.NoSuchEndpoint(f"no endpoint has the name {name}"))
         if cell is None or pin not in (None, (self._env.number, cell.number)):
             return self._unresolved(number, errors.EndpointStopped(f"that {name} has stopped"))
+        if self._resolved >= MAX_SERVED:
+            text = f"{MAX_SERVED} endpoints are resolved already"
+            return self._unresolved(number, errors.Overloaded(text))
         served = Served(cell)
+        self._resolved += 1
         self._targets[number] = served
         value = {
             "incarnation": [self._env.number, cell.number],
             "messages": served.names,
-            "credit": list(WINDOW),
+            "credit": list(served.window),
         }
         self._lanes.control(frames.RESOLVED, frames.TARGET.pack(number) + bodies.pack(value))
         served.tell = lambda: self._gone(number, served)
@@ -115,7 +138,9 @@ class Callee:
 
     def on_release(self, number: int) -> None:
         """RELEASE: the number is free. What came for it is handled all the same."""
-        self.served(number).end()
+        served = self.served(number)
+        self._resolved -= 0 if served.gone else 1
+        served.end()
         del self._targets[number]
 
     def _unresolved(self, number: int, error: RpcError) -> None:
@@ -123,7 +148,8 @@ class Callee:
         self._lanes.control(frames.UNRESOLVED, frames.TARGET.pack(number) + _reason(error))
 
     def _gone(self, number: int, served: Served) -> None:
-        served.gone = True
+        self._resolved -= 1
+        served.end()
         if not self._ended:
             self._lanes.control(frames.GONE, frames.TARGET.pack(number))
 
@@ -185,8 +211,8 @@ class Callee:
         served.messages += 1
         served.bytes += size
         if not served.gone:
-            most = WINDOW[1] + self._limits.message
-            if served.messages > WINDOW[0] or served.bytes > most:
+            most = served.window[1] + self._limits.message
+            if served.messages > served.window[0] or served.bytes > most:
                 raise Violation(Violation.WINDOW, f"the window of target {number} was overrun")
 
         def taken() -> None:
@@ -204,7 +230,8 @@ class Callee:
     def _give(self, number: int, served: Served) -> None:
         if served.gone or self._ended:
             return
-        half = served.owed_messages * 2 >= WINDOW[0] or served.owed_bytes * 2 >= WINDOW[1]
+        messages, size = served.window
+        half = served.owed_messages * 2 >= messages or served.owed_bytes * 2 >= size
         if half or served.messages == 0:
             credit = frames.CREDIT.pack(number, served.owed_messages, served.owed_bytes)
             served.owed_messages = served.owed_bytes = 0

@@ -101,6 +101,7 @@ class Cell:
             if mark is not None:
                 self.handlers[mark[0]] = getattr(endpoint, attribute)
                 self.replies[mark[0]] = mark[1]
+        self.granted = [0, 0]  # messages and bytes of all windows
         self.gone: List[Callable[[], None]] = []
         self.stopped = False
         self._queue: Deque[Item] = deque()

@@ -769,6 +769,41 @@ async def a_target_that_is_released() -> None:
 
 
 @case
+async def windows_and_targets_have_an_end() -> None:
+    class Echo:
+        @arpc.receive("Note")
+        async def note(self, body: Any, cx: arpc.Context) -> None:
+            pass
+
+    async def part(peer: Peer) -> None:
+        await peer.greet()
+        await peer.resolve()
+        await peer.ask()
+        granted = []
+        for number in range(1025):
+            peer.say(frames.RESOLVE, frames.TARGET.pack(number) + bodies.pack({"name": "echo"}))
+            frame = await peer.hear(frames.RESOLVED, frames.UNRESOLVED)
+            value = bodies.unpack_map(frame.payload[4:])
+            if number < 1024:
+                granted.append(value["credit"])
+            else:
+                assert (frame.kind, value["code"]) == (frames.UNRESOLVED, 2)
+        # The first gets much, the last the least; and what is released may be had again.
+        assert granted[0] == [256, 4_194_304]
+        assert granted[-1] == [8, 262_144]
+        for number in range(1024):
+            peer.say(frames.RELEASE, frames.TARGET.pack(number))
+        peer.say(frames.RESOLVE, frames.TARGET.pack(1024) + bodies.pack({"name": "echo"}))
+        value = bodies.unpack_map((await peer.hear(frames.RESOLVED)).payload[4:])
+        assert value["credit"] == granted[0]
+
+    env = arpc.Env()
+    async with Played(part, env) as ref:
+        env.serve("echo", Echo())
+        await fails(ref.ask("Echo", 1), arpc.ConnectionLost, Outcome.UNKNOWN)
+
+
+@case
 async def a_resolution_that_fails() -> None:
     async def part(peer: Peer) -> None:
         await peer.greet()
