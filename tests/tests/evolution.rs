@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 macro_rules! version {
     ($version:ident { $($field:tt)* } $($more:item)*) => {
         pub(crate) mod $version {
-            #[allow(unused_imports, reason = "not every version needs them")]
             use super::*;
             $($more)*
             version!(@form named () { $($field)* });
@@ -24,18 +23,15 @@ macro_rules! version {
     };
     (@form $form:ident ($($option:tt)*) { $($field:tt)* }) => {
         pub(crate) mod $form {
-            #[allow(unused_imports, reason = "not every version needs them")]
             use super::*;
 
             #[derive(Debug, Serialize, Deserialize, RpcMessage)]
             #[rpc(reply = String, name = "Job" $($option)*)]
             pub(crate) struct Job { $($field)* }
 
-            #[allow(dead_code, reason = "not every version is read")]
             pub(crate) struct Reader;
 
             #[endpoint]
-            #[allow(dead_code, reason = "not every version is read")]
             impl Reader {
                 #[receive_and_reply]
                 fn job(&mut self, msg: Job) -> HandlerResult<String> {
@@ -219,6 +215,11 @@ mod optional_at_the_end {
 fn an_optional_field_with_a_default_is_added() {
     together(async |pair| {
         use optional_at_the_end::{new, old};
+        let told = pair.told(new::named::Reader, old::named::Job { cores: 4 }).await;
+        pair.reads(&told, "Job { cores: 4, memory: None }");
+        let written = new::named::Job { cores: 4, memory: Some(8) };
+        let told = pair.told(old::named::Reader, written).await;
+        pair.reads(&told, "Job { cores: 4 }");
         let told = pair.told(new::compact::Reader, old::compact::Job { cores: 4 }).await;
         pair.reads(&told, "Job { cores: 4, memory: None }");
         let written = new::compact::Job { cores: 4, memory: None };
@@ -290,6 +291,8 @@ fn fields_change_their_order() {
         // The worst of all: the compact form is read without an error, and wrong.
         let told = pair.told(new::compact::Reader, old::compact::Job { cores: 4, memory: 8 }).await;
         pair.reads(&told, "Job { memory: 4, cores: 8 }");
+        let told = pair.told(old::compact::Reader, new::compact::Job { memory: 8, cores: 4 }).await;
+        pair.reads(&told, "Job { cores: 8, memory: 4 }");
     });
 }
 
@@ -327,6 +330,10 @@ mod renamed_here {
 fn a_field_is_renamed_in_the_program_only() {
     together(async |pair| {
         use renamed_here::{new, old};
+        let told = pair.told(new::compact::Reader, old::compact::Job { cores: 4 }).await;
+        pair.reads(&told, "Job { cpus: 4 }");
+        let told = pair.told(old::compact::Reader, new::compact::Job { cpus: 4 }).await;
+        pair.reads(&told, "Job { cores: 4 }");
         let told = pair.told(new::named::Reader, old::named::Job { cores: 4 }).await;
         pair.reads(&told, "Job { cpus: 4 }");
         let told = pair.told(old::named::Reader, new::named::Job { cpus: 4 }).await;
@@ -399,6 +406,12 @@ mod catch_all {
 fn a_variant_is_added_where_old_readers_have_one_for_the_rest() {
     together(async |pair| {
         use catch_all::{new, old};
+        let written = old::named::Job { state: old::State::Idle };
+        let told = pair.told(new::named::Reader, written).await;
+        pair.reads(&told, "Job { state: Idle }");
+        let written = old::compact::Job { state: old::State::Idle };
+        let told = pair.told(new::compact::Reader, written).await;
+        pair.reads(&told, "Job { state: Idle }");
         let written = new::named::Job { state: new::State::Lost };
         let told = pair.told(old::named::Reader, written).await;
         pair.reads(&told, "Job { state: Unknown }");
@@ -420,6 +433,8 @@ mod widened {
 fn an_integer_is_widened() {
     together(async |pair| {
         use widened::{new, old};
+        let told = pair.told(new::compact::Reader, old::compact::Job { cores: 4 }).await;
+        pair.reads(&told, "Job { cores: 4 }");
         let told = pair.told(new::named::Reader, old::named::Job { cores: 4 }).await;
         pair.reads(&told, "Job { cores: 4 }");
         let told = pair.told(old::compact::Reader, new::compact::Job { cores: 4 }).await;
@@ -440,6 +455,10 @@ mod retyped {
 fn a_field_gets_another_type() {
     together(async |pair| {
         use retyped::{new, old};
+        let told = pair.told(old::named::Reader, new::named::Job { cores: "4".into() }).await;
+        pair.refuses(told, "wrong msgpack marker");
+        let told = pair.told(new::compact::Reader, old::compact::Job { cores: 4 }).await;
+        pair.refuses(told, "invalid type");
         let told = pair.told(new::named::Reader, old::named::Job { cores: 4 }).await;
         pair.refuses(told, "invalid type");
         let told = pair.told(old::compact::Reader, new::compact::Job { cores: "4".into() }).await;
