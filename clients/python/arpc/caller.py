@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import math
 from collections import deque
@@ -88,7 +89,8 @@ class Caller:
         self._lanes = lanes
         self._limits: Optional[Limits] = None
         self._targets: Dict[Tuple[str, Optional["Pin"]], Target] = {}
-        self._by_number: Dict[int, Optional[Target]] = {}  # none: it is gone
+        self._by_number: Dict[int, Optional[Target]] = {}  # none: it was used before
+        self._free: List[int] = []  # a heap: small numbers first
         self._rotation: List[Deque[Target]] = [deque(), deque()]
         self._waiting = 0
         self._slots: List[int] = []
@@ -167,7 +169,7 @@ class Caller:
     def _want(self, target: Target) -> None:
         if target.state != IDLE or self._limits is None or not target.wanted:
             return
-        number = len(self._by_number)
+        number = heapq.heappop(self._free) if self._free else len(self._by_number)
         if number >= MAX_TARGETS:
             return self._fail(target, errors.Overloaded(f"{MAX_TARGETS} targets on a connection"))
         target.number = number
@@ -331,7 +333,9 @@ class Caller:
         target = self._resolving(number)
         target.state = IDLE
         self._by_number[number] = None
+        heapq.heappush(self._free, number)
         self._fail(target, errors.from_failure(reason, Outcome.NEVER_SENT))
+        self._forget(target)
 
     def _resolving(self, number: int) -> Target:
         target = self._by_number.get(number)
@@ -352,9 +356,18 @@ class Caller:
             if under_way is not None:  # the endpoint that began to get it does not see it
                 self._take_back(under_way)
                 under_way.end(errors.EndpointStopped("the endpoint has stopped"))
+        # Behind all that was written with the number, and the drops of large bodies.
+        self._lanes.control(frames.RELEASE, frames.TARGET.pack(number))
+        heapq.heappush(self._free, number)
         if target.pin is not None:
             self._fail(target, errors.EndpointStopped("the endpoint has stopped"))
         self._want(target)
+        self._forget(target)
+
+    def _forget(self, target: Target) -> None:
+        """Nothing is kept of what nobody wants and the peer does not have."""
+        if target.state == IDLE and not target.wanted:
+            self._targets.pop((target.name, target.pin), None)
 
     def on_credit(self, number: int, messages: int, size: int) -> None:
         """CREDIT."""
