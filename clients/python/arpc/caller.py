@@ -356,13 +356,26 @@ class Caller:
             if under_way is not None:  # the endpoint that began to get it does not see it
                 self._take_back(under_way)
                 under_way.end(errors.EndpointStopped("the endpoint has stopped"))
-        # Behind all that was written with the number, and the drops of large bodies.
-        self._lanes.control(frames.RELEASE, frames.TARGET.pack(number))
-        heapq.heappush(self._free, number)
+        self._give_up(number)
         if target.pin is not None:
             self._fail(target, errors.EndpointStopped("the endpoint has stopped"))
         self._want(target)
         self._forget(target)
+
+    def release(self, name: str, pin: Optional["Pin"]) -> None:
+        """Tells the peer that the endpoint is not needed, if nothing waits to be sent to it."""
+        target = self._targets.get((name, pin))
+        if target is None or target.state != OPEN or target.wanted or any(target.large):
+            return
+        target.state = IDLE
+        self._by_number[target.number] = None
+        self._give_up(target.number)
+        self._forget(target)
+
+    def _give_up(self, number: int) -> None:
+        # Behind all that was written with the number, and the drops of large bodies.
+        self._lanes.control(frames.RELEASE, frames.TARGET.pack(number))
+        heapq.heappush(self._free, number)
 
     def _forget(self, target: Target) -> None:
         """Nothing is kept of what nobody wants and the peer does not have."""

@@ -102,6 +102,16 @@ class Env:
             raise errors.DeadlineExceeded(text, Outcome.NEVER_SENT) from None
         return ref
 
+    def release(self, like: RefLike) -> None:
+        """Lets the peer forget that this side uses the endpoint, if nothing waits to be sent there.
+        For programs that get many refs; a ref that is used again is resolved again."""
+        ref = self.ref(like)
+        address = ref.address
+        for one in set(self._connections.values()):
+            dialled = self._connections.get((address.host or "", address.port)) is one
+            if dialled or (one.peer is not None and one.peer.env == address.env):
+                one.caller.release(address.name, ref.pin)
+
     # For refs and connections.
 
     def _submit(

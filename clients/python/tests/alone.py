@@ -773,6 +773,23 @@ async def a_target_that_is_released() -> None:
 
 
 @case
+async def an_endpoint_that_is_not_needed() -> None:
+    async def part(peer: Peer) -> None:
+        await peer.greet()
+        for _ in range(2):
+            assert await peer.resolve() == {"name": "echo"}
+            call, value = await peer.ask()
+            peer.reply(call, value)
+            assert (await peer.hear(frames.RELEASE)).payload == frames.TARGET.pack(0)
+
+    async with Played(part) as ref:
+        for value in range(2):
+            assert await ref.ask("Echo", value) == value
+            ref._env.release(ref)
+            ref._env.release(ref)  # once is enough
+
+
+@case
 async def windows_and_targets_have_an_end() -> None:
     class Echo:
         @arpc.receive("Note")
