@@ -780,6 +780,23 @@ fn large_messages_without_an_end() {
     victim.is_well();
 }
 
+/// The limit of a body holds for those that fit into a frame as well.
+#[test]
+fn a_body_over_the_limit_in_one_frame() {
+    let victim = Victim::with(&[("rpc.message.maxSize", "1000")]);
+    let mut peer = victim.resolve();
+    let body = echo(&"x".repeat(998));
+    assert_eq!(body.len(), 1007);
+    peer.send(&ask(ECHO, 1, 10_000, &body[..1000]));
+    assert_eq!(peer.frame().unwrap().kind, 0x13, "a body that is cut off costs its call only");
+    peer.send(&ask(ECHO, 2, 10_000, &body));
+    peer.expect_close(
+        TOO_LARGE,
+        "a message of 1007 bytes is over the limit of 1000 (rpc.message.maxSize)",
+    );
+    victim.is_well();
+}
+
 /// Random bytes behind a good hello.
 #[test]
 fn noise() {

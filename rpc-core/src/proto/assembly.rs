@@ -43,15 +43,7 @@ impl<T> Assemblies<T> {
         part: &[u8],
     ) -> Result<Option<(T, Bytes)>, Close> {
         let total = usize::try_from(first.total).unwrap_or(usize::MAX);
-        if total > self.max_message {
-            return Err(Close::new(
-                CloseCode::TooLarge,
-                format!(
-                    "a message of {total} bytes is over the limit of {} (rpc.message.maxSize)",
-                    self.max_message
-                ),
-            ));
-        }
+        self.allow(total)?;
         if self.open.len() >= MAX_OPEN || self.open.contains_key(&first.stream) {
             return Err(Close::protocol(format!(
                 "large message {} was begun twice, or {MAX_OPEN} are open",
@@ -61,6 +53,20 @@ impl<T> Assemblies<T> {
         let body = BytesMut::with_capacity(total.min(FIRST_RESERVE));
         self.open.insert(first.stream, Assembly { what: first.what, total, body });
         self.add(first.stream, part)
+    }
+
+    /// Whether a body may be so large, in one part or in many.
+    pub(crate) fn allow(&self, size: usize) -> Result<(), Close> {
+        if size <= self.max_message {
+            return Ok(());
+        }
+        Err(Close::new(
+            CloseCode::TooLarge,
+            format!(
+                "a message of {size} bytes is over the limit of {} (rpc.message.maxSize)",
+                self.max_message
+            ),
+        ))
     }
 
     /// Adds a part; the whole body if that was the last one.

@@ -194,7 +194,8 @@ impl Session {
         };
         let body = rest(frame, &reader);
         let Some((stream, total)) = large else {
-            return Some(self.arrived(now, message, body, events));
+            let allowed = self.assemblies.allow(body.len());
+            return Some(allowed.and_then(|()| self.arrived(now, message, body, events)));
         };
         let first = FirstPart { stream, total, what: message };
         Some(match self.assemblies.begin(first, &body) {
