@@ -186,7 +186,7 @@ impl<E> EndpointContext<E> {
     }
 
     fn begin_wire(&mut self, message: WireMessage) -> Option<(usize, Work)> {
-        let WireMessage { handler, name, body, origin, call, deadline } = message;
+        let WireMessage { handler, name, body, origin, call, deadline, .. } = message;
         origin.consumed(body.len());
         if let Some(call) = call
             && !self.begin_call(ReplySink::wire(origin.clone(), call), deadline)

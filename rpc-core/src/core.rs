@@ -6,9 +6,11 @@ use crate::deadline::Timestamp;
 use crate::error::RpcError;
 use crate::seam::{EnvBackend, Expire, Incarnation};
 use crate::timers::{TimerKey, Timers};
+use crate::trace::{self, TraceContext};
 use crate::wire::prescan::PrescanLimits;
 use std::any::Any;
 use std::fmt;
+use std::num::{NonZeroU64, NonZeroU128};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -34,6 +36,8 @@ pub struct EnvCore {
     errors: AtomicU64,
     /// As in `termination`, to be read without its lock.
     over: AtomicBool,
+    /// Spans that were named so far.
+    spans: AtomicU64,
     termination: Mutex<Termination>,
 }
 
@@ -63,6 +67,7 @@ impl EnvCore {
             timers: Timers::default(),
             errors: AtomicU64::new(0),
             over: AtomicBool::new(false),
+            spans: AtomicU64::new(0),
             termination: Mutex::default(),
         }
     }
@@ -159,6 +164,24 @@ impl EnvCore {
             state.waiting.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// A span id that this env has not given before.
+    pub(crate) fn next_span(&self) -> NonZeroU64 {
+        loop {
+            let count = self.spans.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            // One number of them all is zero.
+            if let Some(span) = NonZeroU64::new(trace::mixed(self.id.0, count)) {
+                return span;
+            }
+        }
+    }
+
+    /// The beginning of a trace: its id is this env's number, which is random, and a span id.
+    pub(crate) fn new_trace(&self, sampled: bool) -> TraceContext {
+        let (env, span) = (trace::mixed(!self.id.0, 0), self.next_span());
+        let trace_id = NonZeroU128::from(span) | (u128::from(env) << 64);
+        TraceContext::new(trace_id, self.next_span(), sampled)
     }
 
     /// The last stop of an error that no endpoint handled: it is logged and counted.

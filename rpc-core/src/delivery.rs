@@ -6,6 +6,7 @@ use crate::deadline::Timestamp;
 use crate::error::RpcError;
 use crate::local_call::LocalTell;
 use crate::seam::Origin;
+use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::any::TypeId;
 use std::fmt;
@@ -53,12 +54,15 @@ pub struct WireMessage {
     pub call: Option<u64>,
     /// When the caller stops waiting.
     pub deadline: Timestamp,
+    /// The trace that the sender says it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 impl WireMessage {
     /// A message for handler number `handler` of an endpoint.
     pub fn new(handler: usize, body: Bytes, origin: Arc<dyn Origin>) -> Self {
-        Self { handler, name: None, body, origin, call: None, deadline: Timestamp::MAX }
+        let (name, call, deadline, trace) = (None, None, Timestamp::MAX, None);
+        Self { handler, name, body, origin, call, deadline, trace }
     }
 }
 

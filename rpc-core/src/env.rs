@@ -12,6 +12,7 @@ use crate::message::Encoding;
 use crate::raw_ref::RawRef;
 use crate::scope;
 use crate::seam::{EnvBackend, EnvParts, Incarnation};
+use crate::trace::TraceContext;
 use crate::turn;
 use crate::wire::payload;
 use serde::Serialize;
@@ -220,6 +221,16 @@ impl RpcEnv {
     /// It may be dropped at any time.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<> {
         later::sleep(&self.0.shared.core, delay)
+    }
+
+    /// Begins a trace, for what has none from outside: a new trace id and the id of its first span.
+    /// `sampled` tells those who record traces to record it.
+    ///
+    /// The trace id is made from the env's number, which is random where the backend's are, and
+    /// from a counter: it is never the same twice.
+    #[must_use]
+    pub fn new_trace(&self, sampled: bool) -> TraceContext {
+        self.0.shared.core.new_trace(sampled)
     }
 
     /// Encodes a value that holds refs, as a message would be.

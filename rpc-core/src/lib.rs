@@ -170,7 +170,7 @@
 //! |---|---|
 //! | messages | [`RpcMessage`](macro@RpcMessage), [`OneWay`], [`Ask`], [`protocol!`] |
 //! | endpoints | [`endpoint`](macro@endpoint), [`RpcEndpoint`], [`EndpointContext`], [`EndpointOptions`] |
-//! | calling | [`RpcEndpointRef`], [`AskFuture`], [`RpcCallContext`], [`RpcError`] |
+//! | calling | [`RpcEndpointRef`], [`AskFuture`], [`RpcCallContext`], [`RpcError`], [`TraceContext`] |
 //! | envs | [`RpcEnv`], [`RpcEnvConfig`], [`Limits`], [`RpcEnvFactoryRegistry`] |
 //! | writing a backend | [`spi`], [`proto`], [`wire`] |
 
@@ -211,6 +211,7 @@ mod setup;
 pub mod spi;
 mod ticket;
 mod timers;
+mod trace;
 mod turn;
 mod wakers;
 mod window;
@@ -239,6 +240,7 @@ pub use message::{
 pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
 pub use setup::EndpointOptions;
+pub use trace::TraceContext;
 
 /// What the macros name and users do not.
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
 use crate::error::RpcError;
 use crate::message::Lane;
+use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -150,12 +151,21 @@ pub struct Outgoing<'a> {
     pub body: &'a mut Vec<u8>,
     /// When its caller stops waiting.
     pub deadline: Timestamp,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 impl<'a> Outgoing<'a> {
     /// A message for [`RemoteTarget`].
     pub fn new(name: &'static str, lane: Lane, body: &'a mut Vec<u8>, deadline: Timestamp) -> Self {
-        Self { name, lane, body, deadline }
+        Self { name, lane, body, deadline, trace: None }
+    }
+
+    /// The same, as part of a trace.
+    #[must_use]
+    pub fn traced(mut self, trace: Option<TraceContext>) -> Self {
+        self.trace = trace;
+        self
     }
 }
 

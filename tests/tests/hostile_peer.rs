@@ -472,9 +472,10 @@ fn r19_unknown_kinds_and_flags() {
         peer.send(&frame(kind, 0xff, 7, &[0xc1; 100]));
     }
     peer.is_served();
-    for flags in [0x10, 0x80, 0x04] {
+    // Headers are for messages only.
+    for (kind, flags) in [(0x11, 0x10), (0x11, 0x80), (0x12, 0x04), (0x15, 0x04)] {
         let mut peer = victim.resolve();
-        peer.send(&frame(0x11, flags, 0, &[0; 16]));
+        peer.send(&frame(kind, flags, 0, &[0; 16]));
         peer.expect_close(PROTOCOL, &format!("flags {flags:#04x} in a frame of version 1"));
     }
     let mut peer = victim.greet();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The files of rpc-core from the ground up, a floor in each row. A file imports from those before
 /// it only, in its own row as well.
 const CORE: &[&[&str]] = &[
-    &["error", "deadline", "address", "limits", "wakers"],
+    &["error", "deadline", "address", "limits", "wakers", "trace"],
     &["message", "config", "config_source"],
     &["wire/read", "wire/frame", "wire/prescan", "wire/payload", "wire/mod"],
     &["seam"],
@@ -18,6 +18,7 @@ const CORE: &[&[&str]] = &[
         "proto/calls",
         "proto/assembly",
         "proto/serving",
+        "proto/headers",
         "proto/hello",
         "proto/target",
         "proto/numbers",

@@ -11,7 +11,7 @@ use rpc_core::spi::{CallEnd, Incarnation, Outgoing};
 use rpc_core::wire::frame::{HEADER, Header, Kind};
 use rpc_core::{
     ErrorKind, Lane, Limits, LocalWorld, Outcome, RemoteFailure, RpcEndpointRef, RpcEnvConfig,
-    RpcEnvFactory, RpcError, Timestamp, Untyped,
+    RpcEnvFactory, RpcError, Timestamp, TraceContext, Untyped,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +22,9 @@ use std::time::Duration;
 const CLIENT: u64 = 0x1122_3344_5566_7788;
 const SERVER: u64 = 0xa1a2_a3a4_a5a6_a7a8;
 const MESSAGES: [&str; 3] = ["Heartbeat", "RegisterWorker", "Journal"];
+
+/// The example of the W3C's text.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// The hand's clock: it stands.
 const NOW: Timestamp = Timestamp::from_nanos(5_000_000_000);
@@ -181,6 +184,20 @@ impl Side {
         self.0.submit(NOW, Request::new(0, message, how)).unwrap()
     }
 
+    /// The same as part of a trace.
+    fn submit_traced(
+        &mut self,
+        message: &'static str,
+        body: &[u8],
+        how: Submission,
+        trace: &TraceContext,
+    ) {
+        let mut body = body.to_vec();
+        let message = Outgoing::new(message, Lane::Normal, &mut body, IN_TEN_SECONDS);
+        let message = message.traced(Some(trace.clone()));
+        self.0.submit(NOW, Request::new(0, message, how)).unwrap();
+    }
+
     fn send(&mut self, message: &'static str, body: &[u8]) {
         assert!(self.submit(message, Lane::Normal, body, Submission::Send).is_none());
     }
@@ -230,7 +247,7 @@ struct Registered {
 
 #[test]
 fn every_block_is_whole_frames_of_the_kind_it_says() {
-    assert!(GOLDEN.len() >= 22, "{:?}", GOLDEN.keys());
+    assert!(GOLDEN.len() >= 24, "{:?}", GOLDEN.keys());
     for (name, bytes) in &*GOLDEN {
         let frame = if name.starts_with("hello") {
             bytes.strip_prefix(b"ARPC").unwrap()
@@ -260,7 +277,7 @@ fn hellos() {
     assert!(close.unwrap_err().is(CloseCode::Version));
     // The first byte over the limit of a hello ends it.
     let mut bytes = BytesMut::from(golden("hello-client"));
-    let close = Hellos::new(server_hello(), 93).receive(&mut bytes).unwrap_err();
+    let close = Hellos::new(server_hello(), 101).receive(&mut bytes).unwrap_err();
     assert!(close.is(CloseCode::TooLarge));
 }
 
@@ -337,6 +354,126 @@ fn one_way() {
     assert_eq!((message.target, message.number), (0, 0));
     assert_eq!(message.name.as_deref(), Some("Drain"));
     assert_eq!(message.body[..], [0x90]);
+}
+
+#[test]
+fn headers() {
+    let trace = TraceContext::parse(TRACEPARENT).unwrap();
+    let with_state = trace.clone().with_tracestate("vendor=1");
+    let heartbeat = &payload("one-way-number")[4..];
+    let mut client = Side::resolved_client();
+    client.submit_traced("Heartbeat", heartbeat, Submission::Send, &trace);
+    assert_bytes(&client.output(), "one-way-headers");
+    client.submit_traced("Drain", &[0x90], Submission::Ask, &with_state);
+    assert_bytes(&client.output(), "ask-headers");
+
+    let mut server = Side::server();
+    let message = server.message("one-way-headers");
+    assert_eq!((message.number, message.trace), (0, Some(trace.clone())));
+    assert_eq!(message.body, heartbeat);
+    let message = server.message("ask-headers");
+    assert_eq!((message.call, message.deadline), (Some(0), IN_TEN_SECONDS));
+    assert_eq!((message.name.as_deref(), message.trace), (Some("Drain"), Some(with_state)));
+    assert_eq!(message.body[..], [0x90]);
+    assert_eq!(server.message("one-way-number").trace, None);
+
+    // A peer that does not say that it reads them gets none.
+    let mut session = Session::new(Limits::default(), "10.0.0.7:7077");
+    let mut peer = meet(client_hello(), "hello-server");
+    peer.hello.capabilities.clear();
+    session.attach(NOW, peer);
+    let mut client = Side(session);
+    let _ = client.target("master", None);
+    client.submit_traced("Heartbeat", heartbeat, Submission::Send, &trace);
+    assert_bytes(&client.output(), "resolve");
+    assert!(client.input("resolved").is_empty());
+    assert_bytes(&client.output(), "one-way-number");
+}
+
+#[test]
+fn headers_of_a_large_body_are_in_its_first_frame() {
+    let trace = TraceContext::parse(TRACEPARENT).unwrap();
+    let body = [&payload("first-chunk")[16..], &payload("chunk")[4..]].concat();
+    let mut client = Side::resolved_client();
+    client.submit_traced("Journal", &body, Submission::Send, &trace);
+    let said = client.output();
+    let header = Header::read(&said).unwrap();
+    assert_eq!((header.length, header.flags), (256 * 1024, 0x05));
+    // Behind stream, total and target: what is behind the target elsewhere.
+    let headers = &payload("one-way-headers")[4..4 + 2 + 70];
+    assert_eq!(&said[HEADER + 16..HEADER + 16 + headers.len()], headers);
+    let events = Side::server().receive(&said).unwrap();
+    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((message.number, &message.trace), (2, &Some(trace)));
+    assert_eq!(message.body, body);
+}
+
+/// A Heartbeat with these headers, behind that length.
+fn with_headers(length: usize, headers: &[u8]) -> Vec<u8> {
+    let heartbeat = payload("one-way-number");
+    let bytes = heartbeat.len() + 2 + headers.len();
+    let mut frame = golden("one-way-headers")[..HEADER + 4].to_vec();
+    frame[..4].copy_from_slice(&u32::try_from(bytes).unwrap().to_be_bytes());
+    frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
+    [&frame[..], headers, &heartbeat[4..]].concat()
+}
+
+#[test]
+fn headers_that_mean_nothing_are_ignored() {
+    let parent = [b"\xabtraceparent\xd9\x37", TRACEPARENT.as_bytes()].concat();
+    let state = |text: &str| {
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        [&b"\xaatracestate\xda"[..], &length, text.as_bytes()].concat()
+    };
+    let read = |entries: &[&[u8]]| {
+        let map = [&[0x80 | u8::try_from(entries.len()).unwrap()][..], &entries.concat()].concat();
+        let events = Side::server().receive(&with_headers(map.len(), &map)).unwrap();
+        let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(message.body, payload("one-way-number")[4..]);
+        message.trace.clone()
+    };
+    let trace = TraceContext::parse(TRACEPARENT).unwrap();
+    let full = "s".repeat(512);
+    assert_eq!(read(&[]), None);
+    assert_eq!(read(&[b"\xa1x\x92\xc0\x07", &parent]), Some(trace.clone()));
+    assert_eq!(read(&[&parent, &state(&full)]), Some(trace.clone().with_tracestate(&full)));
+    assert_eq!(read(&[&state(&full)]), None);
+    // Too long, not printable, no string at all.
+    assert_eq!(read(&[&parent, &state(&"s".repeat(513))]), Some(trace.clone()));
+    assert_eq!(read(&[&parent, &state("a\u{1b}b")]), Some(trace.clone()));
+    assert_eq!(read(&[&parent, b"\xaatracestate\x07"]), Some(trace));
+    assert_eq!(read(&[b"\xabtraceparent\x93\x01\x02\x03"]), None);
+    let mut malformed = parent.clone();
+    malformed[16] = b'F';
+    assert_eq!(read(&[&malformed]), None);
+}
+
+#[test]
+fn headers_that_make_no_sense_end_the_connection() {
+    let close = |length: usize, headers: &[u8]| {
+        Side::server().receive(&with_headers(length, headers)).unwrap_err()
+    };
+    let padded = |bytes: usize| {
+        let text = bytes - 1 - 2 - 3;
+        let length = u16::try_from(text).unwrap().to_be_bytes();
+        [&b"\x81\xa1x\xda"[..], &length, &vec![b'a'; text]].concat()
+    };
+    assert!(Side::server().receive(&with_headers(1024, &padded(1024))).is_ok());
+    for (text, close) in [
+        ("over the limit of 1024", close(1025, &padded(1025))),
+        ("ends early", close(100, &[0x80])),
+        ("not readable", close(0, &[])),
+        ("not readable", close(2, &[0x80, 0x80])),
+        ("not readable", close(1, &[0x90])),
+        ("not readable", close(1, &[0xc1])),
+        ("not readable", close(3, &[0x81, 0x01, 0x02])),
+    ] {
+        assert!(close.is(CloseCode::Protocol) && close.text.contains(text), "{close:?}");
+    }
+    // In a frame that has none.
+    let mut reply = golden("reply").to_vec();
+    reply[5] = 0x04;
+    assert!(Side::client().receive(&reply).unwrap_err().text.contains("flags"));
 }
 
 #[test]

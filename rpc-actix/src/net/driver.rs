@@ -160,6 +160,7 @@ impl Driver {
         wire.name = message.name;
         wire.call = message.call;
         wire.deadline = message.deadline;
+        wire.trace = message.trace;
         self.batch.push_back(wire);
         Ok(())
     }

@@ -203,6 +203,7 @@ impl LocalTarget {
             WireMessage::new(handler.unwrap_or_else(|| inbox.handlers().len()), body, origin);
         wire.name = handler.is_none().then(|| Arc::from(message.name));
         wire.deadline = message.deadline;
+        wire.trace = message.trace.clone();
         let id = link.open();
         wire.call = ask.then_some(id);
         let mut messages = VecDeque::from([wire]);

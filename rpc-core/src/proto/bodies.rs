@@ -2,6 +2,7 @@
 
 use super::target::WireNumber;
 use crate::deadline::Timestamp;
+use crate::trace::TraceContext;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct IncomingMessage {
     pub call: Option<u64>,
     /// When the caller stops waiting.
     pub deadline: Timestamp,
+    /// The trace that the peer says it belongs to.
+    pub trace: Option<TraceContext>,
     /// The body, not looked at.
     pub body: Bytes,
     pub(super) reply: bool,

@@ -16,6 +16,9 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// parts, fit into it whatever their fields are.
 const LEAST_FRAME: u64 = 32 * 1024;
 
+/// What this side can do besides version 1.
+const CAPABILITIES: [&str; 1] = [super::headers::CAPABILITY];
+
 /// What one side says of itself. Unknown keys are ignored, so that later versions may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -84,7 +87,8 @@ impl Hello {
     #[must_use]
     pub fn new(env: u64, address: Option<String>, limits: PeerLimits) -> Self {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-        Self { versions, env, address, capabilities: Vec::new(), limits, heartbeat: None }
+        let capabilities = CAPABILITIES.map(str::to_owned).to_vec();
+        Self { versions, env, address, capabilities, limits, heartbeat: None }
     }
 
     /// The same of a side that promises to send something at least this often.
@@ -99,6 +103,11 @@ impl Hello {
     pub fn with_versions(mut self, lowest: u16, highest: u16) -> Self {
         self.versions = (lowest, highest);
         self
+    }
+
+    /// Whether the side can do that.
+    pub(super) fn has(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|known| known == capability)
     }
 
     /// Writes magic and hello.

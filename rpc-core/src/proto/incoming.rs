@@ -4,6 +4,7 @@ use super::assembly::FirstPart;
 use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
 use super::calls::Known;
 use super::close::{Close, CloseCode};
+use super::headers;
 use super::session::Session;
 use super::target::{Phase, Resolution, TargetId, TargetKey, WireNumber};
 use crate::deadline::Timestamp;
@@ -183,12 +184,21 @@ impl Session {
         } else {
             None
         };
+        let trace = if header.flags & FLAG_HEADERS != 0 {
+            match headers::read(&mut reader)? {
+                Ok(trace) => trace,
+                Err(close) => return Some(Err(close)),
+            }
+        } else {
+            None
+        };
         let message = IncomingMessage {
             target,
             number: header.message,
             name,
             call,
             deadline,
+            trace,
             body: Bytes::new(),
             reply: kind == Kind::Reply,
         };
@@ -429,7 +439,9 @@ impl Session {
 fn known_kind(header: Header) -> Result<Kind, Close> {
     let unknown = || Close::protocol(format!("unknown frame kind {:#04x}", header.kind));
     let kind = Kind::from_byte(header.kind).ok_or_else(unknown)?;
-    let reserved = header.flags & !KNOWN_FLAGS != 0 || header.flags & FLAG_HEADERS != 0;
+    let message = matches!(kind, Kind::OneWay | Kind::Ask);
+    let reserved =
+        header.flags & !KNOWN_FLAGS != 0 || (header.flags & FLAG_HEADERS != 0 && !message);
     if reserved && kind != Kind::Skip {
         let text = format!("flags {:#04x} in a frame of version 1", header.flags);
         return Err(Close::protocol(text));

@@ -8,6 +8,7 @@ mod calls;
 mod close;
 mod connection;
 mod ending;
+mod headers;
 mod hello;
 mod incoming;
 mod lanes;

@@ -1,13 +1,14 @@
 //! Messages on their way: from a target's queue into the lanes, as far as the peer allows.
 
 use super::calls::Progress;
+use super::headers;
 use super::lanes::FirstFrame;
 use super::session::Session;
 use super::target::{Going, MessageName, Pending, Phase, TargetId};
 use crate::deadline::Timestamp;
 use crate::message::Encoding;
 use crate::seam::CallEnd;
-use crate::wire::frame::{self, FLAG_BULK, FLAG_NAMED, Kind};
+use crate::wire::frame::{self, FLAG_BULK, FLAG_HEADERS, FLAG_NAMED, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -69,8 +70,8 @@ impl Session {
             // The peer's limit was not known when it was queued.
             return self.refuse(id, &next);
         }
-        let Pending { call, ask, name, body, deadline } = next;
-        let going = Going { name, call, ask, deadline };
+        let Pending { call, ask, name, body, deadline, trace } = next;
+        let going = Going { name, call, ask, deadline, trace };
         if body.len() <= SMALL_BODY {
             self.put_small(now, id, lane, &going, &body);
             return;
@@ -86,9 +87,14 @@ impl Session {
         self.leave(1, body.len());
         let flight = self.depart(&going);
         self.goes(&going, flight, Progress::Sent);
-        let (kind, flags, message, fields) =
+        let (kind, mut flags, message, fields) =
             request_fields(now, number, lane, message, flight, deadline);
-        let head = FirstFrame { kind, flags, message, fields: fields.as_slice().to_vec() };
+        let mut fields = fields.as_slice().to_vec();
+        if let Some(headers) = self.headers(&going) {
+            flags |= FLAG_HEADERS;
+            fields.extend_from_slice(&headers);
+        }
+        let head = FirstFrame { kind, flags, message, fields };
         self.lanes.put_large(lane, head, body, Some((number, lane)), call);
     }
 
@@ -117,12 +123,26 @@ impl Session {
         let message = target.message(going.name);
         let (kind, flags, message, fields) =
             request_fields(now, number, lane, message, flight, going.deadline);
-        let offset = self.lanes.put_small(lane, kind, flags, message, fields.as_slice(), body);
+        let fields = fields.as_slice();
+        let offset = match self.headers(going) {
+            None => self.lanes.put_small(lane, kind, flags, message, fields, body),
+            Some(headers) => {
+                let (flags, fields) = (flags | FLAG_HEADERS, [fields, &headers].concat());
+                self.lanes.put_small(lane, kind, flags, message, &fields, body)
+            }
+        };
         if let Some((messages, bytes)) = self.ready.get_mut(lane) {
             *messages = messages.saturating_add(1);
             *bytes = bytes.saturating_add(body.len());
         }
         self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len(), number });
+    }
+
+    /// What goes before the body of a message that has a trace, if the peer reads it.
+    fn headers(&self, going: &Going) -> Option<Vec<u8>> {
+        let trace = going.trace.as_ref()?;
+        let reads = self.peer.as_ref()?.hello.has(headers::CAPABILITY);
+        reads.then(|| headers::put(trace))
     }
 
     /// The number that the peer knows a call by, if it is one.

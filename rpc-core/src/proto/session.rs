@@ -15,6 +15,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::message::Lane;
+use crate::trace::TraceContext;
 use crate::wire::payload::SMALL_BODY;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -82,6 +83,8 @@ pub struct Request<'a> {
     pub body: &'a mut Vec<u8>,
     /// When its caller stops waiting.
     pub deadline: Timestamp,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
     /// How it is sent.
     pub submission: Submission,
 }
@@ -105,8 +108,8 @@ impl<'a> Request<'a> {
         message: crate::seam::Outgoing<'a>,
         submission: Submission,
     ) -> Self {
-        let crate::seam::Outgoing { name, lane, body, deadline } = message;
-        Self { target, name, lane, body, deadline, submission }
+        let crate::seam::Outgoing { name, lane, body, deadline, trace } = message;
+        Self { target, name, lane, body, deadline, trace, submission }
     }
 }
 
@@ -179,7 +182,8 @@ impl Session {
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask) {
-            let going = Going { name: request.name, call, ask, deadline: request.deadline };
+            let Request { name, deadline, trace, .. } = request;
+            let going = Going { name, call, ask, deadline, trace };
             self.put_small(now, request.target, lane, &going, request.body);
             return Ok(call);
         }
@@ -188,7 +192,8 @@ impl Session {
         } else {
             Bytes::from(std::mem::take(request.body))
         };
-        let pending = Pending { call, ask, name: request.name, body, deadline: request.deadline };
+        let Request { name, deadline, trace, .. } = request;
+        let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
                 queue.push_back(pending);

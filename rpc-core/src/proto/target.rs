@@ -2,6 +2,7 @@
 
 use crate::message::Lane;
 use crate::seam::Incarnation;
+use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -74,6 +75,7 @@ pub(crate) struct Pending {
     pub(crate) name: &'static str,
     pub(crate) body: Bytes,
     pub(crate) deadline: crate::deadline::Timestamp,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// A message on its way into a lane.
@@ -83,6 +85,7 @@ pub(super) struct Going {
     pub(super) call: Option<u64>,
     pub(super) ask: bool,
     pub(super) deadline: crate::deadline::Timestamp,
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// How a message is named on the wire.

@@ -91,7 +91,7 @@ impl Kind {
 pub const FLAG_FIRST: u8 = 0x01;
 /// The message has no number: its name (u8 length, UTF-8) comes after the fixed fields.
 pub const FLAG_NAMED: u8 = 0x02;
-/// Headers (u16 length, a MessagePack map) come before the body. Reserved.
+/// Headers (u16 length, a MessagePack map) come before the body of a message.
 pub const FLAG_HEADERS: u8 = 0x04;
 /// The message travels in the bulk lane.
 pub const FLAG_BULK: u8 = 0x08;

@@ -9,6 +9,7 @@ use crate::proto::{
     Submission, TargetId, TargetKey, WireNumber,
 };
 use crate::spi::{CallEnd, Incarnation, Outgoing};
+use crate::trace::TraceContext;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
@@ -58,6 +59,7 @@ pub(super) struct Seen {
     pub(super) number: u32,
     pub(super) bytes: usize,
     pub(super) call: Option<u64>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 #[derive(Debug)]
@@ -210,12 +212,24 @@ impl Pair {
         &mut self,
         side: Side,
         target: TargetId,
+        message: (&'static str, Lane),
+        body: Vec<u8>,
+        how: Submission,
+    ) -> Result<Option<u64>, RpcError> {
+        self.submit_traced(side, target, message, body, how, None)
+    }
+
+    pub(super) fn submit_traced(
+        &mut self,
+        side: Side,
+        target: TargetId,
         (name, lane): (&'static str, Lane),
         mut body: Vec<u8>,
         how: Submission,
+        trace: Option<TraceContext>,
     ) -> Result<Option<u64>, RpcError> {
         let deadline = self.now + Duration::from_secs(10);
-        let message = Outgoing::new(name, lane, &mut body, deadline);
+        let message = Outgoing::new(name, lane, &mut body, deadline).traced(trace);
         let request = Request::new(target, message, how);
         self.nodes[side].session.submit(self.now, request)
     }
@@ -324,7 +338,8 @@ impl Pair {
         }
         let number = u32::from_be_bytes(message.body[..4].try_into().unwrap());
         let bytes = message.body.len();
-        let seen = Seen { endpoint, life, message: name, number, bytes, call: message.call };
+        let (call, trace) = (message.call, message.trace.clone());
+        let seen = Seen { endpoint, life, message: name, number, bytes, call, trace };
         let fails = seen.message == FAIL;
         node.seen.push(seen);
         if let Some(call) = message.call {

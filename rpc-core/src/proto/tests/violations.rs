@@ -41,7 +41,9 @@ fn frames_that_make_no_sense() {
         b.put_slice(&[0, 0, 0, 0, 0x7f, 0, 0, 0])
     });
     assert_close(protocol, "flags", |b| b.put_slice(&[0, 0, 0, 0, 0x10, 0x40, 0, 0]));
-    assert_close(protocol, "flags", |b| b.put_slice(&[0, 0, 0, 0, 0x10, FLAG_HEADERS, 0, 0]));
+    for kind in [Kind::Reply, Kind::Cancel, Kind::Chunk, Kind::Credit, Kind::Ping] {
+        assert_close(protocol, "flags", |b| put_header(b, 0, kind, FLAG_HEADERS, 0));
+    }
     assert_close(protocol, "second hello", |b| put_control(b, Kind::Hello, &[], &[]));
     assert_close(protocol, "ends early", |b| put_control(b, Kind::Ask, &[0; 7], &[]));
     assert_close(protocol, "ends early", |b| put_control(b, Kind::Credit, &[0; 4], &[]));
@@ -49,6 +51,24 @@ fn frames_that_make_no_sense() {
     assert_close(CloseCode::TooLarge, "rpc.frame.maxSize", |b| {
         b.put_slice(&[0xff, 0xff, 0xff, 0xff, 0x10, 0, 0, 0]);
     });
+}
+
+#[test]
+fn headers_that_do_not_fit() {
+    let one_way = |b: &mut BytesMut, length: u16, rest: &[u8]| {
+        put_header(b, 4 + 2 + rest.len(), Kind::OneWay, FLAG_HEADERS, 0);
+        b.put_u32(0);
+        b.put_u16(length);
+        b.put_slice(rest);
+    };
+    let protocol = CloseCode::Protocol;
+    assert_close(protocol, "ends early", |b| put_header(b, 0, Kind::OneWay, FLAG_HEADERS, 0));
+    assert_close(protocol, "ends early", |b| one_way(b, 5, &[0x80; 4]));
+    assert_close(protocol, "1025 bytes are over the limit of 1024", |b| {
+        one_way(b, 1025, &[0; 2000])
+    });
+    assert_close(protocol, "headers are not readable", |b| one_way(b, 1, &[0xc1, 0, 0, 0, 0]));
+    assert_close(protocol, "headers are not readable", |b| one_way(b, 1, &[0x90, 0, 0, 0, 0]));
 }
 
 #[test]

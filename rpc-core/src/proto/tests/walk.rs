@@ -4,9 +4,11 @@ use super::pair::{A, B, Chunks, FAIL, Pair, Random, SMALL, Side, UNLISTED, body,
 use crate::Lane;
 use crate::error::Outcome;
 use crate::limits::Limits;
-use crate::proto::{Submission, TargetId};
+use crate::proto::{PeerInfo, Submission, TargetId};
 use crate::spi::CallEnd;
+use crate::trace::TraceContext;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::{NonZeroU64, NonZeroU128};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -36,14 +38,24 @@ struct Walk {
     limits: Limits,
     targets: [Vec<TargetId>; 2],
     open: Vec<Open>,
-    /// The lane of each message, and who sent it.
-    sent: BTreeMap<u32, (Side, Lane)>,
+    /// The lane of each message, who sent it, and its trace.
+    sent: BTreeMap<u32, (Side, Lane, Option<TraceContext>)>,
     never_sent: BTreeSet<u32>,
     answered: usize,
     seen: [usize; 2],
     /// The last number seen, by sender, endpoint, life and lane.
     order: BTreeMap<(Side, String, u64, bool), u32>,
     handled: BTreeSet<u32>,
+    /// By side; one seed in four has a side that does not.
+    reads_headers: [bool; 2],
+}
+
+fn hellos(limits: &Limits, reads_headers: [bool; 2]) -> [PeerInfo; 2] {
+    let mut hellos = [hello(1, limits), hello(2, limits)];
+    for (hello, reads) in hellos.iter_mut().zip(reads_headers) {
+        hello.hello.capabilities.retain(|known| reads || known != "headers");
+    }
+    hellos
 }
 
 impl Walk {
@@ -52,7 +64,9 @@ impl Walk {
         let limits = limits.with_max_in_flight(6).unwrap();
         let limits = limits.with_outbox_max_messages(12).unwrap();
         let limits = limits.with_outbox_max_waiting(20).unwrap();
+        let reads_headers = [true, !seed.is_multiple_of(4)];
         let mut pair = Pair::with(limits.clone(), limits.clone());
+        pair.attach(hellos(&limits, reads_headers));
         pair.chunks = Chunks::Random(Random::new(seed + 1));
         let targets = [A, B].map(|side| {
             pair.nodes[side].hold = true;
@@ -74,6 +88,7 @@ impl Walk {
             seen: [0, 0],
             order: BTreeMap::new(),
             handled: BTreeSet::new(),
+            reads_headers,
         }
     }
 
@@ -103,6 +118,17 @@ impl Walk {
         self.check_seen();
     }
 
+    /// A third of the messages has a trace, half of those a tracestate.
+    fn trace(&mut self, number: u32) -> Option<TraceContext> {
+        let span = NonZeroU64::MIN.saturating_add(u64::from(number));
+        let trace = TraceContext::new(NonZeroU128::from(span), span, true);
+        match self.random.below(6) {
+            0 => Some(trace),
+            1 => Some(trace.with_tracestate(&"s".repeat(1 + self.random.below(512)))),
+            _ => None,
+        }
+    }
+
     fn submit(&mut self, side: Side) {
         let target = self.targets[side][self.random.below(NAMES.len())];
         let size = match self.random.below(20) {
@@ -114,8 +140,11 @@ impl Walk {
         let name = [SMALL, SMALL, SMALL, FAIL, UNLISTED][self.random.below(5)];
         let how = [Submission::Ask, Submission::Send, Submission::SendWait][self.random.below(3)];
         let number = u32::try_from(self.sent.len()).unwrap();
-        let submitted = self.pair.submit(side, target, (name, lane), body(number, size), how);
-        self.sent.insert(number, (side, lane));
+        let trace = self.trace(number);
+        let (message, body) = ((name, lane), body(number, size));
+        let traced = trace.clone();
+        let submitted = self.pair.submit_traced(side, target, message, body, how, traced);
+        self.sent.insert(number, (side, lane, trace));
         match submitted {
             Ok(Some(call)) => {
                 let ask = how == Submission::Ask;
@@ -214,7 +243,7 @@ impl Walk {
             self.pair.cut();
             self.look();
             assert!(self.open.is_empty(), "a call outlived its connection");
-            self.pair.attach([hello(1, &self.limits), hello(2, &self.limits)]);
+            self.pair.attach(hellos(&self.limits, self.reads_headers));
         } else {
             let name = NAMES[self.random.below(NAMES.len())];
             self.pair.start(side, name, (5, 60_000));
@@ -225,8 +254,11 @@ impl Walk {
     fn check_seen(&mut self) {
         for side in [A, B] {
             for seen in &self.pair.nodes[side].seen[self.seen[side]..] {
-                let (sender, lane) = self.sent[&seen.number];
+                let (sender, lane, trace) = &self.sent[&seen.number];
+                let (sender, lane) = (*sender, *lane);
                 assert_eq!(sender, 1 - side);
+                let reads = self.reads_headers[side];
+                assert_eq!(&seen.trace, if reads { trace } else { &None }, "{}", seen.number);
                 assert!(self.handled.insert(seen.number), "{} was seen twice", seen.number);
                 let key = (sender, seen.endpoint.clone(), seen.life, lane == Lane::Bulk);
                 let before = self.order.insert(key, seen.number);
