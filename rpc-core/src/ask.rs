@@ -9,7 +9,7 @@ use crate::local_call::LocalReply;
 use crate::raw_ref::RawRef;
 use crate::seam::{CallEnd, RemoteCall};
 use crate::timers::TimerKey;
-use crate::turn;
+use crate::turn::{self, Behalf};
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -37,9 +37,17 @@ struct Pending {
     target: RawRef,
     timeout: RpcTimeout,
     timer: TimerKey,
-    /// The handler that made the call, if one did.
-    asker: Option<Asker>,
+    behalf: Behalf,
     checked_for_cycle: bool,
+}
+
+/// How a call is made.
+pub(crate) struct Terms {
+    pub(crate) core: Arc<EnvCore>,
+    pub(crate) target: RawRef,
+    pub(crate) timeout: RpcTimeout,
+    pub(crate) deadline: Timestamp,
+    pub(crate) behalf: Behalf,
 }
 
 enum State<R> {
@@ -56,31 +64,21 @@ impl<R> AskFuture<R> {
         Self { state: State::Failed(error), call: None }
     }
 
+    /// A call within this process. `answered` says that it waits for a handler, and might be one
+    /// that waits for itself.
     pub(crate) fn local<C: LocalReply<R> + 'static>(
         call: Arc<C>,
-        core: Arc<EnvCore>,
-        target: RawRef,
-        timeout: RpcTimeout,
-        deadline: Timestamp,
-        asker: Option<Asker>,
+        terms: Terms,
+        answered: bool,
     ) -> Self {
-        let timer = core.add_timer(deadline, call.clone(), 0);
+        let timer = terms.core.add_timer(terms.deadline, call.clone(), 0);
         let call: Arc<dyn LocalReply<R>> = call;
-        let pending = Pending { core, target, timeout, timer, asker, checked_for_cycle: false };
-        Self { state: State::Local(call), call: Some(pending) }
+        Self { state: State::Local(call), call: Some(Pending::new(terms, timer, !answered)) }
     }
 
-    pub(crate) fn remote(
-        call: RemoteCall,
-        decode: Decode<R>,
-        core: Arc<EnvCore>,
-        target: RawRef,
-        timeout: RpcTimeout,
-        deadline: Timestamp,
-        asker: Option<Asker>,
-    ) -> Self {
-        let timer = core.add_timer(deadline, call.calls.clone(), call.id);
-        let pending = Pending { core, target, timeout, timer, asker, checked_for_cycle: true };
+    pub(crate) fn remote(call: RemoteCall, decode: Decode<R>, terms: Terms) -> Self {
+        let timer = terms.core.add_timer(terms.deadline, call.calls.clone(), call.id);
+        let pending = Pending::new(terms, timer, true);
         Self { state: State::Remote(call, decode), call: Some(pending) }
     }
 
@@ -121,6 +119,11 @@ impl<R> AskFuture<R> {
 }
 
 impl Pending {
+    fn new(terms: Terms, timer: TimerKey, checked_for_cycle: bool) -> Self {
+        let Terms { core, target, timeout, behalf, .. } = terms;
+        Self { core, target, timeout, timer, behalf, checked_for_cycle }
+    }
+
     fn timed_out(&self, sent: bool) -> RpcError {
         let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
         if self.core.is_terminated() {
@@ -130,26 +133,15 @@ impl Pending {
         RpcError::new(ErrorKind::Timeout, text).with_outcome(outcome)
     }
 
-    /// Ready when the call's own handler was cancelled: so is everything it waits for.
-    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.asker {
-            Some(asker) => asker.inbox.poll_turn_cancelled(asker.turn, cx),
-            None => Poll::Pending,
-        }
-    }
-
     /// An ask that waits, directly or through others, for the handler that waits for it. `awaited`
     /// marks the ask as one that its handler waits for.
     fn cycle(&mut self, awaited: impl FnOnce()) -> Option<RpcError> {
         if std::mem::replace(&mut self.checked_for_cycle, true) {
             return None;
         }
-        let asker = self.asker.clone()?;
-        let here = turn::with_handler(|current| {
-            current.is_some_and(|inbox| Arc::ptr_eq(inbox, &asker.inbox))
-        });
+        let asker = self.behalf.asker.clone()?;
         let target = self.target.local_inbox()?;
-        if !here {
+        if !turn::is_inside(|here| Arc::ptr_eq(here, &asker.inbox)) {
             return None;
         }
         awaited();
@@ -188,17 +180,10 @@ impl<R> Future for AskFuture<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Some(pending) = &mut this.call {
-            if let Some(backend) = pending.core.backend() {
-                backend.drive(cx);
-            }
-            if pending.poll_cancelled(cx).is_ready() {
-                let error = RpcError::new(
-                    ErrorKind::Cancelled,
-                    "the caller of the handler that made this ask gave up",
-                );
-                return this.end_early(error);
-            }
+        if let Some(pending) = &this.call
+            && let Some(backend) = pending.core.backend()
+        {
+            backend.drive(cx);
         }
         let polled = match &this.state {
             State::Failed(error) => {
@@ -227,6 +212,12 @@ impl<R> Future for AskFuture<R> {
         match polled {
             Poll::Ready(result) => Poll::Ready(this.finish(result)),
             Poll::Pending => {
+                if let Some(pending) = &this.call
+                    && pending.behalf.poll_cancelled(cx).is_ready()
+                {
+                    let text = "the caller of the handler that made this ask gave up";
+                    return this.end_early(RpcError::new(ErrorKind::Cancelled, text));
+                }
                 let awaited = || {
                     if let State::Local(call) = &this.state {
                         call.awaited();

@@ -5,11 +5,15 @@ use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
 use crate::local_call::LocalAnswer;
 use crate::message::Encoding;
+use crate::open_call::{OpenCall, Watch};
 use crate::raw::{HandlerError, RawReply};
-use crate::reply_sink::Way;
+use crate::reply_sink::{Way, in_time};
+use crate::trace::TraceContext;
+use crate::turn;
 use serde::Serialize;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Answers one call, now or later: it may be moved to another task or thread.
 ///
@@ -19,10 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct RpcCallContext<R> {
     inbox: Arc<Inbox>,
     answer: Option<Answer<R>>,
-    parking: Arc<Parking>,
+    open: Arc<OpenCall>,
     kind: ReplyKind,
     /// The turn of its handler.
     turn: u64,
+    trace: Option<TraceContext>,
 }
 
 /// What is to be replied to, and how.
@@ -49,34 +54,20 @@ enum Answer<R> {
     Encoded(Way),
 }
 
-/// Where a call waits that was dropped while its handler runs.
-#[derive(Default)]
-pub(crate) struct Parking {
-    state: Mutex<ParkingState>,
-}
-
-#[derive(Default)]
-struct ParkingState {
-    handler_done: bool,
-    dropped: bool,
-}
-
 /// What the endpoint's loop keeps of a call that it gave to a handler.
-pub(crate) struct Deferred {
-    pub(crate) way: Way,
-    parking: Arc<Parking>,
-}
+pub(crate) struct Deferred(Arc<OpenCall>);
 
 impl Deferred {
+    pub(crate) fn way(&self) -> &Way {
+        self.0.way()
+    }
+
     /// The handler is done: an error goes to the caller unless it has its answer.
     pub(crate) fn handler_done(self, result: Result<(), &RpcError>) {
-        let mut state = self.parking.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.handler_done = true;
-        let dropped = state.dropped;
-        drop(state);
+        let dropped = self.0.handler_done(result.is_err());
         match result {
-            Err(error) => self.way.fail(error),
-            Ok(()) if dropped => self.way.fail(&no_reply()),
+            Err(error) => self.way().fail(error),
+            Ok(()) if dropped => self.way().fail(&no_reply()),
             Ok(()) => {}
         }
     }
@@ -92,29 +83,37 @@ impl<R> RpcCallContext<R> {
         call: Arc<dyn LocalAnswer<R>>,
         kind: ReplyKind,
     ) -> (Self, Deferred) {
-        let parking = Arc::new(Parking::default());
         let way = Way::Local(call.clone().erase());
-        let answer = Some(Answer::Typed(call));
-        let turn = inbox.current_turn();
-        (Self { inbox, answer, parking: parking.clone(), kind, turn }, Deferred { way, parking })
+        Self::deferred(inbox, Answer::Typed(call), way, kind)
     }
 
     pub(crate) fn encoded(inbox: Arc<Inbox>, way: Way, kind: ReplyKind) -> (Self, Deferred) {
-        let parking = Arc::new(Parking::default());
-        let answer = Some(Answer::Encoded(way.clone()));
-        let turn = inbox.current_turn();
-        (Self { inbox, answer, parking: parking.clone(), kind, turn }, Deferred { way, parking })
+        Self::deferred(inbox, Answer::Encoded(way.clone()), way, kind)
+    }
+
+    fn deferred(
+        inbox: Arc<Inbox>,
+        answer: Answer<R>,
+        way: Way,
+        kind: ReplyKind,
+    ) -> (Self, Deferred) {
+        let (turn, deadline) = inbox.current_call();
+        let open = Arc::new(OpenCall::new(way, deadline));
+        inbox.deferred(open.clone());
+        let (answer, trace) = (Some(answer), inbox.trace());
+        (Self { inbox, answer, open: open.clone(), kind, turn, trace }, Deferred(open))
     }
 
     /// The answer, to be given now: from here on nobody waits for the handler, if it still runs.
     fn take_answer(&mut self) -> Option<Answer<R>> {
+        self.open.answered();
         self.inbox.answered(self.turn);
         self.answer.take()
     }
 
     /// Fails the call: the caller gets the error's text as [`ErrorKind::HandlerFailed`].
     pub fn fail(mut self, error: impl Into<HandlerError>) {
-        let error = error.into().into_rpc();
+        let error = in_time(error.into().into_rpc(), self.open.deadline(), self.inbox.core());
         match self.take_answer() {
             Some(Answer::Typed(call)) => call.fail(error),
             Some(Answer::Encoded(way)) => {
@@ -137,24 +136,43 @@ impl<R> RpcCallContext<R> {
     /// Whether the caller gave up: an answer would go nowhere.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        match &self.answer {
-            Some(Answer::Typed(call)) => call.is_cancelled(),
-            Some(Answer::Encoded(way)) => way.is_cancelled(),
-            None => true,
-        }
+        self.open.way().is_cancelled_by(self.open.deadline(), self.inbox.core())
     }
 
-    /// Resolves when the caller gives up.
+    /// Resolves when the caller gives up, or its time is over.
     ///
     /// # Cancel safety
     /// It may be dropped at any time.
     pub async fn cancelled(&self) {
-        std::future::poll_fn(|cx| match &self.answer {
-            Some(Answer::Typed(call)) => call.poll_cancelled(cx),
-            Some(Answer::Encoded(way)) => way.poll_cancelled(cx),
-            None => std::task::Poll::Ready(()),
-        })
-        .await;
+        let (core, way) = (self.inbox.core().clone(), self.open.way().clone());
+        let mut watch = Watch::new(core, way, self.open.deadline());
+        std::future::poll_fn(|cx| watch.poll(cx)).await;
+    }
+
+    /// How long the caller still waits.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.open.deadline().since(self.inbox.core().now())
+    }
+
+    /// The place of this call's handler in the trace of its message; see
+    /// [`EndpointContext::trace`](crate::EndpointContext::trace).
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace.clone()
+    }
+
+    /// Runs `f` on behalf of this call, wherever the call was moved: asks made in it have no more
+    /// time than its caller has left, end as [`Cancelled`](ErrorKind::Cancelled) when that caller
+    /// gives up, and are part of the call's trace, as if its handler had made them.
+    ///
+    /// What an ask inherits is decided when it is *called*, so that a synchronous stretch is
+    /// enough: `match call.scope(|| store.ask(Load { id })).await { .. }`.
+    ///
+    /// In the handler that was given the call this is so without a scope. Once the call has its
+    /// answer, what is left of those asks goes on by their own timeouts.
+    pub fn scope<T>(&self, f: impl FnOnce() -> T) -> T {
+        turn::within(Some(self.open.clone()), self.trace.clone(), f)
     }
 }
 
@@ -190,11 +208,7 @@ fn reply_encoded<T: Serialize>(inbox: &Inbox, kind: ReplyKind, way: &Way, reply:
 impl<R> Drop for RpcCallContext<R> {
     fn drop(&mut self) {
         let Some(answer) = self.answer.take() else { return };
-        let mut state = self.parking.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.dropped = true;
-        let handler_done = state.handler_done;
-        drop(state);
-        if !handler_done {
+        if !self.open.dropped() {
             return;
         }
         match answer {

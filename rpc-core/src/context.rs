@@ -13,17 +13,20 @@ use crate::inbox::{Inbox, Item, Kind};
 use crate::later::{self, ScheduledSend};
 use crate::local_call::{LocalAnswer, LocalCall, into_message};
 use crate::message::{Ask, Encoding, OneWay, RpcMessage, SentTo};
+use crate::open_call::Watch;
 use crate::raw::{HandlerError, RawMessage, RawReply};
 use crate::raw_ref::RawRef;
-use crate::reply_sink::{ReplySink, Way};
+use crate::reply_sink::{ReplySink, Way, in_time};
 use crate::scope;
 use crate::seam::Origin;
+use crate::trace::TraceContext;
 use crate::wire::payload;
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Given to every handler and hook of an endpoint: itself, its env, and the current call.
@@ -38,6 +41,8 @@ pub struct EndpointContext<E> {
     /// Where the current message came from, if not from this env.
     origin: Option<Arc<dyn Origin>>,
     deadline: Timestamp,
+    /// Whether the handler's turn ended with its answer, before it did.
+    turn_over: bool,
     endpoint: PhantomData<fn() -> E>,
 }
 
@@ -51,6 +56,7 @@ impl<E> EndpointContext<E> {
             deferred: None,
             origin: None,
             deadline: Timestamp::MAX,
+            turn_over: false,
             endpoint: PhantomData,
         }
     }
@@ -94,30 +100,56 @@ impl<E> EndpointContext<E> {
     /// Whether the caller of the current handler gave up.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.way().is_some_and(Way::is_cancelled)
+        self.way().is_some_and(|way| way.is_cancelled_by(self.deadline, &self.core))
     }
 
-    /// Resolves when the caller of the current handler gives up; never for a one-way message.
+    /// Resolves when the caller of the current handler gives up, or its time is over; never for a
+    /// one-way message.
     ///
     /// # Cancel safety
     /// It may be dropped at any time. It belongs to the message that was current when it was made.
     pub fn cancelled(&self) -> impl Future<Output = ()> + use<E> {
         let way = self.way().cloned();
-        std::future::poll_fn(move |cx| match &way {
-            Some(way) => way.poll_cancelled(cx),
-            None => std::task::Poll::Pending,
+        let mut watch = way.map(|way| Watch::new(self.core.clone(), way, self.deadline));
+        std::future::poll_fn(move |cx| match &mut watch {
+            Some(watch) => watch.poll(cx),
+            None => Poll::Pending,
         })
     }
 
-    /// Resolves when the caller of the current handler gives up while it waits for the handler:
-    /// not when it has its answer.
+    /// The place of the current handler in the trace of its message: the sender's trace, a span of
+    /// its own, and the sender's span as its parent. `None` if the message came without a trace.
+    ///
+    /// What the handler asks and sends is part of the trace without further ado, with this span as
+    /// the sender's. A task that it starts takes this along: [`TraceContext::scope`].
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.inbox.trace()
+    }
+
+    /// Resolves when the caller of the current handler gives up, or its time is over, while it
+    /// waits for the handler: not when it has its answer.
     pub(crate) fn turn_cancelled(&self) -> impl Future<Output = ()> + use<E> {
-        let (inbox, turn) = (self.inbox.clone(), self.inbox.current_turn());
-        std::future::poll_fn(move |cx| inbox.poll_turn_cancelled(turn, cx))
+        let (inbox, (turn, deadline)) = (self.inbox.clone(), self.inbox.current_call());
+        let way = self.way().cloned();
+        let mut watch = way.map(|way| Watch::new(self.core.clone(), way, deadline));
+        std::future::poll_fn(move |cx| {
+            let over = watch.as_mut().is_some_and(|watch| watch.poll(cx).is_ready());
+            if over && inbox.is_awaited(turn) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// The handler was dropped because nobody waits for it.
+    pub(crate) fn aborted(&mut self) {
+        if let Some(sink) = self.current.take() {
+            let text = "the handler was dropped, because the time of the ask was over";
+            sink.fail(&RpcError::new(ErrorKind::Timeout, text));
+        }
     }
 
     /// Sends the endpoint a message of its own once `delay` is over on the env's clock, behind what
-    /// is in its inbox then. It waits there for room, and is gone if the endpoint is.
+    /// is in its inbox then. It waits there for room, and is gone if the endpoint is. It is part of
+    /// the trace of the message that is handled now.
     pub fn send_after<M: OneWay + SentTo<E>>(&self, delay: Duration, msg: M) -> ScheduledSend {
         later::after(&self.inbox, delay, msg)
     }
@@ -159,7 +191,7 @@ impl<E> EndpointContext<E> {
     fn way(&self) -> Option<&Way> {
         match (&self.current, &self.deferred) {
             (Some(sink), _) => sink.way(),
-            (None, Some(deferred)) => Some(&deferred.way),
+            (None, Some(deferred)) => Some(deferred.way()),
             (None, None) => None,
         }
     }
@@ -235,13 +267,16 @@ impl<E> EndpointContext<E> {
 
     /// The handler is done: an error goes to the caller, unless it has its answer, and comes back.
     pub(crate) fn end(&mut self, result: Result<(), RpcError>) -> Result<(), RpcError> {
-        self.inbox.end_turn();
-        self.deadline = Timestamp::MAX;
-        self.origin = None;
-        if let Some(deferred) = self.deferred.take() {
-            deferred.handler_done(result.as_ref().map(|&()| ()));
+        if !std::mem::take(&mut self.turn_over) {
+            self.inbox.end_turn();
         }
-        match (self.current.take(), &result) {
+        let deadline = std::mem::replace(&mut self.deadline, Timestamp::MAX);
+        self.origin = None;
+        let told = result.clone().map_err(|error| in_time(error, deadline, &self.core));
+        if let Some(deferred) = self.deferred.take() {
+            deferred.handler_done(told.as_ref().map(|&()| ()));
+        }
+        match (self.current.take(), &told) {
             (Some(sink), Err(error)) => sink.fail(error),
             (Some(sink), Ok(())) => drop(sink.take()),
             (None, _) => {}
@@ -289,6 +324,9 @@ impl<E> EndpointContext<E> {
     /// Answers the current call.
     pub(crate) fn reply<M: Ask>(&mut self, reply: M::Reply) {
         let Some(way) = self.current.take().and_then(ReplySink::take) else { return };
+        // First: asks of the handler that others wait for must not take the answer for a cancel.
+        self.inbox.end_turn();
+        self.turn_over = true;
         if let Way::Local(call) = &way
             && let Some(call) = call.as_any().downcast_ref::<LocalCall<M>>()
         {

@@ -1,19 +1,19 @@
 //! Refs: how an endpoint is spoken to, from anywhere.
 
 use crate::address::{EndpointAddress, EndpointName, RpcAddress};
-use crate::ask::AskFuture;
+use crate::ask::{AskFuture, Terms};
 use crate::block::block_on;
 use crate::core::EnvCore;
 use crate::deadline::{RpcTimeout, Timestamp};
 use crate::error::{ErrorKind, Outcome, RpcError};
-use crate::inbox::Asker;
 use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
 use crate::raw_ref::RawRef;
 use crate::scope;
 use crate::seam::{Incarnation, Outgoing, RemoteTarget};
 use crate::ticket::Ticket;
-use crate::turn;
+use crate::trace::TraceContext;
+use crate::turn::{self, Behalf, Inherited};
 use crate::wire::payload;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -41,10 +41,11 @@ pub struct RpcEndpointRef<P = Untyped> {
 impl RawRef {
     fn send<M: OneWay>(&self, msg: M) -> Result<(), RpcError> {
         if let Some(inbox) = self.find()? {
-            return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), None);
+            return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), None, turn::trace());
         }
         let core = self.core()?;
-        self.remote_send(&core, &msg, Timestamp::MAX, |target, out| target.send(out))
+        let (deadline, trace) = (Timestamp::MAX, turn::trace());
+        self.remote_send(&core, &msg, deadline, trace, |target, out| target.send(out))
     }
 
     /// Encodes a message outside of every lock and hands it to the target.
@@ -53,6 +54,7 @@ impl RawRef {
         core: &EnvCore,
         msg: &M,
         deadline: Timestamp,
+        trace: Option<TraceContext>,
         hand_over: impl FnOnce(&dyn RemoteTarget, Outgoing<'_>) -> Result<T, RpcError>,
     ) -> Result<T, RpcError> {
         let Some(target) = self.remote_target() else {
@@ -61,7 +63,8 @@ impl RawRef {
         let max = core.config().limits().message_max_size();
         let encoded = scope::within(core, || {
             payload::with_encoded(msg, M::ENCODING, max, |body| {
-                hand_over(&**target, Outgoing::new(M::NAME, M::LANE, body, deadline))
+                let message = Outgoing::new(M::NAME, M::LANE, body, deadline);
+                hand_over(&**target, message.traced(trace))
             })
         });
         encoded.map_err(|error| self.explain(M::NAME, &error))?
@@ -72,60 +75,62 @@ impl RawRef {
         RpcError::new(error.kind(), format!("{message} to {}: {error}", self.address()))
     }
 
+    /// How a call is made from here, and the trace that it is part of.
+    fn terms(&self, timeout: RpcTimeout) -> Result<(Terms, Option<TraceContext>), RpcError> {
+        let core = self.core()?;
+        let now = core.now();
+        let Inherited { behalf, deadline, trace } = turn::inherited();
+        let own = timeout.deadline(now);
+        // No more time than the caller of the handler has that makes it.
+        let (timeout, deadline) = if deadline < own {
+            (RpcTimeout::inherited(deadline.since(now)), deadline)
+        } else {
+            (timeout, own)
+        };
+        Ok((Terms { core, target: self.clone(), timeout, deadline, behalf }, trace))
+    }
+
     fn ask<M: Ask>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<M::Reply> {
         let call = || -> Result<AskFuture<M::Reply>, RpcError> {
-            let core = self.core()?;
-            let asker = current_asker();
-            let (timeout, deadline) = inherit(core.now(), timeout, asker.as_ref());
+            let (terms, trace) = self.terms(timeout)?;
+            let (core, deadline) = (&terms.core, terms.deadline);
             let Some(inbox) = self.find()? else {
-                let call =
-                    self.remote_send(&core, &msg, deadline, |target, out| target.ask(out))?;
-                let decode = |core: &EnvCore, from: &Self, body: &bytes::Bytes| {
-                    scope::within(core, || payload::decode(body, core.prescan())).map_err(|error| {
-                        let of = format!("the reply to {} from {}", M::NAME, from.address());
-                        // The handler has run.
-                        RpcError::new(error.kind(), format!("{of}: {error}"))
-                            .with_outcome(Outcome::FailedInHandler)
-                    })
-                };
-                return Ok(AskFuture::remote(
-                    call,
-                    decode,
-                    core,
-                    self.clone(),
-                    timeout,
-                    deadline,
-                    asker,
-                ));
+                let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.ask(out);
+                let call = self.remote_send(core, &msg, deadline, trace, ask)?;
+                return Ok(AskFuture::remote(call, Self::decode_reply::<M>, terms));
             };
             let call = Arc::new(LocalCall::new(msg));
-            inbox.ask(call.clone(), size_of::<M>(), asker.clone(), deadline)?;
-            Ok(AskFuture::local(call, core, self.clone(), timeout, deadline, asker))
+            let asker = terms.behalf.asker.clone();
+            inbox.ask(call.clone(), size_of::<M>(), asker, deadline, trace)?;
+            Ok(AskFuture::local(call, terms, true))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
 
+    fn decode_reply<M: Ask>(
+        core: &EnvCore,
+        from: &Self,
+        body: &bytes::Bytes,
+    ) -> Result<M::Reply, RpcError> {
+        scope::within(core, || payload::decode(body, core.prescan())).map_err(|error| {
+            let of = format!("the reply to {} from {}", M::NAME, from.address());
+            // The handler has run.
+            RpcError::new(error.kind(), format!("{of}: {error}"))
+                .with_outcome(Outcome::FailedInHandler)
+        })
+    }
+
     fn send_wait<M: OneWay>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
-            let core = self.core()?;
-            let asker = current_asker();
-            let (timeout, deadline) = inherit(core.now(), timeout, asker.as_ref());
+            let (terms, trace) = self.terms(timeout)?;
             let Some(inbox) = self.find()? else {
-                let call =
-                    self.remote_send(&core, &msg, deadline, |target, out| target.send_wait(out))?;
-                return Ok(AskFuture::remote(
-                    call,
-                    |_, _, _| Ok(()),
-                    core,
-                    self.clone(),
-                    timeout,
-                    deadline,
-                    asker,
-                ));
+                let wait = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.send_wait(out);
+                let call = self.remote_send(&terms.core, &msg, terms.deadline, trace, wait)?;
+                return Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms));
             };
             let ticket = Arc::new(Ticket::default());
-            inbox.tell(Box::new(Tell(msg)), size_of::<M>(), Some(ticket.clone()))?;
-            Ok(AskFuture::local(ticket, core, self.clone(), timeout, deadline, None))
+            inbox.tell(Box::new(Tell(msg)), size_of::<M>(), Some(ticket.clone()), trace)?;
+            Ok(AskFuture::local(ticket, terms, false))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
@@ -139,29 +144,12 @@ impl RawRef {
                 return Err(RpcError::new(ErrorKind::Internal, "a local ref is not resolved"));
             };
             let call = target.resolve(deadline)?;
-            let target = self.clone();
-            Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, target, timeout, deadline, None))
+            let (target, behalf) = (self.clone(), Behalf::default());
+            let terms = Terms { core, target, timeout, deadline, behalf };
+            Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
-}
-
-/// An ask that a handler makes has no more time than the handler's own caller.
-fn inherit(now: Timestamp, timeout: RpcTimeout, asker: Option<&Asker>) -> (RpcTimeout, Timestamp) {
-    let own = now.saturating_add(timeout.duration());
-    let inherited = asker.map_or(Timestamp::MAX, |asker| asker.inbox.current_deadline());
-    if inherited < own {
-        (RpcTimeout::inherited(inherited.since(now)), inherited)
-    } else {
-        (timeout, own)
-    }
-}
-
-/// The handler on this thread, as the one who waits for an ask made in it.
-fn current_asker() -> Option<Asker> {
-    turn::with_handler(|inbox| {
-        inbox.map(|inbox| Asker { inbox: inbox.clone(), turn: inbox.current_turn() })
-    })
 }
 
 impl<P> RpcEndpointRef<P> {

@@ -193,10 +193,8 @@ impl RpcEnv {
     /// Once polled the env shuts down, whoever waits.
     pub async fn shutdown(&self) {
         self.0.shared.shutdown();
-        let inside = turn::with_handler(|inbox| {
-            inbox.is_some_and(|inbox| Arc::ptr_eq(inbox.core(), &self.0.shared.core))
-        });
-        if !inside {
+        let core = &self.0.shared.core;
+        if !turn::is_inside(|inbox| Arc::ptr_eq(inbox.core(), core)) {
             self.await_termination().await;
         }
     }
@@ -224,7 +222,8 @@ impl RpcEnv {
     }
 
     /// Begins a trace, for what has none from outside: a new trace id and the id of its first span.
-    /// `sampled` tells those who record traces to record it.
+    /// `sampled` tells those who record traces to record it. Messages become part of it in its
+    /// [scope](TraceContext::scope).
     ///
     /// The trace id is made from the env's number, which is random where the backend's are, and
     /// from a counter: it is never the same twice.

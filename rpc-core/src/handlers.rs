@@ -126,7 +126,10 @@ impl<E: ReceiveAndReply<M>, M: Ask> HandlerSet<E> for Replies<M> {
             let handler = endpoint.handle_and_reply(msg, cx);
             match unless_cancelled(handler, cancelled).await {
                 Some(reply) => reply?,
-                None => return Ok(()),
+                None => {
+                    cx.aborted();
+                    return Ok(());
+                }
             }
         } else {
             endpoint.handle_and_reply(msg, cx).await?

@@ -9,14 +9,17 @@ use crate::deadline::Timestamp;
 use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::{ErrorKind, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
+use crate::open_call::OpenCall;
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
+use crate::trace::TraceContext;
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -25,6 +28,8 @@ pub(crate) struct Item {
     pub(crate) kind: Kind,
     /// What it counts against the byte limit; 0 for what was promised to a peer's window.
     bytes: usize,
+    /// The trace that it is part of, as its sender says.
+    trace: Option<TraceContext>,
 }
 
 pub(crate) enum Kind {
@@ -55,6 +60,8 @@ pub struct Inbox {
     core: Arc<EnvCore>,
     handlers: Vec<HandlerInfo>,
     network_events: bool,
+    /// Whether the current message has a trace: looked at without the lock.
+    pub(crate) traced: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -87,6 +94,10 @@ pub(crate) struct State {
     pub(crate) way: Option<Way>,
     /// When the caller of the current handler stops waiting.
     pub(crate) deadline: Timestamp,
+    /// The same call, once it was handed to a call context.
+    pub(crate) open: Option<Arc<OpenCall>>,
+    /// The current handler's place in the trace of its message; kept for `on_error`.
+    pub(crate) trace: Option<TraceContext>,
     /// Peers to tell when the endpoint is gone.
     pub(crate) origins: Vec<Weak<dyn Origin>>,
     closed: Vec<Waker>,
@@ -120,6 +131,8 @@ impl Inbox {
             asker: None,
             way: None,
             deadline: Timestamp::MAX,
+            open: None,
+            trace: None,
             origins: Vec::new(),
             closed: Vec::new(),
             overdue: false,
@@ -133,6 +146,7 @@ impl Inbox {
             core,
             handlers,
             network_events,
+            traced: AtomicBool::new(false),
             state: Mutex::new(state),
         }
     }
@@ -182,13 +196,14 @@ impl Inbox {
         tell: Box<dyn LocalTell>,
         bytes: usize,
         ticket: Option<Arc<Ticket>>,
+        trace: Option<TraceContext>,
     ) -> Result<(), RpcError> {
         let mut state = self.admit(tell.name(), bytes, ticket.is_some())?;
         if let Some(ticket) = &ticket {
             let number = state.entered;
             state.tickets.push_back((number, ticket.clone()));
         }
-        state.enter(Item { kind: Kind::Tell { tell, ticket }, bytes });
+        state.enter(Item { kind: Kind::Tell { tell, ticket }, bytes, trace });
         if state.tickets.is_empty() {
             wake(state);
         } else {
@@ -206,10 +221,11 @@ impl Inbox {
         bytes: usize,
         asker: Option<Asker>,
         deadline: Timestamp,
+        trace: Option<TraceContext>,
     ) -> Result<(), RpcError> {
         let mut state = self.admit(call.name(), bytes, true)?;
         let sink = ReplySink::local(call);
-        state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes });
+        state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });
         wake(state);
         Ok(())
     }
@@ -221,8 +237,9 @@ impl Inbox {
         if state.phase != Phase::Open {
             return;
         }
-        for message in messages.drain(..) {
-            state.queue.push_back(Item { kind: Kind::Wire(message), bytes: 0 });
+        for mut message in messages.drain(..) {
+            let trace = message.trace.take();
+            state.queue.push_back(Item { kind: Kind::Wire(message), bytes: 0, trace });
         }
         wake(state);
     }
@@ -234,7 +251,8 @@ impl Inbox {
         }
         let mut state = self.lock();
         if state.phase == Phase::Open {
-            state.queue.push_back(Item { kind: Kind::Network(event.clone()), bytes: 0 });
+            let kind = Kind::Network(event.clone());
+            state.queue.push_back(Item { kind, bytes: 0, trace: None });
             wake(state);
         }
     }
@@ -318,6 +336,7 @@ impl Inbox {
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Step> {
         let mut state = self.lock();
         let Some(mut item) = state.queue.pop_front() else {
+            self.trace_is(&mut state, None);
             if state.phase != Phase::Open {
                 return Poll::Ready(Step::Stop);
             }
@@ -326,6 +345,7 @@ impl Inbox {
             }
             return Poll::Pending;
         };
+        self.trace_is(&mut state, item.trace.take());
         state.turn = state.turn.wrapping_add(1);
         (state.asker, state.way, state.deadline) = match &mut item.kind {
             Kind::Ask { asker, sink, deadline } => (asker.take(), sink.way().cloned(), *deadline),
@@ -418,7 +438,7 @@ impl Inbox {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.phase = Phase::Closed;
-        (state.asker, state.way) = (None, None);
+        (state.asker, state.way, state.open) = (None, None, None);
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);
         let drain = std::mem::take(&mut state.drain);

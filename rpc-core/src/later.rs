@@ -9,6 +9,8 @@ use crate::message::OneWay;
 use crate::seam::Expire;
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
+use crate::trace::TraceContext;
+use crate::turn;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +49,8 @@ struct Schedule<M> {
     me: Weak<Self>,
     core: Weak<EnvCore>,
     inbox: Weak<Inbox>,
+    /// What a single message is part of. Those that come again are nobody's.
+    trace: Option<TraceContext>,
     state: Mutex<State<M>>,
 }
 
@@ -80,11 +84,13 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(1);
 fn schedule<M: OneWay>(inbox: &Arc<Inbox>, delay: Duration, source: Source<M>) -> ScheduledSend {
     let core = inbox.core();
     let due = core.now().saturating_add(delay);
+    let trace = if let Source::Once(_) = source { turn::trace() } else { None };
     let state = State { source: Some(source), due, timer: None, last: Weak::new() };
     let schedule = Arc::new_cyclic(|me| Schedule {
         me: me.clone(),
         core: Arc::downgrade(core),
         inbox: Arc::downgrade(inbox),
+        trace,
         state: Mutex::new(state),
     });
     schedule.arm(core, due);
@@ -143,7 +149,8 @@ impl<M: OneWay> Expire for Schedule<M> {
         if let Some(msg) = msg {
             // With a ticket it takes its place even if the inbox is full.
             let ticket = Arc::new(Ticket::default());
-            let told = inbox.tell(Box::new(Tell(msg)), size_of::<M>(), Some(ticket.clone()));
+            let (tell, trace) = (Box::new(Tell(msg)), self.trace.clone());
+            let told = inbox.tell(tell, size_of::<M>(), Some(ticket.clone()), trace);
             match told {
                 Ok(()) => self.lock().last = Arc::downgrade(&ticket),
                 Err(error) => {

@@ -201,6 +201,7 @@ mod limits;
 mod local;
 mod local_call;
 mod message;
+mod open_call;
 pub mod proto;
 mod raw;
 mod raw_ref;

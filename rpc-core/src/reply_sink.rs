@@ -2,6 +2,7 @@
 
 use crate::address::RpcAddress;
 use crate::core::EnvCore;
+use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{BRIDGE_ENCODING, LocalAsk};
 use crate::message::Encoding;
@@ -61,6 +62,20 @@ impl Drop for ReplySink {
     }
 }
 
+/// What the caller gets of a handler's error. A handler that fails when the time of its caller is
+/// over has mostly failed because of that: its own asks have no more time. Its error must not come
+/// before the caller's own clock says the same.
+pub(crate) fn in_time(error: RpcError, deadline: Timestamp, core: &EnvCore) -> RpcError {
+    if error.kind() != ErrorKind::HandlerFailed
+        || deadline == Timestamp::MAX
+        || core.now() < deadline
+    {
+        return error;
+    }
+    let text = format!("the time of the ask was over when its handler failed: {}", error.text());
+    RpcError::new(ErrorKind::Timeout, text).with_outcome(Outcome::FailedInHandler)
+}
+
 impl Way {
     pub(crate) fn fail(&self, error: &RpcError) {
         match self {
@@ -110,6 +125,15 @@ impl Way {
             Self::Local(call) => call.is_cancelled(),
             Self::Wire(origin, id) => origin.is_cancelled(*id),
         }
+    }
+
+    /// The same for a caller who waits until `deadline`: a peer that cannot be heard any more gives
+    /// up as well.
+    pub(crate) fn is_cancelled_by(&self, deadline: Timestamp, core: &EnvCore) -> bool {
+        self.is_cancelled()
+            || (matches!(self, Self::Wire(..))
+                && deadline != Timestamp::MAX
+                && deadline <= core.now())
     }
 
     /// The sender's address: `None` stands for this env.

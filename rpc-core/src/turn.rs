@@ -1,41 +1,178 @@
-//! Whose turn it is: in which endpoint's handler the current thread is, and who waits for it.
+//! Whose turn it is: in which endpoint's handler the current thread is, who waits for it, and what
+//! its own asks and sends inherit.
 
 use crate::deadline::Timestamp;
-use crate::inbox::{Asker, Inbox};
+use crate::inbox::{Asker, Inbox, State};
+use crate::open_call::OpenCall;
 use crate::reply_sink::Way;
+use crate::trace::TraceContext;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+/// Where the current thread is.
+#[derive(Default)]
+struct Current {
+    handler: Option<Arc<Inbox>>,
+    /// A call whose scope it is in.
+    call: Option<Arc<OpenCall>>,
+    /// A trace whose scope it is in.
+    trace: Option<TraceContext>,
+}
+
 thread_local! {
-    static HANDLER: RefCell<Option<Arc<Inbox>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Current> =
+        const { RefCell::new(Current { handler: None, call: None, trace: None }) };
 }
 
 /// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
+/// Scopes of whoever drives them do not reach in.
 pub(crate) fn enter(inbox: Arc<Inbox>) -> Inside {
-    Inside { before: HANDLER.replace(Some(inbox)) }
+    let current = Current { handler: Some(inbox), ..Current::default() };
+    Inside { before: CURRENT.replace(current) }
 }
 
-#[must_use = "the handler is left again when this is dropped"]
+#[must_use = "what was current before is so again when this is dropped"]
 pub(crate) struct Inside {
-    before: Option<Arc<Inbox>>,
+    before: Current,
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        drop(HANDLER.replace(self.before.take()));
+        drop(CURRENT.replace(std::mem::take(&mut self.before)));
     }
 }
 
-/// Looks at the endpoint whose handler this thread is in.
-pub(crate) fn with_handler<R>(f: impl FnOnce(Option<&Arc<Inbox>>) -> R) -> R {
-    HANDLER.with_borrow(|current| f(current.as_ref()))
+/// Looks at where this thread is; nowhere, while it ends.
+fn with_current<R: Default>(f: impl FnOnce(&Current) -> R) -> R {
+    CURRENT.try_with(|current| f(&current.borrow())).unwrap_or_default()
+}
+
+/// Whether this thread is in a handler of such an endpoint.
+pub(crate) fn is_inside(such: impl FnOnce(&Arc<Inbox>) -> bool) -> bool {
+    with_current(|current| current.handler.as_ref().is_some_and(such))
+}
+
+/// Runs `f` in the scope of a call, which stands in for the handler, and of a trace. What is not
+/// given stays as it is.
+pub(crate) fn within<R>(
+    call: Option<Arc<OpenCall>>,
+    trace: Option<TraceContext>,
+    f: impl FnOnce() -> R,
+) -> R {
+    let scoped = CURRENT.with_borrow(|current| Current {
+        handler: current.handler.clone(),
+        call: call.or_else(|| current.call.clone()),
+        trace: trace.or_else(|| current.trace.clone()),
+    });
+    let _inside = Inside { before: CURRENT.replace(scoped) };
+    f()
+}
+
+impl TraceContext {
+    /// Runs `f`; what it asks and sends is part of this trace, with this span as the sender's.
+    ///
+    /// That is decided when `ask` and `send` are *called*, not when a future is polled, so a scope
+    /// holds for a synchronous stretch: `trace.scope(|| master.ask(msg)).await`. Handlers need no
+    /// scope: what they ask and send is part of the trace of their message. Deadline and
+    /// cancelling are not changed by it.
+    pub fn scope<R>(&self, f: impl FnOnce() -> R) -> R {
+        within(None, Some(self.clone()), f)
+    }
+}
+
+/// What a call inherits from where it is made.
+pub(crate) struct Inherited {
+    pub(crate) behalf: Behalf,
+    /// When the one on whose behalf it is made needs it no more.
+    pub(crate) deadline: Timestamp,
+    pub(crate) trace: Option<TraceContext>,
+}
+
+/// Nothing: a call of nobody else's.
+impl Default for Inherited {
+    fn default() -> Self {
+        Self { behalf: Behalf::default(), deadline: Timestamp::MAX, trace: None }
+    }
+}
+
+/// On whose behalf a call is made: it ends when that one's caller gives up.
+#[derive(Default)]
+pub(crate) struct Behalf {
+    /// The handler that makes it, which may wait for it.
+    pub(crate) asker: Option<Asker>,
+    /// The call that it is for, where that need not end with the handler.
+    call: Option<Arc<OpenCall>>,
+}
+
+impl Behalf {
+    /// Ready when that caller has given up: so is everything that is done for it.
+    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match (&self.call, &self.asker) {
+            (Some(call), _) => call.poll_cancelled(cx),
+            (None, Some(asker)) => asker.inbox.poll_turn_cancelled(asker.turn, cx),
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+/// What an ask that is made here inherits.
+pub(crate) fn inherited() -> Inherited {
+    with_current(|current| {
+        let handler = current.handler.as_ref();
+        let mut inherited = handler.map_or_else(Inherited::default, Inbox::hand_down);
+        if let Some(call) = &current.call {
+            inherited.deadline = call.deadline_of_work();
+            inherited.behalf.call = Some(call.clone());
+        }
+        if let Some(trace) = &current.trace {
+            inherited.trace = Some(trace.clone());
+        }
+        inherited
+    })
+}
+
+/// The trace that a message is part of that is sent here.
+pub(crate) fn trace() -> Option<TraceContext> {
+    with_current(|current| {
+        let own = current.trace.clone();
+        own.or_else(|| current.handler.as_ref().and_then(|inbox| inbox.trace()))
+    })
 }
 
 impl Inbox {
-    /// The turn of the current handler.
-    pub(crate) fn current_turn(&self) -> u64 {
-        self.lock().turn
+    /// The turn of the current handler, and when its caller stops waiting.
+    pub(crate) fn current_call(&self) -> (u64, Timestamp) {
+        let state = self.lock();
+        (state.turn, state.deadline)
+    }
+
+    /// The next message is part of that trace: its handler is a span of its own.
+    pub(crate) fn trace_is(&self, state: &mut State, sender: Option<TraceContext>) {
+        if sender.is_some() || state.trace.is_some() {
+            self.traced.store(sender.is_some(), Ordering::Relaxed);
+            state.trace = sender.map(|sender| sender.child(self.core().next_span()));
+        }
+    }
+
+    /// The current handler's place in the trace of its message, if it has one.
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        if self.traced.load(Ordering::Relaxed) { self.lock().trace.clone() } else { None }
+    }
+
+    /// What the current handler's calls inherit from it.
+    fn hand_down(self: &Arc<Self>) -> Inherited {
+        let state = self.lock();
+        let asker = Asker { inbox: self.clone(), turn: state.turn };
+        let behalf = Behalf { asker: Some(asker), call: state.open.clone() };
+        Inherited { behalf, deadline: state.deadline, trace: state.trace.clone() }
+    }
+
+    /// The current handler's call, whose context it has taken: from here on its asks are for the
+    /// call, which may be answered after the handler's end.
+    pub(crate) fn deferred(&self, call: Arc<OpenCall>) {
+        self.lock().open = Some(call);
     }
 
     /// The turn of the current handler, and the handler that can do nothing but wait for it.
@@ -52,23 +189,18 @@ impl Inbox {
         let mut state = self.lock();
         if state.turn == turn {
             state.deadline = Timestamp::MAX;
-            let waiting = (state.asker.take(), state.way.take());
+            let waiting = (state.asker.take(), state.way.take(), state.open.take());
             drop(state);
             drop(waiting);
         }
     }
 
-    /// When the caller of the current handler stops waiting; `MAX` for a one-way message.
-    pub(crate) fn current_deadline(&self) -> Timestamp {
-        self.lock().deadline
-    }
-
-    /// The current handler is done: nobody waits for it any more.
+    /// The current handler is done, or its answer is on its way: nobody waits for it any more.
     pub(crate) fn end_turn(&self) {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);
         state.deadline = Timestamp::MAX;
-        let waiting = (state.asker.take(), state.way.take());
+        let waiting = (state.asker.take(), state.way.take(), state.open.take());
         drop(state);
         drop(waiting);
     }
@@ -79,6 +211,18 @@ impl Inbox {
         let state = self.lock();
         let way = if state.turn == turn { state.way.clone() } else { None };
         drop(state);
-        way.map_or(Poll::Pending, |way| way.poll_cancelled(cx))
+        match way {
+            Some(way) if way.poll_cancelled(cx).is_ready() && self.is_awaited(turn) => {
+                Poll::Ready(())
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whether a caller waits for the handler with that turn. To be asked after its way has said
+    /// that it does not: on the wire an answered call is over just as one that was given up.
+    pub(crate) fn is_awaited(&self, turn: u64) -> bool {
+        let state = self.lock();
+        state.turn == turn && state.way.is_some()
     }
 }

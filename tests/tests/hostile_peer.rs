@@ -31,6 +31,11 @@ struct Remaining;
 #[rpc(reply = ())]
 struct Hold;
 
+/// Its handler may be dropped.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = (), abort)]
+struct Abort;
+
 struct Probe {
     release: Arc<Notify>,
 }
@@ -39,6 +44,7 @@ struct Probe {
 const ECHO: u16 = 0;
 const REMAINING: u16 = 1;
 const HOLD: u16 = 2;
+const ABORT: u16 = 3;
 
 #[endpoint]
 impl Probe {
@@ -59,10 +65,14 @@ impl Probe {
     #[receive_and_reply]
     async fn hold(&mut self, _msg: Hold, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
         tokio::select! {
-            () = self.release.notified() => {}
-            () = cx.cancelled() => {}
+            () = self.release.notified() => Ok(()),
+            () = cx.cancelled() => Err(anyhow::anyhow!("nobody waits").into()),
         }
-        Ok(())
+    }
+
+    #[receive_and_reply]
+    async fn abort(&mut self, _msg: Abort) -> HandlerResult<()> {
+        std::future::pending().await
     }
 }
 
@@ -713,6 +723,44 @@ fn r38_remaining_times_of_all_kinds() {
 // Floods.
 
 /// More messages than the window allows.
+/// A caller that does not say that it has given up, or cannot be heard: its own time ends it.
+#[test]
+fn r38_a_deadline_that_passes_without_a_cancel() {
+    let victim = Victim::start();
+    let mut peer = victim.resolve();
+    let mut left = 20;
+    loop {
+        peer.send(&ask(HOLD, 1, left, &[0x90]));
+        let answer = peer.frame().unwrap();
+        assert_eq!((answer.kind, &answer.payload[..8]), (0x13, &1_u64.to_be_bytes()[..]));
+        let reason: Reason = rmp_serde::from_slice(&answer.payload[8..]).unwrap();
+        // On a busy machine the time may be over before the handler has begun.
+        if reason.code == 1001 {
+            left *= 2;
+            continue;
+        }
+        // The handler has seen that nobody waits any more, and failed: too late to be the caller's
+        // error.
+        let text = "the time of the ask was over when its handler failed: nobody waits";
+        assert_eq!((reason.code, reason.text.as_str()), (3001, text));
+        break;
+    }
+    // A handler that may be dropped is.
+    loop {
+        peer.send(&ask(ABORT, 2, left, &[0x90]));
+        let answer = peer.frame().unwrap();
+        assert_eq!((answer.kind, &answer.payload[..8]), (0x13, &2_u64.to_be_bytes()[..]));
+        let reason: Reason = rmp_serde::from_slice(&answer.payload[8..]).unwrap();
+        if reason.code == 1 {
+            break;
+        }
+        assert_eq!(reason.code, 1001);
+        left *= 2;
+    }
+    peer.is_served();
+    victim.is_well();
+}
+
 #[test]
 fn r44_a_window_that_is_overrun() {
     let victim = Victim::with(&[("rpc.inbox.maxMessages", "64")]);

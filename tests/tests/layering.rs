@@ -42,6 +42,7 @@ const CORE: &[&[&str]] = &[
         "local_call",
         "ticket",
         "reply_sink",
+        "open_call",
         "delivery",
         "inbox",
         "window",

@@ -1,7 +1,7 @@
-//! Timeouts: S93-S101.
+//! Timeouts: S93-S102.
 
 use rpc_core::{ErrorKind, RpcEnvConfig, RpcTimeout};
-use rpc_tests::harness::{Harness, Hold, Pair, Probe, Wait};
+use rpc_tests::harness::{Echo, Harness, Hold, Pair, Probe, Wait};
 use std::time::Duration;
 
 async fn impatient(h: &Harness) -> anyhow::Result<Pair> {
@@ -62,10 +62,31 @@ async fn s101_the_time_in_the_queue_counts(h: &Harness) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn s102_the_callee_is_told_that_its_caller_has_given_up(h: &Harness) -> anyhow::Result<()> {
+    let pair = h.pair().await?;
+    let (watch, refs) = pair.probe_both_ways("p").await?;
+    for endpoint in refs {
+        // By its word: the call has ten seconds left.
+        let held = endpoint.ask(Hold(1));
+        let call = watch.held.next().await;
+        assert!(!call.is_cancelled() && call.remaining() > Duration::ZERO);
+        drop(held);
+        assert_eq!(endpoint.ask(Echo::of("after")).await?, "after");
+        assert!(call.is_cancelled());
+        call.cancelled().await;
+        // By the clock.
+        let (call, _) = watch.outlived(&endpoint, 2).await?;
+        call.cancelled().await;
+        assert!(call.is_cancelled());
+    }
+    Ok(())
+}
+
 rpc_tests::both! {
     s93_s94_s95_a_timeout_names_peer_duration_and_key_once,
     s96_a_timeout_of_a_client_names_its_socket,
     s101_the_time_in_the_queue_counts,
+    s102_the_callee_is_told_that_its_caller_has_given_up,
 }
 
 #[test]
