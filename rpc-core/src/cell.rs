@@ -10,6 +10,7 @@ use crate::gate::Gate;
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind, Step};
 use crate::raw::HandlerResult;
+use crate::reply_sink::Way;
 use crate::turn;
 use futures_util::FutureExt;
 use std::any::Any;
@@ -18,6 +19,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 /// How `setup_endpoint` hears of the end of `on_start`.
 pub(crate) type Started = Gate<Result<(), RpcError>>;
@@ -138,13 +141,58 @@ async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, in
                     complain(endpoint, error, cx).await;
                 }
             }
-            Step::Handle(item) => handle(endpoint, cx, inbox, item).await,
+            Step::Handle(item) => {
+                let span = span_of(inbox, &item);
+                handle(endpoint, cx, inbox, item).instrument(span).await;
+            }
         }
         turns += 1;
         if turns >= yield_after {
             turns = 0;
             yield_now(inbox.core()).await;
         }
+    }
+}
+
+/// The span that a message is handled in, `on_error` included. Its level is `DEBUG`, because it comes
+/// once with every message: who listens to `INFO` neither sees nor pays for it. It has no parent in
+/// this process, whoever's task happens to drive the endpoint; the ids say where it belongs.
+fn span_of(inbox: &Inbox, item: &Item) -> Span {
+    let span = tracing::debug_span!(
+        target: "rpc_core::handle",
+        parent: None,
+        "rpc.handle",
+        endpoint = %inbox.name(),
+        message = message_of(inbox, item),
+        trace_id = Empty,
+        span_id = Empty,
+        parent_id = Empty,
+    );
+    if !span.is_disabled()
+        && let Some(trace) = inbox.trace()
+    {
+        span.record("trace_id", format_args!("{:032x}", trace.trace_id()));
+        span.record("span_id", format_args!("{:016x}", trace.span_id()));
+        if let Some(parent) = trace.parent_id() {
+            span.record("parent_id", format_args!("{parent:016x}"));
+        }
+    }
+    span
+}
+
+/// The message's wire name.
+fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> &'a str {
+    match &item.kind {
+        Kind::Tell { tell, .. } => tell.name(),
+        Kind::Ask { sink, .. } => match sink.way() {
+            Some(Way::Local(call)) => call.name(),
+            _ => "?",
+        },
+        Kind::Wire(message) => match (inbox.handlers().get(message.handler), &message.name) {
+            (Some(handler), _) => handler.name,
+            (None, name) => name.as_deref().unwrap_or("?"),
+        },
+        Kind::Network(_) => "?",
     }
 }
 
