@@ -1,5 +1,4 @@
-//! What is handed to an endpoint: messages from here and from peers, events, and the window that
-//! bounds what a peer may send.
+//! What is handed to an endpoint: messages from here and from peers, and events.
 
 use crate::address::RpcAddress;
 use crate::deadline::Timestamp;
@@ -78,16 +77,13 @@ pub enum NetworkEvent {
     Error(RpcError, RpcAddress),
 }
 
-/// What a peer may send to an endpoint before it hears more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Window {
-    /// Messages.
-    pub messages: usize,
-    /// Bytes of bodies. One message may overdraw it.
-    pub bytes: usize,
-    pub(crate) promised: usize,
-    pub(crate) promised_bytes: usize,
+impl NetworkEvent {
+    /// Whom it is about.
+    pub(crate) fn peer(&self) -> &RpcAddress {
+        match self {
+            Self::Connected(peer) | Self::Disconnected(peer) | Self::Error(_, peer) => peer,
+        }
+    }
 }
 
 impl fmt::Debug for Work {

@@ -3,8 +3,9 @@
 //! actix mailboxes have no bound, so the bound is here, in front of the actor: counted in
 //! messages and bytes, taken before a message enters, given back when its handler begins.
 
-use crate::address::{EndpointAddress, EndpointName};
+use crate::address::{EndpointAddress, EndpointName, RpcAddress};
 use crate::core::EnvCore;
+use crate::credit::{Credit, Pool};
 use crate::deadline::Timestamp;
 use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::{ErrorKind, RpcError};
@@ -15,6 +16,7 @@ use crate::seam::{Expire, Incarnation, Origin};
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
+use crate::turns::{HERE, Turns, Weigh};
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,10 +28,15 @@ use std::time::Duration;
 
 pub(crate) struct Item {
     pub(crate) kind: Kind,
-    /// What it counts against the byte limit; 0 for what was promised to a peer's window.
     bytes: usize,
     /// The trace that it is part of, as its sender says.
     trace: Option<TraceContext>,
+}
+
+impl Weigh for Item {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 pub(crate) enum Kind {
@@ -62,6 +69,7 @@ pub struct Inbox {
     network_events: bool,
     /// Whether the current message has a trace: looked at without the lock.
     pub(crate) traced: AtomicBool,
+    system: bool,
     state: Mutex<State>,
 }
 
@@ -75,13 +83,13 @@ pub(crate) enum Phase {
 
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    queue: VecDeque<Item>,
+    /// By sender: each peer, by its address, and all senders of this process together.
+    pub(crate) queue: Turns<RpcAddress, Item>,
     /// Local messages in the queue, and their bytes.
-    held: usize,
-    held_bytes: usize,
-    /// Messages and bytes promised to the windows of peers.
-    pub(crate) promised: usize,
-    pub(crate) promised_bytes: usize,
+    pub(crate) held: usize,
+    pub(crate) held_bytes: usize,
+    /// What is for the windows of peers.
+    pub(crate) pool: Pool,
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
     entered: u64,
     left: u64,
@@ -115,14 +123,17 @@ impl Inbox {
         core: Arc<EnvCore>,
         handlers: Vec<HandlerInfo>,
         network_events: bool,
+        system: bool,
     ) -> Self {
+        let limits = core.config().limits();
+        let room =
+            Credit { messages: limits.inbox_max_messages(), bytes: limits.inbox_max_bytes() };
         let state = State {
             phase: Phase::Open,
-            queue: VecDeque::new(),
+            queue: Turns::new(),
             held: 0,
             held_bytes: 0,
-            promised: 0,
-            promised_bytes: 0,
+            pool: Pool::new(room, system),
             entered: 0,
             left: 0,
             tickets: VecDeque::new(),
@@ -147,6 +158,7 @@ impl Inbox {
             handlers,
             network_events,
             traced: AtomicBool::new(false),
+            system,
             state: Mutex::new(state),
         }
     }
@@ -177,6 +189,13 @@ impl Inbox {
     #[must_use]
     pub fn handlers(&self) -> &[HandlerInfo] {
         &self.handlers
+    }
+
+    /// Whether it was set up as an endpoint of the system: with room that bulk traffic to others
+    /// does not take.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.system
     }
 
     pub(crate) fn core(&self) -> &Arc<EnvCore> {
@@ -232,19 +251,20 @@ impl Inbox {
 
     /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
     /// endpoint is gone comes back.
-    pub fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
+    pub(crate) fn deliver(&self, line: usize, messages: &mut VecDeque<WireMessage>) {
         let mut state = self.lock();
         if state.phase != Phase::Open {
             return;
         }
         for mut message in messages.drain(..) {
-            let trace = message.trace.take();
-            state.queue.push_back(Item { kind: Kind::Wire(message), bytes: 0, trace });
+            let (trace, bytes) = (message.trace.take(), message.body.len());
+            state.queue.push(line, Item { kind: Kind::Wire(message), bytes, trace });
         }
         wake(state);
     }
 
-    /// Puts a network event in the queue, in order with messages, if the endpoint wants it.
+    /// Puts a network event in the queue, in order with the messages of the peer that it is about,
+    /// if the endpoint wants it.
     pub(crate) fn network_event(&self, event: &NetworkEvent) {
         if !self.network_events {
             return;
@@ -252,76 +272,13 @@ impl Inbox {
         let mut state = self.lock();
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());
-            state.queue.push_back(Item { kind, bytes: 0, trace: None });
+            state.queue.push_about(event.peer(), Item { kind, bytes: 0, trace: None });
             wake(state);
         }
     }
 
     pub(crate) fn max_messages(&self) -> usize {
         self.core.config().limits().inbox_max_messages()
-    }
-
-    /// Checks that a local message may enter. One that can wait may enter above the limit, up to
-    /// the number that may wait.
-    fn admit(
-        &self,
-        message: &str,
-        bytes: usize,
-        waits: bool,
-    ) -> Result<MutexGuard<'_, State>, RpcError> {
-        let state = self.lock();
-        if state.phase != Phase::Open {
-            return Err(self.stopped());
-        }
-        let limits = self.core.config().limits();
-        let max = self.max_messages();
-        let room = max.saturating_sub(state.promised);
-        let held = || {
-            let kept = match state.promised {
-                0 => String::new(),
-                kept => format!(", {kept} places are kept for peers"),
-            };
-            format!("{} messages are in its inbox{kept}", state.held)
-        };
-        if waits {
-            let most = limits.outbox_max_waiting();
-            if state.held < room.saturating_add(most) {
-                return Ok(state);
-            }
-            let held =
-                format!("{}, {} of them wait for room", held(), state.held.saturating_sub(room));
-            return Err(self.overloaded(
-                message,
-                &held,
-                &format!("rpc.outbox.maxWaiting ({most})"),
-            ));
-        }
-        if state.held >= room {
-            let limit = format!("rpc.inbox.maxMessages ({max})");
-            return Err(self.overloaded(message, &held(), &limit));
-        }
-        let most = limits.inbox_max_bytes();
-        let held_bytes = state.held_bytes.saturating_add(state.promised_bytes);
-        if state.held > 0 && held_bytes.saturating_add(bytes) > most {
-            let kept = match state.promised_bytes {
-                0 => String::new(),
-                kept => format!(", {kept} are kept for peers"),
-            };
-            let held = format!("{} bytes are in its inbox{kept}", state.held_bytes);
-            let message = format!("the {bytes} bytes of {message}");
-            return Err(self.overloaded(&message, &held, &format!("rpc.inbox.maxBytes ({most})")));
-        }
-        Ok(state)
-    }
-
-    fn overloaded(&self, message: &str, held: &str, limit: &str) -> RpcError {
-        RpcError::new(
-            ErrorKind::Overloaded,
-            format!(
-                "{} has no room for {message}: {held}. This limit is controlled by {limit}",
-                self.address
-            ),
-        )
     }
 
     /// The error of calls that the endpoint will not handle.
@@ -335,7 +292,7 @@ impl Inbox {
     /// The next thing to do for the endpoint's loop.
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Step> {
         let mut state = self.lock();
-        let Some(mut item) = state.queue.pop_front() else {
+        let Some(mut item) = state.queue.pop() else {
             self.trace_is(&mut state, None);
             if state.phase != Phase::Open {
                 return Poll::Ready(Step::Stop);
@@ -402,7 +359,7 @@ impl Inbox {
     /// Fails what is still queued.
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
-        let queue = std::mem::take(&mut state.queue);
+        let queue = state.queue.drain();
         let tickets = std::mem::take(&mut state.tickets);
         state.held = 0;
         state.held_bytes = 0;
@@ -502,7 +459,7 @@ impl State {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);
         self.entered = self.entered.wrapping_add(1);
-        self.queue.push_back(item);
+        self.queue.push(HERE, item);
     }
 
     fn leave(&mut self, bytes: usize) {
@@ -513,7 +470,7 @@ impl State {
 
     /// Takes the tickets off whose messages are within the limit now.
     fn grant_tickets(&mut self, max: usize) -> VecDeque<Arc<Ticket>> {
-        let room = max.saturating_sub(self.promised) as u64;
+        let room = max.saturating_sub(self.pool.promised().messages) as u64;
         let mut granted = VecDeque::new();
         while let Some((number, _)) = self.tickets.front()
             && number.saturating_sub(self.left) < room

@@ -276,6 +276,9 @@ limits! {
     max_in_flight, with_max_in_flight: usize = "rpc.io.maxInFlight", Count, "1024",
         1024, in 1, 1_000_000; "L6, R37";
         "Calls per connection and direction that are not answered yet. Each costs an entry on both sides.";
+    max_assembly, with_max_assembly: usize = "rpc.io.maxAssembly", Bytes, "64MiB",
+        64 * MIB, in 1, LARGEST; "R15, R44";
+        "The announced bytes of large messages and replies that one peer may have under way at once: a message above it goes alone. Four messages of the greatest size.";
     inbox_max_messages, with_inbox_max_messages: usize = "rpc.inbox.maxMessages", Count, "4096",
         4096, in 1, MOST; "L7";
         "Messages that wait in the inbox of one endpoint: at 1 µs each, 4 ms of work.";
@@ -294,6 +297,9 @@ limits! {
     outbox_max_waiting, with_outbox_max_waiting: usize = "rpc.outbox.maxWaiting", Count, "65536",
         65_536, in 0, MOST; "L8, R42";
         "Asks that wait for room in the queue to one peer. More than that are refused at once.";
+    outbox_max_waiting_bytes, with_outbox_max_waiting_bytes: usize = "rpc.outbox.maxWaitingBytes", Bytes, "128MiB",
+        128 * MIB, in 0, LARGEST; "L8, R42";
+        "The bytes of asks that wait for room in the queue to one peer, or in an inbox, above what those may hold. More than that are refused at once.";
     yield_after, with_yield_after: usize = "rpc.dispatcher.yieldAfter", Count, "64",
         64, in 1, MOST; "L15, R47";
         "Messages that an endpoint handles before it lets others of its thread have a turn.";

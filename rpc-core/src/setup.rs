@@ -18,13 +18,14 @@ use std::sync::Arc;
 pub struct EndpointOptions {
     name: String,
     isolated: bool,
+    system: bool,
 }
 
 impl EndpointOptions {
     /// An endpoint with that name, on one of the env's arbiters.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), isolated: false }
+        Self { name: name.into(), isolated: false, system: false }
     }
 
     /// Gives the endpoint an arbiter, and so a thread, of its own: it may block without delaying
@@ -32,6 +33,19 @@ impl EndpointOptions {
     #[must_use]
     pub fn isolated(mut self) -> Self {
         self.isolated = true;
+        self
+    }
+
+    /// Keeps room for messages to the endpoint: for the few that the cluster lives by, such as
+    /// heartbeats and registrations. Senders keep the last eighth of their queue to this env, and
+    /// of the calls in flight, for its endpoints of this kind, and each of them may have 64 messages
+    /// in its inbox, however many they are. So bulk traffic to other endpoints cannot crowd it out.
+    ///
+    /// Worth it for one or two endpoints with small and rare messages. Where everything is of the
+    /// system, nothing is.
+    #[must_use]
+    pub fn system(mut self) -> Self {
+        self.system = true;
         self
     }
 }
@@ -97,7 +111,8 @@ impl RpcEnv {
         E::Handlers::describe(&mut handlers);
         let core = shared.core.clone();
         let inbox = shared.dispatcher.register(&name, |endpoint| {
-            Arc::new(Inbox::new(name.clone(), endpoint, core, handlers, E::NETWORK_EVENTS))
+            let (events, system) = (E::NETWORK_EVENTS, options.system);
+            Arc::new(Inbox::new(name.clone(), endpoint, core, handlers, events, system))
         })?;
         let started = Arc::new(Gate::default());
         let env = Arc::downgrade(shared);

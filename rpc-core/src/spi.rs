@@ -2,7 +2,9 @@
 //! given. Everything here is object-safe and free of any runtime's types.
 
 pub use crate::core::EnvCore;
-pub use crate::delivery::{HandlerInfo, NetworkEvent, Window, WireMessage};
+pub use crate::credit::Credit;
+pub use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 pub use crate::dispatcher::Dispatcher;
 pub use crate::inbox::Inbox;
 pub use crate::seam::*;
+pub use crate::window::Window;

@@ -1,53 +1,182 @@
-//! What a peer may send to an endpoint: its share of the inbox.
+//! What a peer may send to an endpoint, and its place among the senders.
 
-use crate::delivery::Window;
+use crate::address::RpcAddress;
+use crate::credit::{Account, Credit};
+use crate::delivery::WireMessage;
 use crate::error::RpcError;
 use crate::inbox::{Inbox, Phase};
 use crate::seam::Origin;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The largest window of a peer: enough to keep a connection busy for a round trip.
-const WINDOW_MESSAGES: usize = 1024;
-const WINDOW_BYTES: usize = 16 * 1024 * 1024;
-/// The window that every peer gets, whatever the others hold.
-const BASE_MESSAGES: usize = 8;
-const BASE_BYTES: usize = 256 * 1024;
+/// A sender's place in an inbox: senders take turns, and each one's messages keep their order.
+pub(crate) struct Sender {
+    inbox: Weak<Inbox>,
+    line: usize,
+}
+
+impl Sender {
+    /// Takes messages of this sender, all at once. What cannot be taken because the endpoint is
+    /// gone comes back.
+    pub(crate) fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            inbox.deliver(self.line, messages);
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.inbox.strong_count() == 0
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            inbox.lock().queue.leave(self.line);
+        }
+    }
+}
+
+/// A peer's window: how much it may have in an inbox, and what of that it has. It grows and shrinks
+/// with what the peer uses and what others want. Dropped when the peer's connection is gone.
+pub struct Window {
+    inbox: Arc<Inbox>,
+    sender: Sender,
+    account: Mutex<Account>,
+    released: AtomicBool,
+    returned: AtomicBool,
+}
+
+impl Window {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that the peer may have in the inbox now: at the beginning, what it is to be granted.
+    #[must_use]
+    pub fn size(&self) -> Credit {
+        self.account().window()
+    }
+
+    /// Counts a message of the peer. `false` if it had no credit for it. One message may overdraw
+    /// the bytes.
+    #[must_use]
+    pub fn arrived(&self, bytes: usize) -> bool {
+        self.account().arrived(bytes)
+    }
+
+    /// Counts a message of which the first part has come: as a whole. `false` if the peer had no
+    /// credit for it.
+    #[must_use]
+    pub fn begun(&self, bytes: usize) -> bool {
+        self.account().begun(bytes)
+    }
+
+    /// The last part of such a message has come.
+    pub fn completed(&self, bytes: usize) {
+        self.account().completed(bytes);
+    }
+
+    /// The rest of such a message will not come, and its sender knows that it has its credit again.
+    pub fn given_up(&self, bytes: usize) {
+        self.account().given_up(bytes);
+    }
+
+    /// What the peer has in the inbox.
+    #[must_use]
+    pub fn queued(&self) -> Credit {
+        self.account().queued()
+    }
+
+    /// The peer sends nothing more: its part of the inbox is for others as soon as what is there
+    /// was taken out.
+    pub fn release(&self) {
+        let account = self.account();
+        self.released.store(true, Ordering::Relaxed);
+        self.give_back_if_empty(&account);
+    }
+
+    fn give_back_if_empty(&self, account: &Account) {
+        if account.queued() == Credit::default() && !self.returned.swap(true, Ordering::Relaxed) {
+            self.inbox.lock().pool.close(account);
+        }
+    }
+
+    /// Whether a message has begun and not ended.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.account().is_under_way()
+    }
+
+    /// A message of `bytes` bytes has left the inbox. What the peer is to be granted, if it is time
+    /// for that.
+    pub fn consumed(&self, bytes: usize) -> Option<Credit> {
+        let mut account = self.account();
+        let round_is_over = account.consumed(bytes);
+        if self.released.load(Ordering::Relaxed) {
+            self.give_back_if_empty(&account);
+            return None;
+        }
+        if !round_is_over {
+            return None;
+        }
+        // The account before the inbox, here and nowhere the other way round.
+        let credit = account.round(&mut self.inbox.lock().pool);
+        (credit != Credit::default()).then_some(credit)
+    }
+
+    /// Hands the endpoint messages of the peer, all at once. What cannot be taken because the
+    /// endpoint is gone comes back.
+    pub fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
+        self.inbox.deliver(self.sender.line, messages);
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        if !*self.returned.get_mut() {
+            let account = self.account.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.inbox.lock().pool.close(account);
+        }
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window").field("size", &self.size()).finish_non_exhaustive()
+    }
+}
 
 impl Inbox {
-    /// Opens the endpoint to a peer: a window of its own, and word when the endpoint is gone.
+    /// A place for a sender of another env; those with the same address share one.
+    pub(crate) fn sender(self: &Arc<Self>, address: Option<&RpcAddress>) -> Sender {
+        Sender { inbox: Arc::downgrade(self), line: self.lock().queue.join(address) }
+    }
+
+    /// Opens the endpoint to a peer: a place among the senders, a window of its own, and word when
+    /// the endpoint is gone. Connections of one address share a place.
     ///
     /// # Errors
     /// `EndpointStopped`.
-    pub fn open_window(&self, origin: &Arc<dyn Origin>) -> Result<Window, RpcError> {
-        let limits = self.core().config().limits();
+    pub fn open_window(self: &Arc<Self>, origin: &Arc<dyn Origin>) -> Result<Window, RpcError> {
+        let largest = self.core().config().limits().message_max_size();
         let mut state = self.lock();
         if state.phase != Phase::Open {
             return Err(self.stopped());
         }
         state.origins.retain(|known| known.strong_count() > 0);
         state.origins.push(Arc::downgrade(origin));
-        // Half of the inbox is for peers: each gets half of what is left of that, and at least a
-        // small base, so that no peer is locked out by those who came before.
-        let share = |max: usize, promised: usize, most: usize| {
-            let left = (max / 2).saturating_sub(promised);
-            (left / 2).min(most)
-        };
-        let messages = share(self.max_messages(), state.promised, WINDOW_MESSAGES);
-        let bytes = share(limits.inbox_max_bytes(), state.promised_bytes, WINDOW_BYTES);
-        state.promised = state.promised.saturating_add(messages);
-        state.promised_bytes = state.promised_bytes.saturating_add(bytes);
+        let account = state.pool.open(largest);
+        drop(state);
+        let sender = self.sender(origin.sender());
         Ok(Window {
-            messages: messages.max(BASE_MESSAGES.min(self.max_messages())),
-            bytes: bytes.max(BASE_BYTES.min(limits.inbox_max_bytes())),
-            promised: messages,
-            promised_bytes: bytes,
+            inbox: self.clone(),
+            sender,
+            account: Mutex::new(account),
+            released: AtomicBool::new(false),
+            returned: AtomicBool::new(false),
         })
-    }
-
-    /// Gives a peer's window back, when its connection is gone.
-    pub fn close_window(&self, window: Window) {
-        let mut state = self.lock();
-        state.promised = state.promised.saturating_sub(window.promised);
-        state.promised_bytes = state.promised_bytes.saturating_sub(window.promised_bytes);
     }
 }

@@ -440,13 +440,26 @@ async fn an_inbox_with_too_many_bytes() {
 /// What peers may send is kept free for them, and the text says so.
 #[tokio::test]
 async fn an_inbox_whose_room_is_promised_to_peers() {
-    let (server, slow, busy) = busy_server(&[("rpc.inbox.maxMessages", "16")]).await;
+    let (server, slow, busy) = busy_server(&[("rpc.inbox.maxMessages", "64")]).await;
     let client = client(&[]).await;
     let _far = client.endpoint_ref::<Echoing>(&uri(&server, "slow")).await.unwrap();
     let refusal = (0..).find_map(|_| slow.send(Note::of_size(1)).err()).unwrap();
-    let text = "rpc://slow@127.0.0.1:PORT has no room for Note: 12 messages are in its inbox, 4 places are kept for peers. This limit is controlled by rpc.inbox.maxMessages (16)";
+    let text = "rpc://slow@127.0.0.1:PORT has no room for Note: 60 messages are in its inbox, 4 places are kept for peers. This limit is controlled by rpc.inbox.maxMessages (64)";
     refused(Err::<(), _>(refusal), ErrorKind::Overloaded, text);
     busy.release.notify_one();
+}
+
+#[tokio::test]
+async fn too_many_bytes_that_wait_for_room_in_an_inbox() {
+    let settings = [("rpc.inbox.maxBytes", "30"), ("rpc.outbox.maxWaitingBytes", "50")];
+    let (_server, slow, busy) = busy_server(&settings).await;
+    let waiting: Vec<_> = (0..3).map(|_| slow.ask(Echo::of("x"))).collect();
+    let text = "rpc://slow@127.0.0.1:PORT has no room for the 24 bytes of Echo: 72 bytes are in its inbox. This limit is controlled by rpc.outbox.maxWaitingBytes (50)";
+    refused(slow.ask(Echo::of("x")).await, ErrorKind::Overloaded, text);
+    busy.release.notify_one();
+    for answer in waiting {
+        answer.await.unwrap();
+    }
 }
 
 #[tokio::test]

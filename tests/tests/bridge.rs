@@ -3,9 +3,9 @@
 #![cfg(test)]
 
 use rpc_actix::{
-    ActixHost, ActixRpcEnvFactory, EndpointContext, ErrorKind, HandlerResult, Outcome, RawMessage,
-    RawReply, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcEnvFactory,
-    RpcError, RpcMessage, Untyped, endpoint,
+    ActixHost, ActixRpcEnvFactory, EndpointContext, EndpointOptions, ErrorKind, HandlerResult,
+    Outcome, RawMessage, RawReply, RpcAddress, RpcCallContext, RpcEndpointRef, RpcEnv,
+    RpcEnvConfig, RpcEnvFactory, RpcError, RpcMessage, Untyped, endpoint,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
@@ -245,6 +245,20 @@ async fn large_messages_in_both_directions_at_once() {
     }
 }
 
+/// Nor do answers, however many of them wait on both sides: both go on reading.
+#[tokio::test]
+async fn large_answers_in_both_directions_at_once() {
+    let settings = [("rpc.outbox.maxBytes", "1MiB")];
+    let (server, client, far, _) = pair(&settings, &settings).await;
+    let (here, _) = probe(&client, "here").await;
+    let back: RpcEndpointRef<Probe> = server.decode(&client.encode(&here).unwrap()).unwrap();
+    let asks = [&far, &back].into_iter().cycle().take(24);
+    let asks: Vec<_> = asks.map(|probe| probe.ask(Inflate { bytes: 4 * MIB })).collect();
+    for ask in asks {
+        assert_eq!(ask.await.unwrap().len(), 4 * MIB);
+    }
+}
+
 #[tokio::test]
 async fn small_asks_between_large_messages() {
     let (server, client, bulk, _) = pair(&[], &[]).await;
@@ -282,6 +296,36 @@ async fn order_holds_for_sends_and_asks_small_and_large() {
         }
         assert_eq!(probe.ask(Steps).await.unwrap(), (0..1500).collect::<Vec<_>>());
     }
+}
+
+// Room that is kept.
+
+/// Bulk traffic to one endpoint does not crowd out another one that is of the system.
+#[tokio::test]
+async fn a_full_queue_takes_messages_to_an_endpoint_of_the_system() {
+    let (server, client, bulk, gate) = pair(&[], &[("rpc.outbox.maxMessages", "16")]).await;
+    let options = EndpointOptions::new("master").system();
+    server.setup_endpoint(options, Probe::default()).await.unwrap();
+    let master: RpcEndpointRef<Probe> = client.endpoint_ref(&uri(&server, "master")).await.unwrap();
+    let hold = bulk.ask(Hold);
+    gate.holding.notified().await;
+    let step = || Step { number: 0, load: String::new() };
+    // Until nothing goes any more: the window is used up, and the queue is full.
+    let refused = loop {
+        if let Err(refused) = bulk.send(step()) {
+            assert_eq!(master.ask(echo(8)).await.unwrap().len(), 8);
+            if bulk.send(step()).is_err() {
+                break refused;
+            }
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    let limit = "rpc.outbox.maxMessages (16, less an eighth for endpoints of the system)";
+    assert!(refused.text().ends_with(limit), "{refused}");
+    master.send(step()).unwrap();
+    assert_eq!(master.ask(Steps).await.unwrap().len(), 1);
+    gate.release.notify_one();
+    hold.await.unwrap();
 }
 
 // Cancelling and time.

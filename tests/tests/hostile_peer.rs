@@ -272,6 +272,7 @@ const TOO_LARGE: u16 = 3;
 const HELLO: u16 = 4;
 const DUPLICATE_ID: u16 = 5;
 const OVERLOADED: u16 = 7;
+const WINDOW: u16 = 8;
 const TIMEOUT: u16 = 9;
 
 // Before the hello.
@@ -774,8 +775,134 @@ fn r44_a_window_that_is_overrun() {
         }
     };
     assert_eq!(close.code, 8);
-    let text = "more than the window of 16 messages and 16777216 bytes was sent to probe";
+    let text = "more than the window of 12 messages and 1048576 bytes was sent to probe";
     assert_eq!(close.text, text);
+    victim.is_well();
+}
+
+/// The first part of a large message, or reply, that is announced with `total` bytes.
+fn begin(kind: u8, stream: u32, total: u64) -> Vec<u8> {
+    let fields = if kind == 0x10 { &[0; 4][..] } else { &[0; 8] };
+    let fields = [&stream.to_be_bytes()[..], &total.to_be_bytes(), fields, b"part"].concat();
+    frame(kind, 0x01, ECHO, &fields)
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// A peer that uses its window up gets a larger one, and everything that it is granted is exact: one
+/// message more ends the connection.
+#[test]
+fn r44_a_window_that_follows_need() {
+    let victim = Victim::with(&[("rpc.io.maxInFlight", "2000")]);
+    let mut peer = victim.resolve();
+    let (mut credit, mut credits, mut call) = (64_u64, Vec::new(), 0_u64);
+    let mut next = |slot: u64| {
+        call += 1;
+        (call << 24) | slot
+    };
+    for _ in 0..7 {
+        credits.push(credit);
+        // A burst that waits in the inbox as a whole.
+        let hold = next(0);
+        let burst: Vec<u8> =
+            (1..credit).flat_map(|slot| ask(ECHO, next(slot), 10_000, &echo("x"))).collect();
+        peer.send(&[ask(HOLD, hold, 10_000, b"\xc0"), burst, frame(0x30, 0, 0, &[7; 8])].concat());
+        let mut answers = credit - 1;
+        credit = 0;
+        while peer.frame().unwrap().kind != 0x31 {}
+        peer.send(&frame(0x14, 0, 0, &hold.to_be_bytes()));
+        while answers > 0 {
+            let frame = peer.frame().unwrap();
+            match frame.kind {
+                0x12 => answers -= 1,
+                0x20 => {
+                    let messages = frame.payload[4..8].try_into().unwrap();
+                    credit += u64::from(u32::from_be_bytes(messages));
+                }
+                kind => panic!("{kind:#x}"),
+            }
+        }
+    }
+    // What is less than half of a window is not given back yet.
+    assert_eq!(credits[..5], [64, 96, 192, 384, 768]);
+    assert!(credits[5..].iter().all(|credit| (513..=1024).contains(credit)), "{credits:?}");
+    let asks = (0..=credit).map(|slot| {
+        let message = if slot == 0 { HOLD } else { ECHO };
+        let body = if slot == 0 { b"\xc0".to_vec() } else { echo("x") };
+        ask(message, next(slot), 10_000, &body)
+    });
+    peer.send(&asks.flatten().collect::<Vec<_>>());
+    peer.expect_close(
+        WINDOW,
+        "more than the window of 1024 messages and 1048576 bytes was sent to probe",
+    );
+    victim.is_well();
+}
+
+/// A large message counts against the window when it begins, not when it is there.
+#[test]
+fn r44_large_messages_announced_over_the_window() {
+    let victim = Victim::start();
+    let mut peer = victim.resolve();
+    peer.send(&begin(0x10, 1, 16 * MIB));
+    peer.send(&begin(0x10, 2, MIB / 2));
+    peer.is_served();
+    peer.send(&begin(0x10, 3, MIB));
+    peer.expect_close(
+        WINDOW,
+        "more than the window of 64 messages and 1048576 bytes was sent to probe",
+    );
+    // The number counts as well.
+    let mut peer = victim.resolve();
+    let begun: Vec<_> = (0..65).flat_map(|stream| begin(0x10, stream, 100)).collect();
+    peer.send(&begun);
+    peer.expect_close(
+        WINDOW,
+        "more than the window of 64 messages and 1048576 bytes was sent to probe",
+    );
+    // What is given up counts no more.
+    let mut peer = victim.resolve();
+    for stream in 0..100_u32 {
+        peer.send(&begin(0x10, stream, 16 * MIB));
+        peer.send(&frame(0x16, 0, 0, &stream.to_be_bytes()));
+    }
+    peer.is_served();
+    victim.is_well();
+}
+
+/// Large bodies have a budget together, replies as well, whatever they answer.
+#[test]
+fn r15_large_bodies_announced_over_the_budget() {
+    let victim = Victim::start();
+    let mut peer = victim.resolve();
+    (0..5).for_each(|stream| peer.send(&begin(0x12, stream, 16 * MIB)));
+    peer.is_served();
+    peer.send(&begin(0x12, 5, 5));
+    peer.expect_close(
+        WINDOW,
+        "large messages of 83886085 bytes are under way at once, over the limit of 67108864 and one message (rpc.io.maxAssembly)",
+    );
+    let victim = Victim::with(&[("rpc.io.maxAssembly", "1MiB"), ("rpc.message.maxSize", "2MiB")]);
+    let mut peer = victim.resolve();
+    peer.send(&begin(0x10, 1, 2 * MIB));
+    peer.send(&begin(0x12, 2, MIB));
+    peer.is_served();
+    peer.send(&begin(0x12, 3, 5));
+    peer.expect_close(
+        WINDOW,
+        "large messages of 3145733 bytes are under way at once, over the limit of 1048576 and one message (rpc.io.maxAssembly)",
+    );
+    victim.is_well();
+}
+
+/// A number that changes its meaning in the middle of a message would confuse two windows.
+#[test]
+fn a_target_that_is_released_within_a_large_message() {
+    let victim = Victim::start();
+    let mut peer = victim.resolve();
+    peer.send(&begin(0x10, 1, 100));
+    peer.send(&frame(0x06, 0, 0, &[0; 4]));
+    peer.expect_close(PROTOCOL, "target 0 was released within a large message to it");
     victim.is_well();
 }
 
@@ -810,11 +937,7 @@ fn r48_a_flood_of_pings() {
 fn large_messages_without_an_end() {
     let victim = Victim::start();
     let mut peer = victim.resolve();
-    let begin = |stream: u32, total: u64| {
-        let fields = [&stream.to_be_bytes()[..], &total.to_be_bytes(), &[0; 4], b"part"].concat();
-        frame(0x10, 0x01, ECHO, &fields)
-    };
-    peer.send(&begin(1, 17 * 1024 * 1024));
+    peer.send(&begin(0x10, 1, 17 * MIB));
     peer.expect_close(
         TOO_LARGE,
         "a message of 17825792 bytes is over the limit of 16777216 (rpc.message.maxSize)",
@@ -823,7 +946,7 @@ fn large_messages_without_an_end() {
     peer.send(&frame(0x15, 0, 0, &[0, 0, 0, 3, 1, 2, 3]));
     peer.expect_close(PROTOCOL, "a part of a large message 3 that is not open");
     let mut peer = victim.resolve();
-    peer.send(&begin(1, 5));
+    peer.send(&begin(0x10, 1, 5));
     peer.send(&frame(0x15, 0, 0, &[0, 0, 0, 1, 1, 2, 3]));
     peer.expect_close(PROTOCOL, "large message 1 has more than the 5 bytes it was announced with");
     victim.is_well();

@@ -277,7 +277,7 @@ fn hellos() {
     assert!(close.unwrap_err().is(CloseCode::Version));
     // The first byte over the limit of a hello ends it.
     let mut bytes = BytesMut::from(golden("hello-client"));
-    let close = Hellos::new(server_hello(), 101).receive(&mut bytes).unwrap_err();
+    let close = Hellos::new(server_hello(), 115).receive(&mut bytes).unwrap_err();
     assert!(close.is(CloseCode::TooLarge));
 }
 
@@ -303,6 +303,30 @@ fn resolving() {
     assert!(client.answer(call).unwrap().is_empty());
     // A second answer to one question ends the connection.
     assert!(client.receive(golden("resolved")).unwrap_err().is(CloseCode::Protocol));
+}
+
+#[test]
+fn resolving_an_endpoint_of_the_system() {
+    let mut resolution = Resolution::new(Incarnation::new(SERVER, 2), Vec::new(), 64, 1 << 20);
+    resolution.system = true;
+    let mut server = Side::server();
+    server.0.resolved(1, &resolution);
+    assert_bytes(&server.output(), "resolved-system");
+
+    let limits = Limits::default().with_outbox_max_messages(16).unwrap();
+    let mut client = Side(Session::new(limits, "10.0.0.7:7077"));
+    client.0.attach(NOW, meet(client_hello(), "hello-server"));
+    let (other, target) = (client.target("other", None), client.target("master", None));
+    client.0.resolve(NOW, other).unwrap();
+    client.0.resolve(NOW, target).unwrap();
+    assert!(client.input("resolved-system").is_empty());
+    let mut submit = |target| {
+        let mut body = vec![0xc0];
+        let message = Outgoing::new("Heartbeat", Lane::Normal, &mut body, IN_TEN_SECONDS);
+        client.0.submit(NOW, Request::new(target, message, Submission::Send)).is_ok()
+    };
+    assert_eq!((0..20).take_while(|_| submit(other)).count(), 14);
+    assert_eq!((0..20).take_while(|_| submit(target)).count(), 2);
 }
 
 #[test]
@@ -403,7 +427,9 @@ fn headers_of_a_large_body_are_in_its_first_frame() {
     let headers = &payload("one-way-headers")[4..4 + 2 + 70];
     assert_eq!(&said[HEADER + 16..HEADER + 16 + headers.len()], headers);
     let events = Side::server().receive(&said).unwrap();
-    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+    let [Event::Begun(0, 300_011), Event::Message(message)] = &events[..] else {
+        panic!("{events:?}")
+    };
     assert_eq!((message.number, &message.trace), (2, &Some(trace)));
     assert_eq!(message.body, body);
 }
@@ -613,7 +639,7 @@ fn large_bodies() {
     assert_bytes(chunk, "chunk");
 
     let mut server = Side::server();
-    assert!(server.input("first-chunk").is_empty());
+    assert!(matches!(*server.input("first-chunk"), [Event::Begun(0, 300_011)]));
     // Smaller frames may come between.
     assert!(server.input("ping").is_empty());
     let message = server.message("chunk");
@@ -638,8 +664,8 @@ fn a_large_body_given_up() {
     assert_eq!(cancelled.get(4), Some(&(Kind::Cancel as u8)));
 
     let mut server = Side::server();
-    assert!(server.input("first-chunk").is_empty());
-    assert!(server.input("chunk-drop").is_empty());
+    assert!(matches!(*server.input("first-chunk"), [Event::Begun(0, 300_011)]));
+    assert!(matches!(*server.input("chunk-drop"), [Event::GivenUp(0, 300_011)]));
     assert!(server.receive(golden("chunk")).unwrap_err().is(CloseCode::Protocol));
 }
 

@@ -2,9 +2,10 @@
 
 use super::link::Link;
 use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
-use rpc_core::spi::{Inbox, Origin, Window};
+use rpc_core::spi::{Inbox, Origin, Window, WireMessage};
 use rpc_core::{RpcAddress, RpcError};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -18,14 +19,6 @@ pub(crate) struct Binding {
     inbox: Arc<Inbox>,
     sender: RpcAddress,
     window: OnceLock<Window>,
-    /// Messages of the peer that are in the inbox now.
-    queued: AtomicUsize,
-    /// The bytes of their bodies.
-    queued_bytes: AtomicUsize,
-    max_message: usize,
-    /// What has been handled and not been given back as credit yet.
-    credit: AtomicUsize,
-    credit_bytes: AtomicU64,
     /// Whether the peer knows of the binding, and whether the endpoint is gone; both are changed
     /// under the link's lock, so that the peer hears of them in this order.
     announced: AtomicBool,
@@ -33,8 +26,6 @@ pub(crate) struct Binding {
     /// Set, under that lock as well, when the peer has given the number up: it may mean something
     /// else from then on.
     released: AtomicBool,
-    /// Whether the window was given back to the inbox.
-    returned: AtomicBool,
 }
 
 impl Binding {
@@ -43,7 +34,6 @@ impl Binding {
         target: WireNumber,
         inbox: Arc<Inbox>,
         sender: RpcAddress,
-        max_message: usize,
     ) -> Self {
         let connection = link.with(|session| session.connection());
         Self {
@@ -53,15 +43,9 @@ impl Binding {
             inbox,
             sender,
             window: OnceLock::new(),
-            queued: AtomicUsize::new(0),
-            queued_bytes: AtomicUsize::new(0),
-            max_message,
-            credit: AtomicUsize::new(0),
-            credit_bytes: AtomicU64::new(0),
             announced: AtomicBool::new(false),
             over: AtomicBool::new(false),
             released: AtomicBool::new(false),
-            returned: AtomicBool::new(false),
         }
     }
 
@@ -92,47 +76,73 @@ impl Binding {
 
     /// The peer uses the number no more. Its calls are still answered, and what is queued is
     /// handled; the window goes back when that is done.
-    pub(crate) fn release(&self) {
-        self.link.with(|_| self.released.store(true, Ordering::SeqCst));
-        self.return_window();
+    ///
+    /// # Errors
+    /// What to close with: it is in the middle of a message.
+    pub(crate) fn release(&self) -> Result<(), Close> {
+        let Some(window) = self.window.get() else { return Ok(()) };
+        if window.is_under_way() {
+            let text = format!("target {} was released within a large message to it", self.target);
+            return Err(Close::new(CloseCode::Protocol, text));
+        }
+        self.link.with(|_| self.released.store(true, Ordering::Relaxed));
+        window.release();
+        Ok(())
     }
 
     /// Messages and bytes of the peer that are in the inbox.
     pub(crate) fn queued(&self) -> (usize, usize) {
-        (self.queued.load(Ordering::SeqCst), self.queued_bytes.load(Ordering::Relaxed))
+        let queued = self.window.get().map(Window::queued).unwrap_or_default();
+        (queued.messages, queued.bytes)
     }
 
-    /// Gives the window back as soon as nothing more can come of it.
-    fn return_window(&self) {
-        let over = self.released.load(Ordering::SeqCst) && self.queued.load(Ordering::SeqCst) == 0;
-        if over && !self.returned.swap(true, Ordering::Relaxed) {
-            self.window.get().into_iter().for_each(|window| self.inbox.close_window(*window));
-        }
-    }
-
-    /// Counts a message of the peer.
+    /// Counts a message of the peer: one whose first part came before was counted then.
     ///
     /// # Errors
     /// What to close with: the peer has sent more than its window allows.
-    pub(crate) fn arrived(&self, bytes: usize) -> Result<(), Close> {
+    pub(crate) fn arrived(&self, bytes: usize, in_parts: bool) -> Result<(), Close> {
         let Some(window) = self.window.get() else { return Ok(()) };
-        let queued = self.queued.fetch_add(1, Ordering::Relaxed);
-        let queued_bytes = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // The last message that the peer sent may overdraw the bytes. It need not arrive last: a
-        // small one of the other lane overtakes it, and so may one that was large before it.
-        let most = window.bytes.saturating_add(self.max_message);
-        if queued < window.messages && queued_bytes.saturating_add(bytes) <= most {
+        if in_parts {
+            window.completed(bytes);
             return Ok(());
         }
-        Err(Close::new(
+        if window.arrived(bytes) { Ok(()) } else { Err(self.overrun(window)) }
+    }
+
+    /// Counts a large message of the peer, of which the first part has come.
+    ///
+    /// # Errors
+    /// As [`arrived`](Self::arrived).
+    pub(crate) fn begun(&self, bytes: usize) -> Result<(), Close> {
+        let Some(window) = self.window.get() else { return Ok(()) };
+        if window.begun(bytes) { Ok(()) } else { Err(self.overrun(window)) }
+    }
+
+    /// The rest of such a message will not come.
+    pub(crate) fn given_up(&self, bytes: usize) {
+        if let Some(window) = self.window.get() {
+            window.given_up(bytes);
+        }
+    }
+
+    /// Hands the endpoint messages; what it does not take is left.
+    pub(crate) fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
+        if let Some(window) = self.window.get() {
+            window.deliver(messages);
+        }
+    }
+
+    fn overrun(&self, window: &Window) -> Close {
+        let size = window.size();
+        Close::new(
             CloseCode::Credit,
             format!(
                 "more than the window of {} messages and {} bytes was sent to {}",
-                window.messages,
-                window.bytes,
+                size.messages,
+                size.bytes,
                 self.inbox.name()
             ),
-        ))
+        )
     }
 }
 
@@ -154,25 +164,11 @@ impl Origin for Binding {
     }
 
     fn consumed(&self, bytes: usize) {
-        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.queued.fetch_sub(1, Ordering::SeqCst);
-        if self.released.load(Ordering::SeqCst) {
-            return self.return_window();
-        }
-        let Some(window) = self.window.get() else { return };
-        let messages = self.credit.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let bytes = self
-            .credit_bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed)
-            .saturating_add(bytes as u64);
-        // Half a window at a time: rarely enough to cost nothing, soon enough not to stall.
-        if messages >= window.messages.div_ceil(2) || bytes >= (window.bytes as u64).div_ceil(2) {
-            let messages = self.credit.swap(0, Ordering::Relaxed);
-            let bytes = self.credit_bytes.swap(0, Ordering::Relaxed);
-            let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        if let Some(credit) = self.window.get().and_then(|window| window.consumed(bytes)) {
+            let messages = u32::try_from(credit.messages).unwrap_or(u32::MAX);
             self.with(|session| {
-                if !self.released.load(Ordering::SeqCst) {
-                    session.grant(self.target, messages, bytes);
+                if !self.released.load(Ordering::Relaxed) {
+                    session.grant(self.target, messages, credit.bytes as u64);
                 }
             });
         }
@@ -190,15 +186,5 @@ impl Origin for Binding {
 
     fn sender(&self) -> Option<&RpcAddress> {
         Some(&self.sender)
-    }
-}
-
-impl Drop for Binding {
-    fn drop(&mut self) {
-        if let Some(window) = self.window.get()
-            && !self.returned.load(Ordering::Relaxed)
-        {
-            self.inbox.close_window(*window);
-        }
     }
 }

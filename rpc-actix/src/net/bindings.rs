@@ -65,7 +65,7 @@ impl Bindings {
                 format!("target {number} was released, which was not resolved"),
             ));
         };
-        binding.release();
+        binding.release()?;
         if binding.queued().0 > 0 {
             let endpoint = binding.inbox().incarnation().endpoint;
             self.lingering.entry(endpoint).or_default().push(Arc::downgrade(&binding));

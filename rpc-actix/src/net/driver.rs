@@ -114,6 +114,11 @@ impl Driver {
     fn act(&mut self, event: Event) -> Result<(), Close> {
         match event {
             Event::Message(message) => self.message(message),
+            Event::Begun(target, bytes) => self.binding(target)?.begun(bytes),
+            Event::GivenUp(target, bytes) => {
+                self.binding(target)?.given_up(bytes);
+                Ok(())
+            }
             Event::Resolve(target, key) => {
                 self.deliver_batch();
                 self.resolve(target, &key)
@@ -135,14 +140,16 @@ impl Driver {
         }
     }
 
+    fn binding(&self, target: WireNumber) -> Result<&Arc<Binding>, Close> {
+        self.bindings.get(target).ok_or_else(|| {
+            let text = format!("a message for target {target}, which is not resolved");
+            Close::new(CloseCode::Protocol, text)
+        })
+    }
+
     fn message(&mut self, message: IncomingMessage) -> Result<(), Close> {
-        let Some(binding) = self.bindings.get(message.target) else {
-            return Err(Close::new(
-                CloseCode::Protocol,
-                format!("a message for target {}, which is not resolved", message.target),
-            ));
-        };
-        binding.arrived(message.body.len())?;
+        let binding = self.binding(message.target)?;
+        binding.arrived(message.body.len(), message.in_parts)?;
         if !self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding)) {
             let binding = binding.clone();
             self.deliver_batch();
@@ -168,7 +175,7 @@ impl Driver {
     /// Hands an endpoint everything that came for it in a row.
     fn deliver_batch(&mut self) {
         let Some(binding) = self.batch_for.take() else { return };
-        binding.inbox().deliver(&mut self.batch);
+        binding.deliver(&mut self.batch);
         // What is left came for an endpoint that has stopped.
         for message in self.batch.drain(..) {
             message.origin.consumed(message.body.len());
@@ -227,19 +234,15 @@ impl Driver {
     ) -> Result<(Arc<Binding>, Resolution), RpcError> {
         self.bindings.admit(&inbox, self.node.config().limits())?;
         let (link, sender) = (self.link.clone(), self.sender.clone());
-        let max_message = self.node.config().limits().message_max_size();
-        let binding = Binding::new(link, target, inbox.clone(), sender, max_message);
-        let binding = Arc::new(binding);
+        let binding = Arc::new(Binding::new(link, target, inbox.clone(), sender));
         let origin: Arc<dyn Origin> = binding.clone();
         let window = inbox.open_window(&origin)?;
+        let credit = window.size();
         binding.open(window);
         let messages = inbox.handlers().iter().map(|info| info.name.to_owned()).collect();
-        let resolution = Resolution::new(
-            inbox.incarnation(),
-            messages,
-            window.messages as u64,
-            window.bytes as u64,
-        );
+        let (most, bytes) = (credit.messages as u64, credit.bytes as u64);
+        let mut resolution = Resolution::new(inbox.incarnation(), messages, most, bytes);
+        resolution.system = inbox.is_system();
         Ok((binding, resolution))
     }
 
@@ -258,7 +261,7 @@ impl Driver {
             if self.ending.is_some() {
                 return Ok(Reading::Done);
             }
-            if self.is_congested() {
+            if self.is_flooded() {
                 let now = self.link.now();
                 self.link.drive(&mut self.wakes, |session| session.held(now));
                 return Ok(Reading::Held);
@@ -284,11 +287,9 @@ impl Driver {
         Ok(Reading::More)
     }
 
-    /// A peer that does not read its answers is not read from either.
-    fn is_congested(&mut self) -> bool {
-        let most = self.node.config().limits().outbox_max_bytes();
-        let waiting: usize = self.write.iter().map(Bytes::len).sum();
-        waiting > 0 && self.link.drive(&mut self.wakes, |s| s.output_bytes()) > most
+    /// A peer that asks more and more, and does not read its answers, is not read from either.
+    fn is_flooded(&mut self) -> bool {
+        !self.write.is_empty() && self.link.drive(&mut self.wakes, |session| session.is_flooded())
     }
 
     /// Writes all that is pending; ready when there is nothing more.

@@ -11,6 +11,7 @@ use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
 };
 use crate::wakers::Wakers;
+use crate::window::Sender;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ pub(crate) struct Link {
 struct State {
     last: u64,
     calls: BTreeMap<u64, Call>,
+    /// The places in the inboxes of the other env, by the number of their endpoint.
+    senders: BTreeMap<u64, Arc<Sender>>,
 }
 
 #[derive(Default)]
@@ -51,6 +54,19 @@ impl Link {
         let id = state.last;
         state.calls.insert(id, Call::default());
         id
+    }
+
+    /// This env's place in an inbox of the other one.
+    fn sender_in(&self, inbox: &Arc<Inbox>) -> Arc<Sender> {
+        let endpoint = inbox.incarnation().endpoint;
+        if let Some(known) = self.lock().senders.get(&endpoint) {
+            return known.clone();
+        }
+        let sender = Arc::new(inbox.sender(self.sender.as_ref()));
+        let mut state = self.lock();
+        state.senders.retain(|_, known| !known.is_over());
+        state.senders.insert(endpoint, sender.clone());
+        sender
     }
 
     /// Ends a call; what comes later is too late.
@@ -207,7 +223,7 @@ impl LocalTarget {
         let id = link.open();
         wire.call = ask.then_some(id);
         let mut messages = VecDeque::from([wire]);
-        inbox.deliver(&mut messages);
+        link.sender_in(&inbox).deliver(&mut messages);
         if messages.is_empty() && !ask {
             link.end(id, Ok(Bytes::new()));
         }

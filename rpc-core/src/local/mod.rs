@@ -237,12 +237,121 @@ fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Untyped;
+    use crate::context::EndpointContext;
+    use crate::credit::Credit;
+    use crate::delivery::NetworkEvent;
     use crate::endpoint::RpcEndpoint;
+    use crate::message::{OneWay, RpcMessage};
+    use crate::raw::{HandlerResult, RawMessage};
+    use crate::seam::Origin;
+    use serde::{Deserialize, Serialize};
 
     struct Idle;
 
     impl RpcEndpoint for Idle {
         type Handlers = ();
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Note;
+
+    impl RpcMessage for Note {
+        const NAME: &'static str = "Note";
+    }
+
+    impl OneWay for Note {}
+
+    #[derive(Clone, Default)]
+    struct Watcher(Arc<Mutex<Vec<String>>>);
+
+    impl RpcEndpoint for Watcher {
+        type Handlers = ();
+        const NETWORK_EVENTS: bool = true;
+
+        async fn receive(
+            &mut self,
+            _msg: RawMessage,
+            cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            self.0.lock().unwrap().push(format!("note {}", cx.sender().unwrap()));
+            Ok(())
+        }
+
+        async fn on_disconnected(
+            &mut self,
+            peer: &RpcAddress,
+            _cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            self.0.lock().unwrap().push(format!("down {peer}"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn events_of_a_peer_are_in_order_with_its_messages_and_no_others() {
+        let world = LocalWorld::new();
+        let env = |port: u16| {
+            let config = RpcEnvConfig::server("env", format!("10.0.0.1:{port}"));
+            world.block_on(world.factory().create(config)).unwrap()
+        };
+        let (server, peers) = (env(7001), [env(7002), env(7003)]);
+        let watcher = Watcher::default();
+        let log = watcher.0.clone();
+        let watched = world.block_on(server.setup_endpoint("w", watcher)).unwrap();
+        let uri = watched.to_string();
+        let refs = peers
+            .each_ref()
+            .map(|peer| world.block_on(peer.endpoint_ref::<Untyped>(&uri)).unwrap());
+        let event = |port: u16| {
+            let event = NetworkEvent::Disconnected(format!("10.0.0.1:{port}").parse().unwrap());
+            server.shared().dispatcher.network_event(&event);
+        };
+        let send = |peer: usize, count| (0..count).for_each(|_| refs[peer].send(Note).unwrap());
+        send(0, 40);
+        send(1, 40);
+        event(7002);
+        event(7009);
+        send(0, 3);
+        world.run();
+        let log = log.lock().unwrap();
+        let of = |host| log.iter().filter(|entry| entry.contains(host)).collect::<Vec<_>>();
+        let of_peer = of("7002");
+        let down = of_peer.iter().position(|entry| entry.starts_with("down"));
+        assert_eq!((of_peer.len(), down), (44, Some(40)));
+        // That of a peer without messages waits for a turn of the others, not for their end.
+        assert_eq!(log.iter().position(|entry| entry == "down 10.0.0.1:7009"), Some(32));
+        assert_eq!((log.len(), of("7003").len()), (85, 40));
+    }
+
+    #[test]
+    fn a_released_window_goes_back_when_what_came_through_it_is_handled() {
+        let world = LocalWorld::new();
+        let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
+        let idle = world.block_on(env.setup_endpoint("idle", Idle)).unwrap();
+        let inbox = env.shared().dispatcher.lookup("idle").unwrap();
+        let origin: Arc<dyn Origin> = Arc::new(link::Link::new(None));
+        let promised = || inbox.lock().pool.promised();
+        for queued in 0..3 {
+            let window = inbox.open_window(&origin).unwrap();
+            assert!(promised().messages > 0);
+            (0..queued).for_each(|_| assert!(window.arrived(10)));
+            window.release();
+            for left in (0..queued).rev() {
+                assert!(promised().messages > 0, "{left}");
+                assert_eq!(window.consumed(10), None);
+                assert_eq!((window.queued().messages, window.queued().bytes), (left, 10 * left));
+            }
+            assert_eq!(promised(), Credit::default());
+            drop(window);
+            assert_eq!(promised(), Credit::default());
+        }
+        // Dropped with something in the inbox, when its connection is gone.
+        let window = inbox.open_window(&origin).unwrap();
+        assert!(window.arrived(10));
+        drop(window);
+        assert_eq!(promised(), Credit::default());
+        drop(idle);
     }
 
     #[test]

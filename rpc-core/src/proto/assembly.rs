@@ -16,6 +16,9 @@ pub(crate) struct FirstPart<T> {
 #[derive(Debug)]
 pub(crate) struct Assemblies<T> {
     open: BTreeMap<u32, Assembly<T>>,
+    /// The announced sizes of those together, and how much that may be.
+    total: usize,
+    budget: usize,
     max_message: usize,
 }
 
@@ -32,16 +35,14 @@ const MAX_OPEN: usize = 256;
 const FIRST_RESERVE: usize = 1024 * 1024;
 
 impl<T> Assemblies<T> {
-    pub(crate) fn new(max_message: usize) -> Self {
-        Self { open: BTreeMap::new(), max_message }
+    /// Bodies of at most `max_message` bytes, and of `budget` together. As for a window, one of them
+    /// may come on top of that.
+    pub(crate) fn new(max_message: usize, budget: usize) -> Self {
+        Self { open: BTreeMap::new(), total: 0, budget, max_message }
     }
 
-    /// Begins a body with its first part; the whole one if that is all of it.
-    pub(crate) fn begin(
-        &mut self,
-        first: FirstPart<T>,
-        part: &[u8],
-    ) -> Result<Option<(T, Bytes)>, Close> {
+    /// Begins a body, whose first part is still to be added; how large it will be.
+    pub(crate) fn begin(&mut self, first: FirstPart<T>) -> Result<usize, Close> {
         let total = usize::try_from(first.total).unwrap_or(usize::MAX);
         self.allow(total)?;
         if self.open.len() >= MAX_OPEN || self.open.contains_key(&first.stream) {
@@ -50,9 +51,20 @@ impl<T> Assemblies<T> {
                 first.stream
             )));
         }
+        let together = self.total.saturating_add(total);
+        if together > self.budget.saturating_add(self.max_message) {
+            return Err(Close::new(
+                CloseCode::Credit,
+                format!(
+                    "large messages of {together} bytes are under way at once, over the limit of {} and one message (rpc.io.maxAssembly)",
+                    self.budget
+                ),
+            ));
+        }
+        self.total = together;
         let body = BytesMut::with_capacity(total.min(FIRST_RESERVE));
         self.open.insert(first.stream, Assembly { what: first.what, total, body });
-        self.add(first.stream, part)
+        Ok(total)
     }
 
     /// Whether a body may be so large, in one part or in many.
@@ -91,15 +103,28 @@ impl<T> Assemblies<T> {
         if length < assembly.total {
             return Ok(None);
         }
-        Ok(self.open.remove(&stream).map(|done| (done.what, done.body.freeze())))
+        Ok(self.close(stream).map(|done| (done.what, done.body.freeze())))
     }
 
-    /// The rest of a body will not come.
-    pub(crate) fn drop_stream(&mut self, stream: u32) -> Option<T> {
-        self.open.remove(&stream).map(|assembly| assembly.what)
+    fn close(&mut self, stream: u32) -> Option<Assembly<T>> {
+        let closed = self.open.remove(&stream)?;
+        self.total = self.total.saturating_sub(closed.total);
+        Some(closed)
+    }
+
+    /// The rest of a body will not come; what it was, and how large it was to be.
+    pub(crate) fn drop_stream(&mut self, stream: u32) -> Option<(T, usize)> {
+        self.close(stream).map(|assembly| (assembly.what, assembly.total))
+    }
+
+    /// The announced bytes of all that is open.
+    #[cfg(test)]
+    pub(crate) fn under_way(&self) -> usize {
+        self.total
     }
 
     pub(crate) fn clear(&mut self) {
         self.open.clear();
+        self.total = 0;
     }
 }

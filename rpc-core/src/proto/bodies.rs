@@ -25,6 +25,8 @@ pub struct IncomingMessage {
     pub trace: Option<TraceContext>,
     /// The body, not looked at.
     pub body: Bytes,
+    /// Whether it came in parts: its beginning was an event before.
+    pub in_parts: bool,
     pub(super) reply: bool,
 }
 
@@ -40,6 +42,8 @@ pub(super) struct ResolvedBody {
     pub(super) incarnation: (u64, u64),
     pub(super) messages: Vec<String>,
     pub(super) credit: (u64, u64),
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) system: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -35,7 +35,8 @@ impl Session {
         self.pulse = Pulse::new(now, &peer.hello);
         self.leaving = false;
         let frame = usize::try_from(peer.hello.limits.frame).unwrap_or(usize::MAX);
-        self.lanes.set_frame_size(frame.min(self.limits.frame_max_size()));
+        let assembly = usize::try_from(peer.hello.limits.assembly).unwrap_or(usize::MAX);
+        self.lanes.set_limits(frame.min(self.limits.frame_max_size()), assembly);
         self.peer = Some(peer);
         self.connections = self.connections.wrapping_add(1);
         for id in self.targets.ids(Target::is_wanted) {

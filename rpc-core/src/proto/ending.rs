@@ -70,7 +70,9 @@ impl Session {
             Progress::Pending | Progress::Waiting => {
                 let target = self.targets.get_mut(call.target);
                 if let Some(bytes) = target.and_then(|target| target.withdraw(id)) {
-                    self.waiting.retain(|(waiting, _)| *waiting != id);
+                    for waiting in &mut self.waiting {
+                        waiting.retain(|(waiting, _)| *waiting != id);
+                    }
                     self.leave(1, bytes);
                 }
             }
@@ -103,6 +105,7 @@ impl Session {
         if let Some(large) = self.lanes.drop_large(id) {
             if let Some((number, lane)) = large.then {
                 self.refund(number, large.total);
+                self.leave(1, large.total);
                 self.large_done(now, number, lane);
             }
             if !large.begun {

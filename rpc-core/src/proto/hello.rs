@@ -52,11 +52,14 @@ pub struct PeerLimits {
     pub message: u64,
     /// Calls that may wait for their answer at once.
     pub in_flight: u32,
+    /// The bytes of large bodies that may be under way at once.
+    pub assembly: u64,
 }
 
 impl Default for PeerLimits {
     fn default() -> Self {
-        Self { frame: 256 * 1024, message: 16 * 1024 * 1024, in_flight: 1024 }
+        let (message, assembly) = (16 * 1024 * 1024, 64 * 1024 * 1024);
+        Self { frame: 256 * 1024, message, in_flight: 1024, assembly }
     }
 }
 
@@ -68,6 +71,7 @@ impl PeerLimits {
             frame: limits.frame_max_size() as u64,
             message: limits.message_max_size() as u64,
             in_flight: u32::try_from(limits.max_in_flight()).unwrap_or(u32::MAX),
+            assembly: limits.max_assembly() as u64,
         }
     }
 }

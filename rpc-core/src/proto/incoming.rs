@@ -32,6 +32,10 @@ pub enum Event {
     Release(WireNumber),
     /// A message for an endpoint that the peer has resolved.
     Message(IncomingMessage),
+    /// The first part of a large message to a target: it counts with all of these bytes.
+    Begun(TargetId, usize),
+    /// The rest of such a message will not come.
+    GivenUp(TargetId, usize),
     /// The peer is going to close, in order.
     Goodbye(String),
     /// The peer has closed, and says why.
@@ -104,7 +108,7 @@ impl Session {
                 self.part(now, stream, &rest(frame, &reader), events)
             }
             Kind::ChunkDrop => {
-                self.assemblies.drop_stream(need(reader.u32(), kind)?);
+                self.dropped(need(reader.u32(), kind)?, events);
                 Ok(())
             }
             Kind::Failure => {
@@ -156,6 +160,12 @@ impl Session {
         }
     }
 
+    fn dropped(&mut self, stream: u32, events: &mut Vec<Event>) {
+        let dropped = self.assemblies.drop_stream(stream);
+        let request = dropped.filter(|(message, _)| !message.reply);
+        events.extend(request.map(|(message, total)| Event::GivenUp(message.target, total)));
+    }
+
     /// A one-way message, an ask or a reply: the three frames that may be in parts.
     fn message(
         &mut self,
@@ -200,6 +210,7 @@ impl Session {
             deadline,
             trace,
             body: Bytes::new(),
+            in_parts: large.is_some(),
             reply: kind == Kind::Reply,
         };
         let body = rest(frame, &reader);
@@ -208,11 +219,13 @@ impl Session {
             return Some(allowed.and_then(|()| self.arrived(now, message, body, events)));
         };
         let first = FirstPart { stream, total, what: message };
-        Some(match self.assemblies.begin(first, &body) {
-            Ok(Some((message, body))) => self.arrived(now, message, body, events),
-            Ok(None) => Ok(()),
-            Err(close) => Err(close),
-        })
+        let begun = self.assemblies.begin(first);
+        Some(begun.and_then(|total| {
+            if kind != Kind::Reply {
+                events.push(Event::Begun(target, total));
+            }
+            self.part(now, stream, &body, events)
+        }))
     }
 
     fn arrived(
@@ -334,8 +347,13 @@ impl Session {
         let (env, endpoint) = body.incarnation;
         let incarnation = Incarnation::new(env, endpoint);
         let (messages, bytes) = body.credit;
-        target.resolved(Resolution::new(incarnation, body.messages, messages, bytes));
-        for call in std::mem::take(&mut target.resolvers) {
+        let mut resolution = Resolution::new(incarnation, body.messages, messages, bytes);
+        resolution.system = body.system;
+        let resolvers = std::mem::take(&mut target.resolvers);
+        self.reserves = self.reserves.saturating_sub(usize::from(target.system));
+        self.reserves = self.reserves.saturating_add(usize::from(body.system));
+        target.resolved(resolution);
+        for call in resolvers {
             self.finish(now, call, Ok(Bytes::new()));
         }
         self.pump(now, id);
@@ -407,6 +425,7 @@ impl Session {
             incarnation: (resolution.incarnation.env, resolution.incarnation.endpoint),
             messages: resolution.messages.iter().take_while(|name| fits(name)).cloned().collect(),
             credit: (resolution.credit_messages, resolution.credit_bytes),
+            system: resolution.system,
         };
         if let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) {
             put_control(self.lanes.control(), Kind::Resolved, &id.to_be_bytes(), &body);

@@ -10,20 +10,39 @@ pub(crate) struct Lanes {
     control: BytesMut,
     lanes: [LaneBuffer; 2],
     last_stream: u32,
-    /// Bytes of large bodies that have not gone out.
-    large_bytes: usize,
     chunk: usize,
+    /// What the peer takes of large bodies under way at once, and how much is, by lane.
+    budget: usize,
+    under_way: [usize; 2],
+    /// Large answers that have not gone out.
+    answers: usize,
 }
 
 #[derive(Debug, Default)]
 struct LaneBuffer {
     ready: BytesMut,
+    /// The answers among its frames.
+    answers: usize,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
     gone: u64,
-    /// Large bodies of which nothing has gone.
+    /// Large bodies that fit into one frame.
+    whole: VecDeque<Large>,
+    /// Those that do not, and of which nothing has gone.
     waiting: VecDeque<Large>,
-    /// Large bodies in the middle, taking turns.
+    /// Those in the middle, taking turns.
     begun: VecDeque<Large>,
+    /// Whether a whole one went last, so that the others have their turn.
+    whole_was_last: bool,
+}
+
+impl LaneBuffer {
+    fn large(&self) -> impl Iterator<Item = &Large> {
+        self.whole.iter().chain(&self.waiting).chain(&self.begun)
+    }
+
+    fn large_queues(&mut self) -> [&mut VecDeque<Large>; 3] {
+        [&mut self.whole, &mut self.waiting, &mut self.begun]
+    }
 }
 
 /// A large body on its way.
@@ -35,7 +54,9 @@ struct Large {
     body: Bytes,
     /// The size of the whole body.
     total: usize,
-    /// Who waits for its end: the target's number on the wire, and the lane.
+    /// Whether one frame has room for it.
+    whole: bool,
+    /// Who waits for its end: the target's number on the wire, and the lane. Nobody for an answer.
     then: Option<(u32, usize)>,
     call: Option<u64>,
 }
@@ -51,10 +72,8 @@ pub(crate) struct FirstFrame {
 /// What a call of `transmit` has let go.
 #[derive(Debug, Default)]
 pub(crate) struct Transmitted {
-    /// Targets whose large message has gone completely: their number on the wire, and the lane.
-    pub(crate) finished: Vec<(u32, usize)>,
-    /// Calls whose large message has begun to go.
-    pub(crate) begun: Vec<u64>,
+    /// Large messages that have gone completely: their target's number on the wire, lane and size.
+    pub(crate) finished: Vec<(u32, usize, usize)>,
 }
 
 /// A large body that will not be sent to its end.
@@ -71,23 +90,23 @@ pub(crate) struct Dropped {
 /// Large bodies of a lane that are under way at once. A peer takes 256, of both lanes together.
 const MAX_BEGUN: usize = 64;
 
-/// Bytes of the fixed fields of a chunk: its stream's number.
-const CHUNK_FIELDS: usize = 4;
-
 impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
             control: BytesMut::new(),
             lanes: [LaneBuffer::default(), LaneBuffer::default()],
             last_stream: 0,
-            large_bytes: 0,
             chunk: 0,
+            budget: 0,
+            under_way: [0; 2],
+            answers: 0,
         }
     }
 
-    /// How large the payload of a frame may be, as the peer said.
-    pub(crate) fn set_frame_size(&mut self, bytes: usize) {
-        self.chunk = bytes;
+    /// What the peer takes: the payload of a frame, and large bodies under way at once.
+    pub(crate) fn set_limits(&mut self, frame: usize, assembly: usize) {
+        self.chunk = frame;
+        self.budget = assembly;
     }
 
     pub(crate) fn frame_size(&self) -> usize {
@@ -111,6 +130,7 @@ impl Lanes {
         let Some(buffer) = self.lanes.get_mut(lane) else { return 0 };
         let offset = buffer.gone.saturating_add(buffer.ready.len() as u64);
         let length = fields.len().saturating_add(body.len());
+        buffer.answers = buffer.answers.saturating_add(usize::from(is_answer(kind as u8)));
         buffer.ready.reserve(HEADER.saturating_add(length));
         frame::put_header(&mut buffer.ready, length, kind, flags, message);
         buffer.ready.put_slice(fields);
@@ -127,11 +147,13 @@ impl Lanes {
         call: Option<u64>,
     ) {
         self.last_stream = self.last_stream.wrapping_add(1);
-        self.large_bytes = self.large_bytes.saturating_add(body.len());
+        self.answers = self.answers.saturating_add(usize::from(is_answer(head.kind as u8)));
         let (stream, total) = (self.last_stream, body.len());
-        let large = Large { stream, head: Some(head), body, total, then, call };
+        let whole = head.fields.len().saturating_add(total) <= self.chunk;
+        let large = Large { stream, head: Some(head), body, total, whole, then, call };
         if let Some(buffer) = self.lanes.get_mut(lane) {
-            buffer.waiting.push_back(large);
+            let queue = if whole { &mut buffer.whole } else { &mut buffer.waiting };
+            queue.push_back(large);
         }
     }
 
@@ -166,13 +188,14 @@ impl Lanes {
 
     /// Stops sending a large message. `None` if it has gone, or was none.
     pub(crate) fn drop_large(&mut self, call: u64) -> Option<Dropped> {
-        let queues = self.lanes.iter_mut().flat_map(|lane| [&mut lane.waiting, &mut lane.begun]);
-        for queue in queues {
+        let numbered = self.lanes.iter_mut().enumerate();
+        let queues = numbered.flat_map(|(i, lane)| lane.large_queues().map(|queue| (i, queue)));
+        for (lane, queue) in queues {
             if let Some(place) = queue.iter().position(|large| large.call == Some(call)) {
                 let large = queue.remove(place)?;
-                self.large_bytes = self.large_bytes.saturating_sub(large.body.len());
                 let begun = large.head.is_none();
                 if begun {
+                    sub(&mut self.under_way, lane, large.total);
                     let stream = large.stream.to_be_bytes();
                     frame::put_control(&mut self.control, Kind::ChunkDrop, &stream, &[]);
                 }
@@ -184,14 +207,13 @@ impl Lanes {
 
     /// Whether a large message waits to begin.
     pub(crate) fn waits(&self, call: u64) -> bool {
-        self.lanes.iter().flat_map(|lane| &lane.waiting).any(|large| large.call == Some(call))
+        let mut waiting = self.lanes.iter().flat_map(|lane| lane.whole.iter().chain(&lane.waiting));
+        waiting.any(|large| large.call == Some(call))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.control.is_empty()
-            && self.lanes.iter().all(|lane| {
-                lane.ready.is_empty() && lane.waiting.is_empty() && lane.begun.is_empty()
-            })
+            && self.lanes.iter().all(|lane| lane.ready.is_empty() && lane.large().next().is_none())
     }
 
     /// Whether every small frame of a lane has gone out.
@@ -199,10 +221,15 @@ impl Lanes {
         self.lanes.get(lane).is_none_or(|buffer| buffer.ready.is_empty())
     }
 
-    /// Bytes that wait for the socket.
-    pub(crate) fn len(&self) -> usize {
-        let ready: usize = self.lanes.iter().map(|lane| lane.ready.len()).sum();
-        self.control.len().saturating_add(ready).saturating_add(self.large_bytes)
+    /// Bytes of control frames that wait for the socket.
+    pub(crate) fn control_len(&self) -> usize {
+        self.control.len()
+    }
+
+    /// Answers that wait for the socket.
+    pub(crate) fn answers(&self) -> usize {
+        let small: usize = self.lanes.iter().map(|lane| lane.answers).sum();
+        self.answers.saturating_add(small)
     }
 
     /// Moves about `budget` bytes out, in the order of the lanes.
@@ -210,45 +237,96 @@ impl Lanes {
         let mut result = Transmitted::default();
         let mut left = budget;
         push(out, &mut left, self.control.split());
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        for lane in 0..self.lanes.len() {
             if left == 0 {
                 break;
             }
-            push_ready(lane, &mut left, out);
+            if let Some(buffer) = self.lanes.get_mut(lane) {
+                push_ready(buffer, &mut left, out);
+            }
             while left > 0
-                && let Some(large) = lane.next_large()
+                && let Some(large) = self.next_large(lane)
             {
-                let sent = large.body.len();
-                let rest = send_part(large, index, self.chunk, out, &mut result);
-                let kept = rest.as_ref().map_or(0, |rest| rest.body.len());
-                let sent = sent.saturating_sub(kept);
-                self.large_bytes = self.large_bytes.saturating_sub(sent);
-                left = left.saturating_sub(sent.max(1));
-                lane.begun.extend(rest);
+                let before = large.body.len();
+                let large = send_part(large, lane, self.chunk, out);
+                left = left.saturating_sub(before.saturating_sub(large.body.len()).max(1));
+                if large.body.is_empty() {
+                    self.finished(lane, &large, &mut result);
+                } else if let Some(buffer) = self.lanes.get_mut(lane) {
+                    buffer.begun.push_back(large);
+                }
             }
         }
         result
     }
 
+    fn finished(&mut self, lane: usize, large: &Large, result: &mut Transmitted) {
+        if !large.whole {
+            sub(&mut self.under_way, lane, large.total);
+        }
+        match large.then {
+            Some((target, lane)) => result.finished.push((target, lane, large.total)),
+            None => self.answers = self.answers.saturating_sub(1),
+        }
+    }
+
+    /// The large body whose turn it is. Those of one frame go in between the others, of which new
+    /// ones begin as long as the peer has room for them.
+    fn next_large(&mut self, lane: usize) -> Option<Large> {
+        let begins = self.may_begin(lane);
+        let buffer = self.lanes.get_mut(lane)?;
+        let others = begins || !buffer.begun.is_empty();
+        let yields = buffer.whole.is_empty() || buffer.whole_was_last && others;
+        buffer.whole_was_last = !yields;
+        if !yields {
+            return buffer.whole.pop_front();
+        }
+        if begins && let Some(large) = buffer.waiting.pop_front() {
+            if let Some(under_way) = self.under_way.get_mut(lane) {
+                *under_way = under_way.saturating_add(large.total);
+            }
+            return Some(large);
+        }
+        buffer.begun.pop_front()
+    }
+
+    /// Whether the next large body of a lane may begin: within what the peer takes, or alone. Bulk
+    /// leaves half of that to the normal lane, and all of it while a normal body waits for room: so
+    /// what is under way comes to its end, and that one's turn.
+    fn may_begin(&self, lane: usize) -> bool {
+        let Some(buffer) = self.lanes.get(lane) else { return false };
+        let Some(next) = buffer.waiting.front() else { return false };
+        let [normal, bulk] = self.under_way;
+        let together = normal.saturating_add(bulk);
+        if buffer.begun.len() >= MAX_BEGUN {
+            return false;
+        }
+        if together == 0 {
+            return true;
+        }
+        let normal_waits = self.lanes.first().is_some_and(|normal| !normal.waiting.is_empty());
+        let fits = |under_way: usize, most| under_way.saturating_add(next.total) <= most;
+        let yields = lane == 1 && (normal_waits || !fits(bulk, self.budget / 2));
+        fits(together, self.budget) && !yields
+    }
+
     /// Forgets everything: the connection is gone.
     pub(crate) fn clear(&mut self) {
         self.control.clear();
-        self.large_bytes = 0;
+        self.under_way = [0; 2];
+        self.answers = 0;
         for lane in &mut self.lanes {
             // What was ready has not gone; the offsets of its frames must not look as if it had.
             lane.ready.clear();
-            lane.waiting.clear();
-            lane.begun.clear();
+            lane.answers = 0;
+            lane.large_queues().into_iter().for_each(VecDeque::clear);
         }
     }
 }
 
-impl LaneBuffer {
-    /// The large body whose turn it is: new ones begin as long as few are under way.
-    fn next_large(&mut self) -> Option<Large> {
-        let begins = self.begun.len() < MAX_BEGUN;
-        let new = if begins { self.waiting.pop_front() } else { None };
-        new.or_else(|| self.begun.pop_front())
+fn sub(under_way: &mut [usize; 2], lane: usize, bytes: usize) {
+    if let Some(under_way) = under_way.get_mut(lane) {
+        *under_way = under_way.saturating_sub(bytes);
     }
 }
 
@@ -259,15 +337,22 @@ fn push(out: &mut VecDeque<Bytes>, left: &mut usize, bytes: BytesMut) {
     }
 }
 
+fn is_answer(kind: u8) -> bool {
+    kind == Kind::Reply as u8 || kind == Kind::Failure as u8
+}
+
 /// Moves whole frames out of a lane's buffer, all of them if they fit.
 fn push_ready(lane: &mut LaneBuffer, left: &mut usize, out: &mut VecDeque<Bytes>) {
     let mut end = lane.ready.len();
-    if end > left.saturating_mul(2) {
+    if end <= left.saturating_mul(2) {
+        lane.answers = 0;
+    } else {
         end = 0;
         while end < *left
             && let Some(header) = lane.ready.get(end..).and_then(Header::read)
         {
             end = end.saturating_add(HEADER).saturating_add(header.length);
+            lane.answers = lane.answers.saturating_sub(usize::from(is_answer(header.kind)));
         }
     }
     let part = lane.ready.split_to(end.min(lane.ready.len()));
@@ -275,40 +360,28 @@ fn push_ready(lane: &mut LaneBuffer, left: &mut usize, out: &mut VecDeque<Bytes>
     push(out, left, part);
 }
 
-/// Sends the next chunk of a large body; what is left of it.
-fn send_part(
-    mut large: Large,
-    lane: usize,
-    chunk: usize,
-    out: &mut VecDeque<Bytes>,
-    result: &mut Transmitted,
-) -> Option<Large> {
-    let mut head = BytesMut::new();
-    let fields = large.head.as_ref().map_or(CHUNK_FIELDS, |first| {
-        CHUNK_FIELDS.saturating_add(8).saturating_add(first.fields.len())
-    });
-    let part = large.body.len().min(chunk.saturating_sub(fields).max(1));
-    let length = fields.saturating_add(part);
+/// Sends the next part of a large body; what is left of it.
+fn send_part(mut large: Large, lane: usize, chunk: usize, out: &mut VecDeque<Bytes>) -> Large {
     let bulk = if lane == 1 { FLAG_BULK } else { 0 };
-    match large.head.take() {
-        Some(first) => {
-            let flags = first.flags | FLAG_FIRST | bulk;
-            frame::put_header(&mut head, length, first.kind, flags, first.message);
-            head.put_u32(large.stream);
-            head.put_u64(large.body.len() as u64);
-            head.put_slice(&first.fields);
-            result.begun.extend(large.call);
-        }
-        None => {
-            frame::put_header(&mut head, length, Kind::Chunk, bulk, 0);
-            head.put_u32(large.stream);
-        }
-    }
+    let first = large.head.take();
+    let fields = first.as_ref().map_or(&[][..], |first| &first.fields);
+    let (stream, size) = (large.stream.to_be_bytes(), (large.body.len() as u64).to_be_bytes());
+    let (stream, size) = match (large.whole, &first) {
+        (true, _) => (&[][..], &[][..]),
+        (false, Some(_)) => (&stream[..], &size[..]),
+        (false, None) => (&stream[..], &[][..]),
+    };
+    let (kind, flags, message) = match &first {
+        Some(first) if large.whole => (first.kind, first.flags | bulk, first.message),
+        Some(first) => (first.kind, first.flags | bulk | FLAG_FIRST, first.message),
+        None => (Kind::Chunk, bulk, 0),
+    };
+    let fixed = stream.len().saturating_add(size.len()).saturating_add(fields.len());
+    let part = large.body.len().min(chunk.saturating_sub(fixed).max(1));
+    let mut head = BytesMut::with_capacity(HEADER.saturating_add(fixed));
+    frame::put_header(&mut head, fixed.saturating_add(part), kind, flags, message);
+    [stream, size, fields].into_iter().for_each(|field| head.put_slice(field));
     out.push_back(head.freeze());
     out.push_back(large.body.split_to(part));
-    if large.body.is_empty() {
-        result.finished.extend(large.then);
-        return None;
-    }
-    Some(large)
+    large
 }

@@ -46,6 +46,7 @@ impl Session {
             return;
         }
         if let Some(target) = self.targets.remove(id) {
+            self.reserves = self.reserves.saturating_sub(usize::from(target.system));
             self.retire(target.number);
         }
     }

@@ -42,7 +42,7 @@ impl Session {
         if self.leaving {
             return;
         }
-        let max_in_flight = self.max_in_flight();
+        let max_in_flight = self.in_flight_for(id);
         for lane in 0..2 {
             while let Some(target) = self.targets.get_mut(id)
                 && target.phase == Phase::Resolved
@@ -52,7 +52,10 @@ impl Session {
             {
                 if front.ask && self.flights.len() >= max_in_flight {
                     if !std::mem::replace(&mut target.blocked, true) {
-                        self.blocked.push_back(id);
+                        let reserved = usize::from(target.system);
+                        if let Some(blocked) = self.blocked.get_mut(reserved) {
+                            blocked.push_back(id);
+                        }
                     }
                     break;
                 }
@@ -84,7 +87,6 @@ impl Session {
             *large = true;
         }
         self.numbers.large_begins(number);
-        self.leave(1, body.len());
         let flight = self.depart(&going);
         self.goes(&going, flight, Progress::Sent);
         let (kind, mut flags, message, fields) =
@@ -167,12 +169,15 @@ impl Session {
         self.queued = self.queued.saturating_sub(messages);
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         self.left = self.left.wrapping_add(messages as u64);
-        let room = self.limits.outbox_max_messages() as u64;
-        while let Some((call, place)) = self.waiting.front().copied()
-            && place.saturating_sub(self.left) < room
-        {
-            self.waiting.pop_front();
-            self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+        for system in [true, false] {
+            let room = self.outbox_for(system).messages as u64;
+            while let Some(queue) = self.waiting.get_mut(usize::from(system))
+                && let Some((call, place)) = queue.front().copied()
+                && place.saturating_sub(self.left) < room
+            {
+                queue.pop_front();
+                self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+            }
         }
     }
 
@@ -180,14 +185,24 @@ impl Session {
     pub(super) fn landed(&mut self, now: Timestamp, flight: u64) {
         self.flights.land(flight);
         // The first one may have nothing left to send: the place is for whoever can use it.
-        while self.flights.len() < self.max_in_flight()
-            && let Some(id) = self.blocked.pop_front()
-        {
+        while let Some(id) = self.next_blocked() {
             if let Some(target) = self.targets.get_mut(id) {
                 target.blocked = false;
             }
             self.pump(now, id);
         }
+    }
+
+    /// A target for which there is a place among the calls in flight, those of the system first.
+    fn next_blocked(&mut self) -> Option<TargetId> {
+        for system in [true, false] {
+            let queue = self.blocked.get_mut(usize::from(system))?;
+            let Some(id) = queue.front().copied() else { continue };
+            if self.flights.len() < self.in_flight_for(id) {
+                return self.blocked.get_mut(usize::from(system))?.pop_front();
+            }
+        }
+        None
     }
 }
 

@@ -46,12 +46,14 @@ pub struct Session {
     pub(super) flights: Flights,
     /// Targets to be asked for when there is a number for them.
     pub(super) starved: VecDeque<TargetId>,
-    /// Targets with an ask that waits for one of those to end.
-    pub(super) blocked: VecDeque<TargetId>,
-    /// `send_wait`s in the order of their places, and the place.
-    pub(super) waiting: VecDeque<(u64, u64)>,
+    /// Targets with an ask that waits for one of those to end: others, and those of the system.
+    pub(super) blocked: [VecDeque<TargetId>; 2],
+    /// `send_wait`s in the order of their places, and the place: to others, and to the system.
+    pub(super) waiting: [VecDeque<(u64, u64)>; 2],
     pub(super) entered: u64,
     pub(super) left: u64,
+    /// Targets of the system: room is kept for such.
+    pub(super) reserves: usize,
     pub(super) wakes: Vec<Waker>,
     pub(super) closing: Closing,
     /// Whether the peer has said goodbye: nothing new is sent to it.
@@ -67,6 +69,13 @@ pub(super) enum Closing {
     Soon(Close),
     /// It has been said: nothing may follow.
     Said,
+}
+
+/// Messages, and bytes of their bodies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
 }
 
 /// A message to be queued.
@@ -119,7 +128,7 @@ impl Session {
     pub fn new(limits: Limits, peer: impl Into<String>) -> Self {
         Self {
             serving: Serving::new(limits.max_in_flight()),
-            assemblies: Assemblies::new(limits.message_max_size()),
+            assemblies: Assemblies::new(limits.message_max_size(), limits.max_assembly()),
             peer_name: peer.into(),
             peer: None,
             connections: 0,
@@ -132,10 +141,11 @@ impl Session {
             ready: [(0, 0); 2],
             flights: Flights::default(),
             starved: VecDeque::new(),
-            blocked: VecDeque::new(),
-            waiting: VecDeque::new(),
+            blocked: Default::default(),
+            waiting: Default::default(),
             entered: 0,
             left: 0,
+            reserves: 0,
             wakes: Vec::new(),
             closing: Closing::No,
             leaving: false,
@@ -164,9 +174,11 @@ impl Session {
         self.admit(&request, bytes)?;
         let lane = lane_index(request.lane);
         let ask = request.submission == Submission::Ask;
+        let system = self.is_system(request.target);
+        let fits = self.queued < self.outbox_for(system).messages;
         let call = match request.submission {
             Submission::Send => None,
-            Submission::SendWait if self.queued < self.limits.outbox_max_messages() => {
+            Submission::SendWait if fits => {
                 let done = Progress::Done(Ok(Bytes::new()));
                 Some(self.open(request.target, done)?)
             }
@@ -174,9 +186,10 @@ impl Session {
             Submission::Ask => Some(self.open(request.target, Progress::Pending)?),
         };
         if request.submission == Submission::SendWait
-            && self.queued >= self.limits.outbox_max_messages()
+            && !fits
+            && let Some(waiting) = self.waiting.get_mut(usize::from(system))
         {
-            self.waiting.extend(call.map(|call| (call, self.entered)));
+            waiting.extend(call.map(|call| (call, self.entered)));
         }
         self.queued = self.queued.saturating_add(1);
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
@@ -221,28 +234,78 @@ impl Session {
         if bytes > self.max_message() {
             return Err(self.too_large(request.name, request.target, bytes));
         }
-        let waits = request.submission != Submission::Send;
-        let most = self.limits.outbox_max_messages();
-        let most_waiting = self.limits.outbox_max_waiting();
-        if waits && self.queued >= most.saturating_add(most_waiting) {
-            let waiting = self.queued.saturating_sub(most);
+        let room = self.outbox_for(self.is_system(request.target));
+        let queued_bytes = self.queued_bytes.saturating_add(bytes);
+        if request.submission == Submission::Send {
+            if self.queued >= room.messages {
+                let held = format!("{} messages wait", self.queued);
+                let limit = self.limit("rpc.outbox.maxMessages", room.messages);
+                return Err(self.overloaded(request, "", &held, &limit));
+            }
+            if self.queued > 0 && queued_bytes > room.bytes {
+                let what = format!("the {bytes} bytes of ");
+                let held = format!("{} bytes wait", self.queued_bytes);
+                let limit = self.limit("rpc.outbox.maxBytes", room.bytes);
+                return Err(self.overloaded(request, &what, &held, &limit));
+            }
+            return Ok(());
+        }
+        let most = self.limits.outbox_max_waiting();
+        if self.queued >= room.messages.saturating_add(most) {
+            let waiting = self.queued.saturating_sub(room.messages);
             let held = format!("{} messages wait, {waiting} of them for room,", self.queued);
-            let limit = format!("rpc.outbox.maxWaiting ({most_waiting})");
+            let limit = self.limit("rpc.outbox.maxWaiting", most);
             return Err(self.overloaded(request, "", &held, &limit));
         }
-        if !waits && self.queued >= most {
-            let held = format!("{} messages wait", self.queued);
-            let limit = format!("rpc.outbox.maxMessages ({most})");
-            return Err(self.overloaded(request, "", &held, &limit));
-        }
-        let most = self.limits.outbox_max_bytes();
-        if !waits && self.queued > 0 && self.queued_bytes.saturating_add(bytes) > most {
+        let most = self.limits.outbox_max_waiting_bytes();
+        if self.queued > 0 && queued_bytes > room.bytes.saturating_add(most) {
             let what = format!("the {bytes} bytes of ");
-            let held = format!("{} bytes wait", self.queued_bytes);
-            let limit = format!("rpc.outbox.maxBytes ({most})");
+            let waiting = self.queued_bytes.saturating_sub(room.bytes);
+            let held = format!("{} bytes wait, {waiting} of them for room,", self.queued_bytes);
+            let limit = self.limit("rpc.outbox.maxWaitingBytes", most);
             return Err(self.overloaded(request, &what, &held, &limit));
         }
         Ok(())
+    }
+
+    /// A limit's key and value.
+    fn limit(&self, key: &str, value: usize) -> String {
+        let whole = match key {
+            "rpc.outbox.maxMessages" => self.limits.outbox_max_messages(),
+            "rpc.outbox.maxBytes" => self.limits.outbox_max_bytes(),
+            _ => value,
+        };
+        if value < whole {
+            format!("{key} ({whole}, less an eighth for endpoints of the system)")
+        } else {
+            format!("{key} ({value})")
+        }
+    }
+
+    pub(super) fn is_system(&self, target: TargetId) -> bool {
+        self.targets.get(target).is_some_and(|target| target.system)
+    }
+
+    /// What the queue may hold when a message is added to it. The last eighth is for endpoints of
+    /// the system, if the peer has one that is called.
+    pub(super) fn outbox_for(&self, system: bool) -> Room {
+        let (messages, bytes) = (self.limits.outbox_max_messages(), self.limits.outbox_max_bytes());
+        if system || self.reserves == 0 {
+            return Room { messages, bytes };
+        }
+        Room {
+            messages: messages.saturating_sub(messages / 8),
+            bytes: bytes.saturating_sub(bytes / 8),
+        }
+    }
+
+    /// How many calls may be in flight when one to this target is added to them.
+    pub(super) fn in_flight_for(&self, target: TargetId) -> usize {
+        let most = self.max_in_flight();
+        if self.reserves == 0 || self.is_system(target) {
+            return most;
+        }
+        most.saturating_sub(most / 8)
     }
 
     /// The error of a message that its receiver would not take.
@@ -301,13 +364,14 @@ impl Session {
     }
 
     pub(super) fn can_go_now(&self, target: TargetId, lane: usize, ask: bool) -> bool {
+        let in_flight = if ask { self.in_flight_for(target) } else { 0 };
         let Some(target) = self.targets.get(target) else { return false };
         !self.leaving
             && target.phase == Phase::Resolved
             && target.pending.get(lane).is_some_and(VecDeque::is_empty)
             && target.large.get(lane) == Some(&false)
             && target.has_credit()
-            && (!ask || self.flights.len() < self.max_in_flight())
+            && (!ask || self.flights.len() < in_flight)
     }
 
     /// Whether there is something for the socket.
@@ -321,10 +385,13 @@ impl Session {
         self.peer.is_some() && lasts
     }
 
-    /// Bytes that wait for the socket.
+    /// Whether the peer leaves more unread than it could if it kept to the rules: more answers than
+    /// it may have asked for at once, or an unlikely amount of what is said about endpoints. Large
+    /// bodies do not count: if both sides stopped reading for theirs, neither would ever go on.
     #[must_use]
-    pub fn output_bytes(&self) -> usize {
-        self.lanes.len()
+    pub fn is_flooded(&self) -> bool {
+        self.lanes.answers() > self.limits.max_in_flight()
+            || self.lanes.control_len() > self.limits.outbox_max_bytes()
     }
 
     /// Moves about `budget` bytes out, to be written in this order. They count as sent.
@@ -345,7 +412,8 @@ impl Session {
                 self.leave(messages, bytes);
             }
         }
-        for (number, lane) in done.finished {
+        for (number, lane, bytes) in done.finished {
+            self.leave(1, bytes);
             self.large_done(now, number, lane);
         }
         self.release_numbers();
@@ -373,7 +441,7 @@ impl Session {
     pub(super) fn reset_queue(&mut self) {
         self.ready = [(0, 0); 2];
         self.flights.clear();
-        self.blocked.clear();
+        self.blocked.iter_mut().for_each(VecDeque::clear);
         self.starved.clear();
         self.numbers.clear();
         for target in self.targets.iter_mut() {

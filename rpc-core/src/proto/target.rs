@@ -42,6 +42,8 @@ pub struct Resolution {
     pub credit_messages: u64,
     /// How many bytes of bodies; one message may overdraw it.
     pub credit_bytes: u64,
+    /// Whether room is to be kept for messages to it.
+    pub system: bool,
 }
 
 impl Resolution {
@@ -53,7 +55,7 @@ impl Resolution {
         credit_messages: u64,
         credit_bytes: u64,
     ) -> Self {
-        Self { incarnation, messages, credit_messages, credit_bytes }
+        Self { incarnation, messages, credit_messages, credit_bytes, system: false }
     }
 }
 
@@ -117,6 +119,8 @@ pub(crate) struct Target {
     pub(crate) blocked: bool,
     /// Whether it is in the queue for a number.
     pub(crate) starved: bool,
+    /// Whether room is kept for messages to it: what the peer said last.
+    pub(crate) system: bool,
     names: Vec<String>,
     /// Numbers found before, by the address of the name: names are constants.
     numbers: Vec<(&'static str, MessageName)>,
@@ -145,6 +149,7 @@ impl Target {
             calls: 0,
             blocked: false,
             starved: false,
+            system: false,
             names: Vec::new(),
             numbers: Vec::new(),
         }
@@ -155,6 +160,7 @@ impl Target {
         self.messages_left = i64::try_from(resolution.credit_messages).unwrap_or(i64::MAX);
         self.bytes_left = i64::try_from(resolution.credit_bytes).unwrap_or(i64::MAX);
         self.names = resolution.messages;
+        self.system = resolution.system;
         self.numbers.clear();
     }
 

@@ -1,5 +1,6 @@
 //! The protocol from both of its ends: two sessions, joined by bytes.
 
+mod budgets;
 mod calls;
 mod credit;
 mod lifetimes;

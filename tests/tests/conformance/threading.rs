@@ -287,6 +287,40 @@ impl Busy {
     }
 }
 
+/// Whoever fills an inbox does not keep it from others: a turn of each is all that one waits for.
+async fn s66_the_senders_of_an_inbox_take_turns(h: &Harness) -> anyhow::Result<()> {
+    let server = h.server("m").await?;
+    let (watch, endpoint) = Probe::at(&server, "p").await?;
+    let (_, other) = Probe::at(&server, "other").await?;
+    let held = endpoint.ask(Wait(0));
+    watch.log.reaches(2).await;
+    // Senders of the same env are one; seven peers; and a late one with a single message.
+    for number in 0..50 {
+        endpoint.send(Note(number))?;
+    }
+    let mut clients = Vec::new();
+    for sender in 1..=8 {
+        let client = h.client(&format!("c{sender}")).await?;
+        let remote = client.endpoint_ref::<Probe>(&endpoint.to_string()).await?;
+        for number in 0..if sender == 8 { 1 } else { 50 } {
+            remote.send(Note(sender * 100 + number))?;
+        }
+        // What came over a connection before this is in its inbox.
+        let beside = client.endpoint_ref::<Probe>(&other.to_string()).await?;
+        assert_eq!(beside.ask(Echo::of("there")).await?, "there");
+        clients.push(client);
+    }
+    watch.gate.open();
+    assert_eq!(held.await?, 0);
+    let logged = watch.log.reaches(3 + 401).await;
+    let turn = |round, sender| (0..16).map(move |number| sender * 100 + round * 16 + number);
+    let round = |round| (0..8).flat_map(move |sender| turn(round, sender));
+    let last = (0..8).flat_map(|sender| [sender * 100 + 48, sender * 100 + 49]);
+    let notes = round(0).chain([800]).chain(round(1)).chain(round(2)).chain(last);
+    assert_eq!(logged[3..], notes.map(|number| format!("note {number}")).collect::<Vec<_>>());
+    Ok(())
+}
+
 async fn s67_a_long_queue_lets_its_neighbours_have_a_turn(h: &Harness) -> anyhow::Result<()> {
     let env = h.server("m").await?;
     // Both on one thread, which Spark's busy inbox would hold until it is empty.
@@ -328,6 +362,7 @@ rpc_tests::both! {
     s64_s65_a_panic_costs_one_call,
     s66_an_inbox_is_bounded_and_first_in_first_out,
     s66_what_a_stop_drops_leaves_its_room,
+    s66_the_senders_of_an_inbox_take_turns,
     s67_a_long_queue_lets_its_neighbours_have_a_turn,
 }
 

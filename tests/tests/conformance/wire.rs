@@ -571,23 +571,26 @@ fn s146_frames_may_be_split_at_any_byte() {
     assert_eq!(greeted.unwrap().hello.env, 1);
 
     let mut talk = Talk::new();
-    let bodies: Vec<Vec<u8>> = [0, 1, 2, 100, 70_000].map(|size| vec![7; size]).into();
+    let bodies: Vec<Vec<u8>> = [0, 1, 2, 100, 300_000].map(|size| vec![7; size]).into();
     for body in &bodies {
         talk.ask(body);
     }
     // The large one goes in two parts: all of it is asked for at once.
     let spoken = output(&mut talk.asker);
     let mut arrived = BytesMut::new();
-    let mut messages = Vec::new();
+    let (mut messages, mut begun) = (Vec::new(), 0);
     for byte in spoken {
         arrived.put_u8(byte);
         for event in input(&mut talk.answerer, &mut arrived) {
-            let Event::Message(message) = event else { panic!("{event:?}") };
-            messages.push(message.body.to_vec());
+            match event {
+                Event::Message(message) => messages.push(message.body.to_vec()),
+                Event::Begun(0, 300_000) => begun += 1,
+                event => panic!("{event:?}"),
+            }
         }
     }
     assert!(arrived.is_empty());
-    assert_eq!(messages, bodies);
+    assert_eq!((messages, begun), (bodies, 1));
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub(super) struct Seen {
 pub(super) struct Endpoint {
     pub(super) life: u64,
     pub(super) window: (u64, u64),
+    pub(super) system: bool,
 }
 
 /// What one side has resolved at the other.
@@ -84,7 +85,7 @@ struct Bound {
 
 /// A message in the inbox of an endpoint.
 pub(super) struct Waiting {
-    endpoint: String,
+    pub(super) endpoint: String,
     life: u64,
     /// The resolution that it came by.
     serial: u64,
@@ -184,7 +185,7 @@ impl Pair {
     pub(super) fn start(&mut self, side: Side, name: &str, window: (u64, u64)) -> Incarnation {
         self.stop(side, name);
         self.lives += 1;
-        let endpoint = Endpoint { life: self.lives, window };
+        let endpoint = Endpoint { life: self.lives, window, system: name.starts_with("system") };
         self.nodes[side].endpoints.insert(name.to_owned(), endpoint);
         Incarnation::new(side as u64, self.lives)
     }
@@ -361,6 +362,8 @@ impl Node {
             Event::Release(number) => {
                 assert!(self.bound.remove(&number).is_some(), "{number} is not resolved");
             }
+            Event::Begun(target, bytes) => self.charge(target, bytes),
+            Event::GivenUp(target, bytes) => self.given_up(target, bytes),
             Event::Goodbye(reason) => self.goodbye = Some(reason),
             Event::Closed(close) => self.closed = Some(close),
         }
@@ -374,10 +377,12 @@ impl Node {
             let error = RpcError::new(ErrorKind::EndpointNotFound, "not here");
             return self.session.unresolved(target, &error);
         };
-        let (life, window) = (endpoint.life, endpoint.window);
+        let (life, window, system) = (endpoint.life, endpoint.window, endpoint.system);
         let messages = vec![SMALL.to_owned(), FAIL.to_owned()];
         let incarnation = Incarnation::new(side as u64, life);
-        self.session.resolved(target, &Resolution::new(incarnation, messages, window.0, window.1));
+        let mut resolution = Resolution::new(incarnation, messages, window.0, window.1);
+        resolution.system = system;
+        self.session.resolved(target, &resolution);
         let endpoint = key.name.clone();
         self.resolutions += 1;
         let serial = self.resolutions;
@@ -385,15 +390,29 @@ impl Node {
         self.bound.insert(target, bound);
     }
 
-    fn message(&mut self, message: IncomingMessage) {
-        let target = message.target;
+    fn given_up(&mut self, target: TargetId, bytes: usize) {
+        let bound = self.bound.get_mut(&target).unwrap();
+        let place = bound.queued.iter().position(|size| *size == bytes as u64);
+        bound.queued.swap_remove(place.expect("given up, but not begun"));
+    }
+
+    /// Counts a message: when it is there, or when its first part is.
+    fn charge(&mut self, target: TargetId, bytes: usize) {
         let bound = self.bound.get_mut(&target).expect("a message for what was never resolved");
-        bound.queued.push(message.body.len() as u64);
+        bound.queued.push(bytes as u64);
         assert!(bound.queued.len() as u64 <= bound.window.0, "over the window: {bound:?}");
         // The last one sent may overdraw the bytes; across lanes it need not arrive last.
         let largest = bound.queued.iter().max().copied().unwrap_or(0);
         let others = bound.queued.iter().sum::<u64>() - largest;
         assert!(others < bound.window.1, "over the window: {bound:?}");
+    }
+
+    fn message(&mut self, message: IncomingMessage) {
+        let target = message.target;
+        if !message.in_parts {
+            self.charge(target, message.body.len());
+        }
+        let bound = &self.bound[&target];
         let (endpoint, life, serial) = (bound.endpoint.clone(), bound.life, bound.serial);
         if self.endpoints.get(&endpoint).is_none_or(|there| there.life != life) {
             self.fail_stopped(serial, &message);

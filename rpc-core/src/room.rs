@@ -1,0 +1,70 @@
+//! Whether there is room in an inbox for a message of this env.
+
+use crate::error::{ErrorKind, RpcError};
+use crate::inbox::{Inbox, Phase, State};
+use std::sync::MutexGuard;
+
+impl Inbox {
+    /// Checks that a local message may enter. One that can wait may enter above the limit, up to
+    /// the number that may wait.
+    pub(crate) fn admit(
+        &self,
+        message: &str,
+        bytes: usize,
+        waits: bool,
+    ) -> Result<MutexGuard<'_, State>, RpcError> {
+        let state = self.lock();
+        if state.phase != Phase::Open {
+            return Err(self.stopped());
+        }
+        let limits = self.core().config().limits();
+        let max = self.max_messages();
+        let promised = state.pool.promised();
+        let room = max.saturating_sub(promised.messages);
+        let held = || {
+            let kept = match promised.messages {
+                0 => String::new(),
+                kept => format!(", {kept} places are kept for peers"),
+            };
+            format!("{} messages are in its inbox{kept}", state.held)
+        };
+        let waiting = if waits { limits.outbox_max_waiting() } else { 0 };
+        if state.held >= room.saturating_add(waiting) {
+            if !waits {
+                let limit = format!("rpc.inbox.maxMessages ({max})");
+                return Err(self.overloaded(message, &held(), &limit));
+            }
+            let held =
+                format!("{}, {} of them wait for room", held(), state.held.saturating_sub(room));
+            let limit = format!("rpc.outbox.maxWaiting ({waiting})");
+            return Err(self.overloaded(message, &held, &limit));
+        }
+        let most = limits.inbox_max_bytes();
+        let waiting = if waits { limits.outbox_max_waiting_bytes() } else { 0 };
+        let held_bytes = state.held_bytes.saturating_add(promised.bytes);
+        if state.held > 0 && held_bytes.saturating_add(bytes) > most.saturating_add(waiting) {
+            let kept = match promised.bytes {
+                0 => String::new(),
+                kept => format!(", {kept} are kept for peers"),
+            };
+            let held = format!("{} bytes are in its inbox{kept}", state.held_bytes);
+            let message = format!("the {bytes} bytes of {message}");
+            let limit = match waits {
+                true => format!("rpc.outbox.maxWaitingBytes ({waiting})"),
+                false => format!("rpc.inbox.maxBytes ({most})"),
+            };
+            return Err(self.overloaded(&message, &held, &limit));
+        }
+        Ok(state)
+    }
+
+    fn overloaded(&self, message: &str, held: &str, limit: &str) -> RpcError {
+        RpcError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} has no room for {message}: {held}. This limit is controlled by {limit}",
+                self.address()
+            ),
+        )
+    }
+}

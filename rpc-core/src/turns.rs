@@ -1,0 +1,272 @@
+//! Whose message is next: the senders of an inbox take turns.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a sender may have handled before it is another one's turn. Sixteen messages of 1 us delay a
+/// newcomer by 16 us for each sender that is before it, and are enough that answers to one
+/// connection still leave in one write. The bytes are those of one frame: whoever sends large
+/// messages has one of them handled in a turn.
+const TURN_MESSAGES: usize = 16;
+const TURN_BYTES: usize = 256 * 1024;
+/// Empty queues that keep their memory for the next sender that has something.
+const SPARE: usize = 8;
+
+/// Something with a size.
+pub(crate) trait Weigh {
+    fn bytes(&self) -> usize;
+}
+
+/// Queues of senders, first in, first out within each, taken from in turns. `K` is how a sender is
+/// known by name, if it is.
+#[derive(Debug)]
+pub(crate) struct Turns<K, T> {
+    lines: Vec<Line<K, T>>,
+    free: Vec<usize>,
+    names: BTreeMap<K, usize>,
+    /// The lines that have something; it is the first one's turn.
+    ring: VecDeque<usize>,
+    /// What has been taken in this turn.
+    messages: usize,
+    bytes: usize,
+    length: usize,
+    spare: Vec<VecDeque<T>>,
+}
+
+#[derive(Debug)]
+struct Line<K, T> {
+    name: Option<K>,
+    users: usize,
+    queue: VecDeque<T>,
+}
+
+/// The line of all senders of this process together. It is always there.
+pub(crate) const HERE: usize = 0;
+
+impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: vec![Line { name: None, users: 1, queue: VecDeque::new() }],
+            free: Vec::new(),
+            names: BTreeMap::new(),
+            ring: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            length: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// A line for a sender: the one of its name, if others use that.
+    pub(crate) fn join(&mut self, name: Option<&K>) -> usize {
+        let known = name.and_then(|name| self.names.get(name).copied());
+        let place = known.unwrap_or_else(|| self.add(name));
+        if let Some(line) = self.lines.get_mut(place) {
+            line.users = line.users.saturating_add(1);
+        }
+        place
+    }
+
+    fn add(&mut self, name: Option<&K>) -> usize {
+        let line = Line { name: name.cloned(), users: 0, queue: VecDeque::new() };
+        let place = self.free.pop().unwrap_or(self.lines.len());
+        match self.lines.get_mut(place) {
+            Some(free) => *free = line,
+            None => self.lines.push(line),
+        }
+        if let Some(name) = name {
+            self.names.insert(name.clone(), place);
+        }
+        place
+    }
+
+    /// A sender is gone; what it has sent is still handled.
+    pub(crate) fn leave(&mut self, place: usize) {
+        if let Some(line) = self.lines.get_mut(place) {
+            line.users = line.users.saturating_sub(1);
+        }
+        self.forget(place);
+    }
+
+    /// Frees a line that nobody uses and that has nothing.
+    fn forget(&mut self, place: usize) {
+        let Some(line) = self.lines.get_mut(place) else { return };
+        if line.users == 0 && line.queue.is_empty() {
+            if let Some(name) = line.name.take() {
+                self.names.remove(&name);
+            }
+            self.free.push(place);
+        }
+    }
+
+    pub(crate) fn push(&mut self, place: usize, item: T) {
+        let Some(line) = self.lines.get_mut(place) else { return };
+        if line.queue.is_empty() {
+            if let Some(spare) = self.spare.pop() {
+                line.queue = spare;
+            }
+            self.ring.push_back(place);
+        }
+        line.queue.push_back(item);
+        self.length = self.length.saturating_add(1);
+    }
+
+    /// Something about a sender, in order with what that one sends.
+    pub(crate) fn push_about(&mut self, name: &K, item: T) {
+        let place = self.join(Some(name));
+        self.push(place, item);
+        self.leave(place);
+    }
+
+    /// The next one.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let place = *self.ring.front()?;
+        let line = self.lines.get_mut(place)?;
+        let item = line.queue.pop_front()?;
+        self.length = self.length.saturating_sub(1);
+        self.messages = self.messages.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(item.bytes());
+        let empty = line.queue.is_empty();
+        if empty || self.messages >= TURN_MESSAGES || self.bytes >= TURN_BYTES {
+            (self.messages, self.bytes) = (0, 0);
+            self.ring.pop_front();
+            if empty {
+                let queue = std::mem::take(&mut line.queue);
+                if self.spare.len() < SPARE {
+                    self.spare.push(queue);
+                }
+                self.forget(place);
+            } else {
+                self.ring.push_back(place);
+            }
+        }
+        Some(item)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.length);
+        while let Some(item) = self.pop() {
+            all.push(item);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Sized(&'static str, u32, usize);
+
+    impl Weigh for Sized {
+        fn bytes(&self) -> usize {
+            self.2
+        }
+    }
+
+    fn turns() -> Turns<&'static str, Sized> {
+        Turns::new()
+    }
+
+    fn fill(turns: &mut Turns<&'static str, Sized>, name: &'static str, count: u32, bytes: usize) {
+        let place = turns.join(Some(&name));
+        (0..count).for_each(|number| turns.push(place, Sized(name, number, bytes)));
+        turns.leave(place);
+    }
+
+    fn names(turns: &mut Turns<&'static str, Sized>) -> Vec<&'static str> {
+        turns.drain().into_iter().map(|item| item.0).collect()
+    }
+
+    #[test]
+    fn one_sender_is_first_in_first_out() {
+        let mut turns = turns();
+        (0..100).for_each(|number| turns.push(HERE, Sized("", number, 1 << 20)));
+        let all: Vec<u32> = turns.drain().into_iter().map(|item| item.1).collect();
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        assert_eq!((turns.len(), turns.pop()), (0, None));
+    }
+
+    #[test]
+    fn a_late_sender_waits_for_a_turn_of_each_other() {
+        let mut turns = turns();
+        for name in ["a", "b", "c"] {
+            fill(&mut turns, name, 1000, 10);
+        }
+        fill(&mut turns, "late", 2, 10);
+        let all = names(&mut turns);
+        let place = all.iter().position(|name| *name == "late").unwrap();
+        assert_eq!(place, 3 * TURN_MESSAGES);
+        assert_eq!(all[place + 1], "late");
+        assert_eq!(all[..TURN_MESSAGES], ["a"; TURN_MESSAGES]);
+        assert_eq!(all[place + 2], "a");
+    }
+
+    #[test]
+    fn bytes_end_a_turn_as_well() {
+        let mut turns = turns();
+        fill(&mut turns, "large", 4, TURN_BYTES);
+        fill(&mut turns, "half", 4, TURN_BYTES / 2);
+        fill(&mut turns, "small", 20, 1);
+        let want = ["large", "half", "half", "small"].map(|name| {
+            let count = if name == "small" { TURN_MESSAGES } else { 1 };
+            vec![name; count]
+        });
+        assert_eq!(names(&mut turns)[..want.concat().len()], want.concat());
+    }
+
+    #[test]
+    fn a_turn_is_not_carried_over_to_the_next_sender() {
+        let mut turns = turns();
+        fill(&mut turns, "a", 15, 1);
+        fill(&mut turns, "b", 20, 1);
+        fill(&mut turns, "c", 1, 1);
+        let all = names(&mut turns);
+        assert_eq!(all.iter().position(|name| *name == "c"), Some(15 + TURN_MESSAGES));
+    }
+
+    #[test]
+    fn what_is_about_a_sender_stays_in_its_order() {
+        let mut turns = turns();
+        fill(&mut turns, "a", 40, 1);
+        turns.push_about(&"a", Sized("event", 0, 0));
+        fill(&mut turns, "a", 1, 1);
+        turns.push_about(&"b", Sized("event", 1, 0));
+        fill(&mut turns, "b", 1, 1);
+        let all = names(&mut turns);
+        assert_eq!(all[TURN_MESSAGES..TURN_MESSAGES + 2], ["event", "b"]);
+        assert_eq!(all[40 + 2..], ["event", "a"]);
+    }
+
+    #[test]
+    fn lines_of_senders_that_are_gone_are_used_again() {
+        let mut turns = turns();
+        for _ in 0..3 {
+            let (a, b) = (turns.join(Some(&"a")), turns.join(None));
+            assert_eq!(turns.join(Some(&"a")), a);
+            turns.push(a, Sized("a", 0, 1));
+            [a, a, b].into_iter().for_each(|place| turns.leave(place));
+            assert!(turns.names.contains_key("a"), "what it has sent is still there");
+            assert_eq!(turns.pop(), Some(Sized("a", 0, 1)));
+        }
+        assert_eq!((turns.lines.len(), turns.free.len(), turns.names.len()), (3, 2, 0));
+    }
+
+    #[test]
+    fn memory_follows_what_is_queued() {
+        let mut turns = turns();
+        for _ in 0..100 {
+            let places: Vec<_> = (0..100).map(|_| turns.join(None)).collect();
+            places.iter().for_each(|place| turns.push(*place, Sized("", 0, 1)));
+            turns.drain();
+            places.into_iter().for_each(|place| turns.leave(place));
+        }
+        assert_eq!((turns.lines.len(), turns.spare.len()), (101, SPARE));
+        assert!(turns.lines.iter().all(|line| line.queue.capacity() == 0));
+    }
+}
