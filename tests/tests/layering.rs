@@ -76,6 +76,7 @@ const ACTIX: &[&[&str]] = &[
         "net/link",
         "net/binding",
         "net/bindings",
+        "net/buffer",
         "net/peers",
         "net/admission",
         "net/handshake",

@@ -2,6 +2,7 @@
 
 use super::binding::Binding;
 use super::bindings::Bindings;
+use super::buffer;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
@@ -23,8 +24,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
-/// Bytes to make room for when reading: small frames come by the hundreds.
-const READ_SIZE: usize = 64 * 1024;
 /// Bytes to take from the session at a time: what has been taken counts as sent, and a control
 /// frame waits for it.
 const WRITE_SIZE: usize = 256 * 1024;
@@ -105,10 +104,7 @@ impl Driver {
         if let Err(close) = received {
             self.end(&close);
         }
-        if self.read.is_empty() && self.read.capacity() < READ_SIZE {
-            // An idle connection keeps no buffer; what is left of this one is in use elsewhere.
-            self.read = BytesMut::new();
-        }
+        buffer::forget(&mut self.read);
     }
 
     fn act(&mut self, event: Event) -> Result<(), Close> {
@@ -266,20 +262,19 @@ impl Driver {
                 self.link.drive(&mut self.wakes, |session| session.held(now));
                 return Ok(Reading::Held);
             }
-            if self.read.capacity() == self.read.len() {
-                self.read.reserve(READ_SIZE);
-            }
+            buffer::make_room(&mut self.read);
             match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
                 Poll::Ready(Ok(0)) => {
                     let text = format!("the connection to {} was closed by the peer", self.sender);
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
-                Poll::Ready(Ok(_)) => self.process(),
+                Poll::Ready(Ok(_)) => {
+                    buffer::compact(&mut self.read);
+                    self.process();
+                }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    if self.read.is_empty() {
-                        self.read = BytesMut::new();
-                    }
+                    buffer::compact(&mut self.read);
                     return Ok(Reading::Done);
                 }
             }

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod binding;
 pub(crate) mod bindings;
+mod buffer;
 pub(crate) mod dialing;
 pub(crate) mod driver;
 pub(crate) mod handshake;
