@@ -1,38 +1,119 @@
-//! The other process: this program again, serving the endpoints of the checks.
+//! Other processes: this program again, in another role.
 
 use crate::messages::{Mirror, Recorder, Slow};
 use crate::report::say;
 use anyhow::Context;
-use rpc_actix::RpcEnvConfig;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitCode, Stdio};
+use rpc_actix::{RpcEnv, RpcEnvConfig};
+use std::future::Future;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// The argument that makes this program the child.
+/// The argument that makes this program a child.
 pub(crate) const ROLE: &str = "serve";
+
+/// The role of a child that serves the endpoints of most checks.
+const SERVER: &str = "server";
 
 /// A running child; it ends when this is dropped, or when this process does.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct Process {
     child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub(crate) fn start(role: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program's path")?;
+        let mut command = Command::new(program);
+        command.arg(ROLE).arg(role).args(args);
+        Self::spawn(command, role)
+    }
+
+    /// The same with as many descriptors as the system lets it have.
+    pub(crate) fn start_with_descriptors(role: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program's path")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#]);
+        command.arg(program).arg(ROLE).arg(role).args(args);
+        Self::spawn(command, role)
+    }
+
+    fn spawn(mut command: Command, role: &str) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting a process as {role}"))?;
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().context("the child's output")?);
+        Ok(Self { child, input, output })
+    }
+
+    /// The next line that the child prints. Blocks.
+    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line).context("the child's output")?;
+        anyhow::ensure!(!line.is_empty(), "a child ended before it was to");
+        Ok(line.trim().to_owned())
+    }
+
+    /// Gives the child an order: see [`orders`].
+    pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.input.as_mut().context("the child's input")?;
+        writeln!(input, "{line}").context("the child's input")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, `STOP` say.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status()?;
+        anyhow::ensure!(status.success(), "kill -s {name} failed");
+        Ok(())
+    }
+
+    /// SIGKILL: the child has no chance to say anything.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("killing a child")?;
+        self.child.wait().context("waiting for a child")?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A child that listens.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub process: Process,
     /// Where it listens, as `host:port`.
     pub address: String,
 }
 
 impl Server {
-    /// Starts the child and waits until it listens.
+    /// Starts the child with the endpoints of most checks and waits until it listens.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("this program's path")?;
-        let mut child = Command::new(program)
-            .arg(ROLE)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting the server process")?;
-        let out = child.stdout.take().context("the server's output")?;
-        let mut address = String::new();
-        BufReader::new(out).read_line(&mut address).context("the server's address")?;
-        anyhow::ensure!(!address.is_empty(), "the server ended before it listened");
-        Ok(Self { child, address: address.trim().to_owned() })
+        Self::start_as(SERVER, &[])
+    }
+
+    /// The same in another role, whose first line is its address.
+    pub(crate) fn start_as(role: &str, args: &[&str]) -> anyhow::Result<Self> {
+        Self::of(Process::start(role, args)?)
+    }
+
+    /// A child that was just started, once it listens.
+    pub(crate) fn of(mut process: Process) -> anyhow::Result<Self> {
+        let address = process.line().context("the address of a server process")?;
+        Ok(Self { process, address })
     }
 
     /// The URI of an endpoint of the child.
@@ -42,21 +123,13 @@ impl Server {
 
     /// The child's process.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// The child's main: serves until standard input ends.
-pub(crate) fn serve() -> ExitCode {
-    let system = actix_rt::System::new();
-    match system.block_on(serve_until_eof()) {
+/// The child's main: in an actix System, until it ends or standard input does.
+pub(crate) fn main(serving: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    match actix_rt::System::new().block_on(serving) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -65,22 +138,37 @@ pub(crate) fn serve() -> ExitCode {
     }
 }
 
-async fn serve_until_eof() -> anyhow::Result<()> {
+/// The lines that the parent sends. The process ends with them: the parent's end of the pipe
+/// closes when it ends, however it ends.
+pub(crate) fn orders() -> UnboundedReceiver<String> {
+    let (sender, orders) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            // A child that takes no orders has dropped the receiver.
+            let _ = sender.send(line);
+        }
+        std::process::exit(0);
+    });
+    orders
+}
+
+/// Says where an env listens and serves until the parent ends the process.
+pub(crate) async fn listen(env: RpcEnv) -> anyhow::Result<()> {
+    let address = env.address().context("the server has an address")?;
+    drop(orders());
+    say(&address.to_string());
+    env.await_termination().await;
+    Ok(())
+}
+
+/// Serves the endpoints of most checks.
+pub(crate) async fn serve() -> anyhow::Result<()> {
     let env = rpc_actix::create(RpcEnvConfig::server("server", "127.0.0.1:0")).await?;
     env.setup_endpoint("recorder", Recorder::default()).await?;
     env.setup_endpoint("mirror", Mirror::default()).await?;
     env.setup_endpoint("slow", Slow::default()).await?;
-    let address = env.address().context("the server has an address")?;
-    say(&address.to_string());
-    let stopped = env.clone();
-    std::thread::spawn(move || {
-        // The parent's end of the pipe closes when it ends, however it ends.
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        drop(stopped);
-        std::process::exit(0);
-    });
-    env.await_termination().await;
-    Ok(())
+    listen(env).await
 }
 
 /// Resident memory of a process, in bytes.

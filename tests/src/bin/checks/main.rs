@@ -3,21 +3,25 @@
 //! `cargo run --release -p rpc-tests --bin checks -- all --short` is what CI runs.
 
 mod bench;
+mod blocked;
+mod bulk_latency;
+mod chain;
 mod child;
 mod exactly_once;
+mod greedy;
 mod messages;
+mod raw_client;
 mod report;
+mod restarts;
+mod scale;
 mod slow_endpoint;
+mod spread;
 
 use report::{Report, say};
+use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
-
-const USAGE: &str = "usage: checks NAME [--short]
-  exactly-once   1,000,000 asks and 1,000,000 sends between two processes: none lost, none doubled, in order
-  slow-endpoint  10 times more than an endpoint can take, for 30 s: memory flat, every refusal reported
-  bench          local ask and send, remote ask with 1 and 128 in flight
-  all            all of them";
 
 /// How much of a check is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -29,17 +33,90 @@ impl Size {
     fn pick<T>(self, short: T, full: T) -> T {
         if self.short { short } else { full }
     }
+
+    fn seconds(self, short: u64, full: u64) -> Duration {
+        Duration::from_secs(self.pick(short, full))
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<Report>>>>;
+
+/// A check: its name, what it shows, and how it is run.
+struct Check {
+    name: &'static str,
+    about: &'static str,
+    run: fn(Size) -> Running,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "exactly-once",
+        about: "1,000,000 asks and 1,000,000 sends between two processes: none lost, none doubled, in order",
+        run: |size| Box::pin(exactly_once::run(size.pick(100_000, 1_000_000))),
+    },
+    Check {
+        name: "slow-endpoint",
+        about: "10 times more than an endpoint can take, for 30 s: memory flat, every refusal reported",
+        run: |size| Box::pin(slow_endpoint::run(size.seconds(10, 30))),
+    },
+    Check {
+        name: "restarts",
+        about: "the callee is killed 100 times under 64 asking tasks: every ask ends as it should, service is back in 1 s",
+        run: |size| Box::pin(restarts::run(size.pick(10, 100))),
+    },
+    Check {
+        name: "chain",
+        about: "three processes in a chain: cancelling and deadlines reach the last one",
+        run: |size| Box::pin(chain::run(size.pick(20, 100))),
+    },
+    Check {
+        name: "greedy",
+        about: "eight peers at one slow endpoint, one of them with 100 times as much, for 60 s: the others get their share",
+        run: |size| Box::pin(greedy::run(size.seconds(5, 60))),
+    },
+    Check {
+        name: "bulk-latency",
+        about: "small asks beside messages of 64 MiB on one connection: p99 under 5 ms",
+        run: |size| Box::pin(bulk_latency::run(size.pick(2_000, 10_000))),
+    },
+    Check {
+        name: "scale",
+        about: "10,000 endpoints and 10,000 connections in one env: memory of each, asks answered",
+        run: |size| Box::pin(scale::run(size.pick(1_000, 10_000))),
+    },
+    Check {
+        name: "blocked",
+        about: "a handler that blocks its thread for 5 s: no connection is lost, other threads go on",
+        run: |size| Box::pin(blocked::run(size.seconds(4, 5))),
+    },
+    Check {
+        name: "bench",
+        about: "local ask and send, remote ask with 1 and 128 in flight",
+        run: |size| Box::pin(bench::run(size.pick(20_000, 200_000))),
+    },
+];
+
+fn usage() -> ExitCode {
+    say("usage: checks NAME... [--short]");
+    for check in CHECKS {
+        say(&format!("  {:14} {}", check.name, check.about));
+    }
+    say("  all            all of them");
+    ExitCode::from(2)
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [child::ROLE, role, rest @ ..] =
+        args.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+    {
+        return child::main(serve(role, rest));
+    }
     let size = Size { short: args.iter().any(|arg| arg == "--short") };
-    let Some(name) = args.iter().find(|arg| !arg.starts_with("--")) else {
-        say(USAGE);
-        return ExitCode::from(2);
-    };
-    if name == child::ROLE {
-        return child::serve();
+    let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let known = |name: &String| name == "all" || CHECKS.iter().any(|check| check.name == name);
+    if names.is_empty() || !names.iter().all(|name| known(name)) {
+        return usage();
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -48,27 +125,33 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut reports = Vec::new();
-    let known = ["exactly-once", "slow-endpoint", "bench"];
-    for check in known.into_iter().filter(|check| name == "all" || name == check) {
-        let outcome = runtime.block_on(run(check, size));
-        let report = outcome.unwrap_or_else(|error| Report::failed(check, &error));
-        report.print();
-        reports.push(report);
+    let wanted = |check: &&Check| names.iter().any(|name| *name == "all" || *name == check.name);
+    let (mut passed, mut failed) = (0, 0);
+    for check in CHECKS.iter().filter(wanted) {
+        let start = std::time::Instant::now();
+        let outcome = runtime.block_on((check.run)(size));
+        let report = outcome.unwrap_or_else(|error| Report::failed(check.name, &error));
+        report.print(start.elapsed());
+        if report.passed() { passed += 1 } else { failed += 1 }
     }
-    if reports.is_empty() {
-        say(USAGE);
-        return ExitCode::from(2);
-    }
-    let failed = reports.iter().filter(|report| !report.passed()).count();
-    say(&format!("{} passed, {failed} failed", reports.len().saturating_sub(failed)));
+    say(&format!("{passed} passed, {failed} failed"));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run(check: &str, size: Size) -> anyhow::Result<Report> {
-    match check {
-        "exactly-once" => exactly_once::run(size.pick(100_000, 1_000_000)).await,
-        "slow-endpoint" => slow_endpoint::run(Duration::from_secs(size.pick(10, 30))).await,
-        _ => bench::run(size.pick(20_000, 200_000)).await,
+type Serving<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// What a child does, by the name of its role.
+fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
+    match role {
+        blocked::SERVER => Box::pin(blocked::serve()),
+        bulk_latency::SERVER => Box::pin(bulk_latency::serve()),
+        chain::FIRST => Box::pin(chain::serve_first(args)),
+        chain::LAST => Box::pin(chain::serve_last()),
+        greedy::SERVER => Box::pin(greedy::serve(args)),
+        greedy::PEER => Box::pin(greedy::offer(args)),
+        restarts::SERVER => Box::pin(restarts::serve(args)),
+        scale::SERVER => Box::pin(scale::serve()),
+        scale::CLIENTS => Box::pin(scale::connect(args)),
+        _ => Box::pin(child::serve()),
     }
 }

@@ -1,6 +1,7 @@
 //! What a check prints.
 
 use std::io::Write;
+use std::time::Duration;
 
 /// Prints a line; a reader who has gone away is no reason to fail.
 pub(crate) fn say(line: &str) {
@@ -13,19 +14,19 @@ pub(crate) fn say(line: &str) {
 pub(crate) struct Report {
     name: String,
     lines: Vec<String>,
-    failures: Vec<String>,
+    failures: u32,
 }
 
 impl Report {
     /// A report without figures.
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), lines: Vec::new(), failures: Vec::new() }
+        Self { name: name.to_owned(), lines: Vec::new(), failures: 0 }
     }
 
     /// The report of a check that could not be carried out.
     pub(crate) fn failed(name: &str, error: &anyhow::Error) -> Self {
         let mut report = Self::new(name);
-        report.failures.push(format!("{error:#}"));
+        report.require(false, &format!("it could not be carried out: {error:#}"));
         report
     }
 
@@ -36,26 +37,21 @@ impl Report {
 
     /// Adds a condition that has to hold.
     pub(crate) fn require(&mut self, holds: bool, what: &str) {
-        if holds {
-            self.lines.push(format!("ok: {what}"));
-        } else {
-            self.failures.push(what.to_owned());
-        }
+        let verdict = if holds { "ok" } else { "DOES NOT HOLD" };
+        self.lines.push(format!("{verdict}: {what}"));
+        self.failures += u32::from(!holds);
     }
 
     /// Whether everything held.
     pub(crate) fn passed(&self) -> bool {
-        self.failures.is_empty()
+        self.failures == 0
     }
 
     /// Prints figures and verdict.
-    pub(crate) fn print(&self) {
-        say(&format!("{}:", self.name));
+    pub(crate) fn print(&self, took: Duration) {
+        say(&format!("{} ({:.0} s):", self.name, took.as_secs_f64()));
         for line in &self.lines {
             say(&format!("  {line}"));
-        }
-        for failure in &self.failures {
-            say(&format!("  DOES NOT HOLD: {failure}"));
         }
         say(&format!("  verdict: {}", if self.passed() { "passed" } else { "failed" }));
     }
