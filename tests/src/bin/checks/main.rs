@@ -87,7 +87,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "blocked",
         about: "a handler that blocks its thread for 5 s: no connection is lost, other threads go on",
-        run: |size| Box::pin(blocked::run(size.seconds(4, 5))),
+        run: |size| Box::pin(blocked::run(size.seconds(2, 5), size.seconds(1, 3))),
     },
     Check {
         name: "bench",
@@ -143,7 +143,7 @@ type Serving<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 /// What a child does, by the name of its role.
 fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
     match role {
-        blocked::SERVER => Box::pin(blocked::serve()),
+        blocked::SERVER => Box::pin(blocked::serve(args)),
         bulk_latency::SERVER => Box::pin(bulk_latency::serve()),
         chain::FIRST => Box::pin(chain::serve_first(args)),
         chain::LAST => Box::pin(chain::serve_last()),

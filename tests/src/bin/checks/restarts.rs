@@ -24,6 +24,9 @@ pub(crate) const SERVER: &str = "ledger";
 const ASKERS: u32 = 64;
 /// How long after it listens the callee must have answered an ask.
 const BACK: Duration = Duration::from_secs(1);
+/// How long the callee lives at least: a connection that is lost in its first second counts as a
+/// try that failed, and then more and more time passes until the next.
+const SETTLED: Duration = Duration::from_millis(1_010);
 /// How long the callee is away, in turn: nobody is to profit from one rhythm.
 const AWAY: [Duration; 4] = [
     Duration::ZERO,
@@ -171,8 +174,7 @@ fn kill_again(
     let mut back = Vec::new();
     wait_for(lives, 0);
     for life in 1..=kills {
-        // Some more answers first, and not always as many.
-        std::thread::sleep(Duration::from_millis(u64::from(20 + life * 37 % 60)));
+        std::thread::sleep(SETTLED + Duration::from_millis(u64::from(life * 37 % 60)));
         server.process.kill()?;
         std::thread::sleep(AWAY.get(life as usize % AWAY.len()).copied().unwrap_or_default());
         server = start(bind, log, life)?;
