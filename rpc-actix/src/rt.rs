@@ -3,7 +3,9 @@
 use rpc_core::Timestamp;
 use std::future::Future;
 use std::pin::pin;
-use std::task::Context;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -45,6 +47,39 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
 /// runs up to 61 times before a `LocalSet` lets the runtime do that.
 pub(crate) fn yield_now(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
+/// Whether the runtime has looked at sockets and timers since this was made. A thread that was busy
+/// for long knows nothing of what has come meanwhile before that.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    over: AtomicBool,
+    task: Waker,
+}
+
+impl Looked {
+    /// The task is woken when the runtime has looked.
+    pub(crate) fn from_now(cx: &Context<'_>) -> Self {
+        let seen = Arc::new(Seen { over: AtomicBool::new(false), task: cx.waker().clone() });
+        yield_now(&mut Context::from_waker(&Waker::from(seen.clone())));
+        Self { seen }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.seen.over.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Seen {
+    fn wake(self: Arc<Self>) {
+        self.over.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 /// Whether the current thread can run futures that stay on it.

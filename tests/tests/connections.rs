@@ -421,6 +421,45 @@ async fn a_peer_that_promises_nothing_is_asked_whether_it_lives() {
     env.shutdown().await;
 }
 
+/// A blocked thread reads nothing, so its peer seems to be silent. That is neither a reason to be
+/// silent as well nor, when the thread goes on, to take the peer for dead: it was heard in time.
+#[tokio::test]
+async fn r56_a_thread_that_was_blocked_for_long_does_not_take_its_peer_for_dead() {
+    let (env, log, blocks) =
+        env(&[("rpc.io.heartbeat", "10ms"), ("rpc.io.deadAfter", "300ms")]).await;
+    let here = env.address().unwrap().to_string();
+    let (release, gate) = mpsc::channel();
+    blocks.leave(gate);
+    let mut peer = by_hand(move || {
+        let mut peer = RawPeer::connect(&here);
+        peer.skips_liveness = false;
+        peer.say(&hello(5, Some("127.0.0.1:1")).with_heartbeat(Duration::from_millis(10)));
+        peer.expect(kind::HELLO);
+        peer
+    })
+    .await
+    .unwrap();
+    let watcher = env.local_ref::<Watcher>("watcher").unwrap();
+    let blocked = watcher.ask(Block);
+    let peer = by_hand(move || {
+        // Longer than the other side would wait if it heard nothing.
+        for _ in 0..50 {
+            peer.expect(kind::HEARTBEAT);
+            peer.send(&frame(kind::HEARTBEAT, &[]));
+        }
+        release.send(()).unwrap();
+        peer.send(&frame(kind::PING, &[0; 8]));
+        while peer.frame().expect("the connection lives").kind != kind::PONG {}
+        peer
+    })
+    .await
+    .unwrap();
+    blocked.await.unwrap();
+    assert!(!log.all().iter().any(|entry| entry.starts_with("disconnected")));
+    drop(peer);
+    env.shutdown().await;
+}
+
 /// The thread of the connection is blocked by a handler; the env's own thread is not (R56).
 #[tokio::test]
 async fn r56_a_blocked_arbiter_still_gives_signs_of_life() {

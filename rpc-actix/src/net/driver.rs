@@ -54,7 +54,7 @@ pub(crate) struct Driver {
     /// The first poll has not been.
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.
-    probe: bool,
+    probe: Option<rt::Looked>,
     stalled: bool,
 }
 
@@ -80,7 +80,7 @@ impl Driver {
             batch_for: None,
             ending: None,
             fresh: true,
-            probe: false,
+            probe: None,
             stalled: false,
         }
     }
@@ -357,14 +357,14 @@ impl Driver {
 
     /// Ends at once if something has taken too long; says goodbye, once, if the env shuts down,
     /// and ends when that is written.
-    fn follow_orders(&mut self) -> Option<RpcError> {
+    fn follow_orders(&mut self, cx: &Context<'_>) -> Option<RpcError> {
         if !self.link.has_orders() {
             return None;
         }
         match self.link.take_orders()? {
             Orders::Break(close) => Some(self.break_off(&close)),
             Orders::Probe => {
-                self.probe = true;
+                self.probe = Some(rt::Looked::from_now(cx));
                 None
             }
             Orders::Shutdown => {
@@ -405,11 +405,12 @@ impl Driver {
         let _ = rt::within(LINGER, read).await;
     }
 
-    /// Everything that has come was read: whether the peer is gone.
+    /// All that the runtime knows of was read: whether the peer is gone.
     fn judge(&mut self) -> Option<RpcError> {
-        if !std::mem::take(&mut self.probe) {
+        if !self.probe.as_ref().is_some_and(rt::Looked::is_over) {
             return None;
         }
+        self.probe = None;
         let now = self.link.now();
         let verdict = self.link.drive(&mut self.wakes, |session| session.verdict(now))?;
         Some(self.break_off(&verdict))
@@ -431,7 +432,7 @@ impl Future for Driver {
             this.process();
         }
         loop {
-            if let Some(error) = this.follow_orders() {
+            if let Some(error) = this.follow_orders(cx) {
                 // The peer is told why, if its socket takes that at once.
                 let _ = this.poll_write(cx);
                 return Poll::Ready(error);

@@ -242,23 +242,21 @@ impl Link {
         if state.phase != Phase::Connected {
             return;
         }
+        let quiet = state.session.is_quiet(now);
         match state.session.look(now) {
-            Vital::Quiet => {
-                drop(state);
-                match self.pen.sign_of_life() {
-                    SignOfLife::Written => self.with(|session| session.said(now)),
-                    SignOfLife::NoDoor => self.with(|session| session.heartbeat()),
-                    // Something is being written: that is a sign as well.
-                    SignOfLife::NotNow => {}
-                }
-            }
+            Vital::Broken(close) => return self.order(state, Orders::Break(close)),
             Vital::Silent if state.orders.is_none() => self.order(state, Orders::Probe),
-            Vital::Broken(close) => self.order(state, Orders::Break(close)),
-            _ => {
-                drop(state);
-                // There may be a ping to be written.
-                self.with(|_| ());
-            }
+            _ => drop(state),
+        }
+        if !quiet {
+            // There may be a ping to be written.
+            return self.with(|_| ());
+        }
+        match self.pen.sign_of_life() {
+            SignOfLife::Written => self.with(|session| session.said(now)),
+            SignOfLife::NoDoor => self.with(|session| session.heartbeat()),
+            // Something is being written: that is a sign as well.
+            SignOfLife::NotNow => {}
         }
     }
 

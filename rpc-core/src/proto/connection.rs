@@ -158,6 +158,13 @@ impl Session {
         self.pulse.look(&self.limits, now)
     }
 
+    /// Whether nothing was sent for so long that the peer should have a sign of life: also while
+    /// the peer itself is silent, because that may be the silence of a thread here that is blocked.
+    #[must_use]
+    pub fn is_quiet(&self, now: Timestamp) -> bool {
+        self.peer.is_some() && self.pulse.is_quiet(&self.limits, now)
+    }
+
     /// What to close with if the peer is gone: to be asked when all that came has been read.
     #[must_use]
     pub fn verdict(&self, now: Timestamp) -> Option<Close> {

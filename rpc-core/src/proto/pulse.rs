@@ -30,8 +30,6 @@ pub(super) struct Pulse {
 pub enum Vital {
     /// All is well.
     Fine,
-    /// Nothing was sent for so long that the peer should have a sign of life.
-    Quiet,
     /// Nothing came for so long that the peer counts as gone, if nothing waits to be read either.
     Silent,
     /// What the connection is to be closed with.
@@ -101,10 +99,12 @@ impl Pulse {
                 "nothing was read at the other end for {limit} (rpc.io.writeStall)"
             ));
         }
-        if self.is_silent(limits, now) {
-            return Vital::Silent;
-        }
-        if now.since(self.said) >= limits.heartbeat() { Vital::Quiet } else { Vital::Fine }
+        if self.is_silent(limits, now) { Vital::Silent } else { Vital::Fine }
+    }
+
+    /// Whether nothing was sent for so long that the peer should have a sign of life.
+    pub(super) fn is_quiet(&self, limits: &Limits, now: Timestamp) -> bool {
+        now.since(self.said) >= limits.heartbeat()
     }
 
     /// How long the peer may be silent.
