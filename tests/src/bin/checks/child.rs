@@ -91,6 +91,17 @@ impl Drop for Process {
     }
 }
 
+/// The next line of each process, without keeping this thread.
+pub(crate) async fn lines(
+    mut processes: Vec<Process>,
+) -> anyhow::Result<(Vec<Process>, Vec<String>)> {
+    let waiting = tokio::task::spawn_blocking(move || {
+        let said: anyhow::Result<Vec<_>> = processes.iter_mut().map(Process::line).collect();
+        anyhow::Ok((processes, said?))
+    });
+    waiting.await?
+}
+
 /// A child that listens.
 #[derive(Debug)]
 pub(crate) struct Server {

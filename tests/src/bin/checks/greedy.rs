@@ -41,8 +41,9 @@ const KINDS: [Kind; 2] = [
     Kind { name: "waits", about: "waits for 1 ms", ping: Duration::from_millis(5) },
     // The thread is busy for 64 messages (rpc.dispatcher.yieldAfter) of 100 us before others have
     // a turn: a ping waits for one such turn before it is read, one before its handler, and one
-    // before its answer is written. They are 19 ms.
-    Kind { name: "works", about: "computes for 100 us", ping: Duration::from_millis(20) },
+    // before its answer is written. They are 19 ms, and twice that where ten processes share two
+    // cores.
+    Kind { name: "works", about: "computes for 100 us", ping: Duration::from_millis(40) },
 ];
 
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
@@ -230,16 +231,12 @@ async fn one(report: &mut Report, kind: Kind, time: Duration) -> anyhow::Result<
         anyhow::ensure!(process.line()? == "connected", "peer {peer} has not connected");
         peers.push(process);
     }
-    let quiet = Duration::from_secs(2);
-    let ordered = order(peers, quiet, &[0.0; PEERS])?;
-    tokio::time::sleep(quiet).await;
-    let (peers, before) = ordered.await??;
+    let (peers, before) = order(peers, Duration::from_secs(2), &[0.0; PEERS]).await?;
     let modest = kind.capacity() * OVERLOAD / (GREED + PEERS as f64 - 1.0);
     let mut rates = [modest; PEERS];
     rates[GREEDY] = modest * GREED;
-    let ordered = order(peers, time, &rates)?;
-    let taken = observe(&pinged, server.pid(), time).await?;
-    let (peers, seen) = ordered.await??;
+    let ((peers, seen), taken) =
+        tokio::try_join!(order(peers, time, &rates), observe(&pinged, server.pid(), time))?;
     drop(peers);
     env.shutdown().await;
     judge_shares(report, kind, time, &seen, &taken);
@@ -248,19 +245,18 @@ async fn one(report: &mut Report, kind: Kind, time: Duration) -> anyhow::Result<
     Ok(())
 }
 
-type Ordered = tokio::task::JoinHandle<anyhow::Result<(Vec<Process>, Vec<Seen>)>>;
-
-/// Orders the peers to do something at the same time, and waits on another thread for what they
-/// say of it.
-fn order(mut peers: Vec<Process>, time: Duration, rates: &[f64]) -> anyhow::Result<Ordered> {
+/// Has the peers do something at the same time: what they say of it.
+async fn order(
+    mut peers: Vec<Process>,
+    time: Duration,
+    rates: &[f64],
+) -> anyhow::Result<(Vec<Process>, Vec<Seen>)> {
     for (peer, rate) in peers.iter_mut().zip(rates) {
         peer.tell(&format!("{} {rate}", time.as_secs_f64()))?;
     }
-    Ok(tokio::task::spawn_blocking(move || {
-        let seen: anyhow::Result<Vec<_>> =
-            peers.iter_mut().map(|peer| Seen::read(&peer.line()?)).collect();
-        Ok((peers, seen?))
-    }))
+    let (peers, said) = child::lines(peers).await?;
+    let seen: anyhow::Result<Vec<_>> = said.iter().map(|line| Seen::read(line)).collect();
+    Ok((peers, seen?))
 }
 
 /// What the server does in the last four fifths of the time.

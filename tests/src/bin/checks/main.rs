@@ -11,6 +11,7 @@ mod exactly_once;
 mod greedy;
 mod messages;
 mod raw_client;
+mod relay;
 mod report;
 mod restarts;
 mod scale;
@@ -78,6 +79,11 @@ const CHECKS: &[Check] = &[
         name: "bulk-latency",
         about: "small asks beside messages of 64 MiB on one connection: p99 under 5 ms",
         run: |size| Box::pin(bulk_latency::run(size.pick(2_000, 10_000))),
+    },
+    Check {
+        name: "relay",
+        about: "two envs without ports, 10,000 asks each way through a third one: all answered, in order",
+        run: |size| Box::pin(relay::run(size.pick(2_000, 10_000))),
     },
     Check {
         name: "scale",
@@ -149,6 +155,8 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         chain::LAST => Box::pin(chain::serve_last()),
         greedy::SERVER => Box::pin(greedy::serve(args)),
         greedy::PEER => Box::pin(greedy::offer(args)),
+        relay::MIDDLE => Box::pin(relay::serve()),
+        relay::END => Box::pin(relay::talk(args)),
         restarts::SERVER => Box::pin(restarts::serve(args)),
         scale::SERVER => Box::pin(scale::serve()),
         scale::CLIENTS => Box::pin(scale::connect(args)),

@@ -132,7 +132,7 @@ pub(crate) async fn run(count: u32) -> anyhow::Result<Report> {
     for process in &mut processes {
         process.tell(&SAMPLE.to_string())?;
     }
-    let said = lines(processes).await?;
+    let said = child::lines(processes).await?;
     for line in said.1 {
         let (right, p99) = line.split_once(' ').context("a count and a time")?;
         report.require(
@@ -178,18 +178,9 @@ fn per(after: u64, before: u64, count: u32) -> f64 {
 }
 
 async fn connected(processes: Vec<Process>) -> anyhow::Result<Vec<Process>> {
-    let (processes, said) = lines(processes).await?;
+    let (processes, said) = child::lines(processes).await?;
     anyhow::ensure!(said.iter().all(|line| line == "connected"), "clients said {said:?}");
     Ok(processes)
-}
-
-/// A line of each process.
-async fn lines(mut processes: Vec<Process>) -> anyhow::Result<(Vec<Process>, Vec<String>)> {
-    let waiting = tokio::task::spawn_blocking(move || {
-        let said: anyhow::Result<Vec<_>> = processes.iter_mut().map(Process::line).collect();
-        anyhow::Ok((processes, said?))
-    });
-    waiting.await?
 }
 
 /// Numbers that look random, and are the same in each run.
