@@ -15,6 +15,9 @@ pub(crate) const ROLE: &str = "serve";
 /// The role of a child that serves the endpoints of most checks.
 const SERVER: &str = "server";
 
+/// How a child's last line begins, if it fails.
+const ERROR: &str = "error: ";
+
 /// A running child; it ends when this is dropped, or when this process does.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -56,6 +59,7 @@ impl Process {
         let mut line = String::new();
         self.output.read_line(&mut line).context("the child's output")?;
         anyhow::ensure!(!line.is_empty(), "a child ended before it was to");
+        anyhow::ensure!(!line.starts_with(ERROR), "a child said: {}", line.trim());
         Ok(line.trim().to_owned())
     }
 
@@ -143,7 +147,7 @@ pub(crate) fn main(serving: impl Future<Output = anyhow::Result<()>>) -> ExitCod
     match actix_rt::System::new().block_on(serving) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("error: {error:#}"));
+            say(&format!("{ERROR}{error:#}"));
             ExitCode::FAILURE
         }
     }
