@@ -163,6 +163,12 @@ impl Node {
         if !busy.connects(greeted.peer) {
             return;
         }
+        let buffer = self.config.limits().socket_buffer();
+        if buffer > 0
+            && let Err(error) = stream.limit_buffers(buffer)
+        {
+            tracing::debug!(peer = %sender, %error, "the system keeps its own buffers");
+        }
         link.pen().open(stream.side_door());
         let first = self.peers.connected(env, &link);
         if self.is_closed() {

@@ -155,6 +155,13 @@ impl ByteStream for TcpBytes {
     fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
         Some(self.write.clone())
     }
+
+    fn limit_buffers(&self, bytes: usize) -> io::Result<()> {
+        let stream: &TcpStream = self.read.as_ref();
+        let socket = socket2::SockRef::from(stream);
+        socket.set_recv_buffer_size(bytes)?;
+        socket.set_send_buffer_size(bytes)
+    }
 }
 
 impl SideDoor for Writer {

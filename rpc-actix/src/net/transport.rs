@@ -14,6 +14,16 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
     fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
         None
     }
+
+    /// Limits what the system holds of the stream in each direction (`rpc.io.socketBuffer`). A
+    /// stream without buffers of the system's has nothing to do.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn limit_buffers(&self, bytes: usize) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
 }
 
 /// Writes into a stream that another thread drives, which is kept from writing meanwhile.
