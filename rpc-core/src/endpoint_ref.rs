@@ -112,7 +112,7 @@ impl RawRef {
         from: &Self,
         body: &bytes::Bytes,
     ) -> Result<M::Reply, RpcError> {
-        scope::within(core, || payload::decode(body, core.prescan())).map_err(|error| {
+        scope::within(core, || payload::decode_body(body, core.prescan())).map_err(|error| {
             let of = format!("the reply to {} from {}", M::NAME, from.address());
             // The handler has run.
             RpcError::new(error.kind(), format!("{of}: {error}"))

@@ -246,6 +246,7 @@ pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
 pub use setup::EndpointOptions;
 pub use trace::TraceContext;
+pub use wire::in_place as bytes_in_place;
 
 /// What the macros name and users do not.
 #[doc(hidden)]

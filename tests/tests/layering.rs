@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const CORE: &[&[&str]] = &[
     &["error", "deadline", "address", "limits", "wakers", "trace"],
     &["message", "config", "config_source"],
-    &["wire/read", "wire/frame", "wire/prescan", "wire/payload", "wire/mod"],
+    &["wire/read", "wire/frame", "wire/prescan", "wire/in_place", "wire/payload", "wire/mod"],
     &["seam"],
     &[
         "proto/close",

@@ -1,6 +1,7 @@
 //! Bytes: frames, MessagePack bodies, and the scan that bounds what decoding may cost.
 
 pub mod frame;
+pub mod in_place;
 pub(crate) mod payload;
 pub mod prescan;
 pub mod read;

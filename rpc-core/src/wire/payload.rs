@@ -2,7 +2,9 @@
 
 use crate::error::{ErrorKind, RpcError};
 use crate::message::Encoding;
+use crate::wire::in_place;
 use crate::wire::prescan::{PrescanLimits, prescan};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
@@ -109,6 +111,17 @@ impl io::Write for Capped<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// As [`decode`]; large byte strings may stay where they are.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_body<T: DeserializeOwned>(
+    body: &Bytes,
+    limits: &PrescanLimits,
+) -> Result<T, RpcError> {
+    in_place::within(body, || decode(body, limits))
 }
 
 /// Decodes one value that fills `bytes`, after the pre-scan has bounded what decoding may cost.
