@@ -20,6 +20,8 @@ pub struct Dispatcher {
 #[derive(Default)]
 struct State {
     names: BTreeMap<EndpointName, Arc<Inbox>>,
+    /// Those that want to know of the network, by the numbers of their lives: few among many.
+    watchers: BTreeMap<u64, Arc<Inbox>>,
     last: u64,
     /// Set by `shutdown`: nothing is registered any more.
     stopped: bool,
@@ -57,6 +59,9 @@ impl Dispatcher {
         state.last = state.last.wrapping_add(1);
         let inbox = make(state.last);
         state.names.insert(name.clone(), inbox.clone());
+        if inbox.wants_network_events() {
+            state.watchers.insert(inbox.incarnation().endpoint, inbox.clone());
+        }
         Ok(inbox)
     }
 
@@ -65,6 +70,7 @@ impl Dispatcher {
         let mut state = self.lock();
         if state.names.get(inbox.name()).is_some_and(|known| Arc::ptr_eq(known, inbox)) {
             state.names.remove(inbox.name());
+            state.watchers.remove(&inbox.incarnation().endpoint);
         }
     }
 
@@ -84,7 +90,8 @@ impl Dispatcher {
 
     /// Tells every endpoint that wants to know, in order with its messages.
     pub fn network_event(&self, event: &NetworkEvent) {
-        for inbox in self.endpoints() {
+        let watchers: Vec<_> = self.lock().watchers.values().cloned().collect();
+        for inbox in watchers {
             inbox.network_event(event);
         }
     }

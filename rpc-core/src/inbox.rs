@@ -263,12 +263,12 @@ impl Inbox {
         wake(state);
     }
 
-    /// Puts a network event in the queue, in order with the messages of the peer that it is about,
-    /// if the endpoint wants it.
+    pub(crate) fn wants_network_events(&self) -> bool {
+        self.network_events
+    }
+
+    /// Puts a network event in the queue, in order with the messages of the peer that it is about.
     pub(crate) fn network_event(&self, event: &NetworkEvent) {
-        if !self.network_events {
-            return;
-        }
         let mut state = self.lock();
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 const HELLO: u8 = 0x01;
 const RESOLVE: u8 = 0x02;
@@ -25,6 +26,7 @@ const REMAINING: u32 = 10_000;
 #[derive(Debug)]
 pub(crate) struct RawClient {
     asks: mpsc::Sender<(String, oneshot::Sender<u32>)>,
+    task: JoinHandle<anyhow::Result<()>>,
 }
 
 impl RawClient {
@@ -48,19 +50,19 @@ impl RawClient {
         let mut hello = vec![0; u32::from_be_bytes([a, b, c, d]) as usize];
         stream.read_exact(&mut hello).await.context("the server's hello")?;
         let (asks, asked) = mpsc::channel(1);
-        tokio::task::spawn_local(async move {
-            // The ask that waits for its answer hears of the end.
-            let _ = serve(stream, asked).await;
-        });
-        Ok(Self { asks })
+        Ok(Self { asks, task: tokio::task::spawn_local(serve(stream, asked)) })
     }
 
     /// Resolves an endpoint as a new target, and asks it for its number.
-    pub(crate) async fn ask(&self, endpoint: &str) -> anyhow::Result<u32> {
+    pub(crate) async fn ask(&mut self, endpoint: &str) -> anyhow::Result<u32> {
         let (answer, answered) = oneshot::channel();
-        let ask = (endpoint.to_owned(), answer);
-        self.asks.send(ask).await.context("the connection has ended")?;
-        answered.await.context("the connection has ended")
+        if self.asks.send((endpoint.to_owned(), answer)).await.is_ok()
+            && let Ok(number) = answered.await
+        {
+            return Ok(number);
+        }
+        (&mut self.task).await?.context("the connection has ended")?;
+        anyhow::bail!("the connection has ended")
     }
 }
 
@@ -125,8 +127,8 @@ impl Client {
                     let _ = waiting.send(number);
                 }
             }
-            // Credit, a goodbye, and what later versions have to say.
-            0x20 | 0x38 | 0x80.. => {}
+            // Credit, signs of life, a goodbye, and what later versions have to say.
+            0x20 | 0x32 | 0x38 | 0x80.. => {}
             other => anyhow::bail!("a frame of kind {other}"),
         }
         Ok(())

@@ -85,7 +85,7 @@ pub(crate) async fn connect(args: &[&str]) -> anyhow::Result<()> {
         for _ in 0..asks {
             let client = random.below(count);
             let number = random.below(endpoints);
-            let client = clients.get(client as usize).context("a client")?;
+            let client = clients.get_mut(client as usize).context("a client")?;
             let (time, answer) = timed(client.ask(&format!("e{number}"))).await;
             right += u32::from(answer? == number);
             times.push(time);
