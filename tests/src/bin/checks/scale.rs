@@ -4,7 +4,7 @@
 use crate::child::{self, Process, Server, resident_bytes};
 use crate::raw_client::RawClient;
 use crate::report::{Report, say};
-use crate::spread::{Spread, timed};
+use crate::spread::{Spread, ms, timed};
 use anyhow::Context;
 use rpc_actix::{
     EndpointContext, HandlerResult, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcMessage, endpoint,
@@ -104,10 +104,12 @@ pub(crate) async fn run(count: u32) -> anyhow::Result<Report> {
     let control = env.endpoint_ref::<Control>(&server.uri("control")).await?;
     // Once before anything is measured: code and allocator are warm then.
     let before = settled(server.pid()).await?;
-    control.ask_with_timeout(SetUp { count }, Duration::from_secs(120)).await?;
+    let (took, set_up) =
+        timed(control.ask_with_timeout(SetUp { count }, Duration::from_secs(120))).await;
+    set_up?;
     let with_endpoints = settled(server.pid()).await?;
     let each = per(with_endpoints, before, count);
-    report.figure(format!("{count} idle endpoints: {each:.0} bytes each"));
+    report.figure(format!("{count} idle endpoints, set up in {}: {each:.0} bytes each", ms(took)));
     ask_endpoints(&mut report, &env, &server, count).await?;
     let before = settled(server.pid()).await?;
     let mut processes = Vec::new();
@@ -116,13 +118,14 @@ pub(crate) async fn run(count: u32) -> anyhow::Result<Report> {
         let args = args.map(String::as_str);
         processes.push(Process::start_with_descriptors(CLIENTS, &args)?);
     }
-    let mut processes = connected(processes).await?;
+    let (took, processes) = timed(connected(processes)).await;
+    let mut processes = processes?;
     let with_connections = settled(server.pid()).await?;
     let each = per(with_connections, before, count);
     report.require(
         each <= CONNECTION_BYTES,
         &format!(
-            "{count} idle connections, {CONNECTION_BYTES} bytes at most: {each:.0} bytes each"
+            "{count} idle connections, made in {}, {CONNECTION_BYTES} bytes at most: {each:.0} bytes each", ms(took)
         ),
     );
     report.figure(format!(

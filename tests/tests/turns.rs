@@ -1,0 +1,178 @@
+//! A connection's turn: how much it reads and writes before others of its thread have theirs, over
+//! a network that takes and gives everything at once.
+#![cfg(test)]
+
+use bytes::Bytes;
+use rpc_actix::spi::BoxFuture;
+use rpc_actix::transport::{ByteStream, Listener, Socket, Transport};
+use rpc_actix::{
+    ActixRpcEnvFactory, HandlerResult, RpcAddress, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcMessage,
+    endpoint,
+};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+const LARGE: usize = 8 * 1024 * 1024;
+/// A turn, and one frame that it may end in.
+const MOST: usize = 2 * 256 * 1024 + 1024;
+
+#[derive(Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = usize)]
+struct Blob {
+    #[serde(with = "rpc_actix::bytes_in_place")]
+    payload: Bytes,
+}
+
+struct Store;
+
+#[endpoint]
+impl Store {
+    #[receive_and_reply]
+    fn blob(&mut self, msg: Blob) -> HandlerResult<usize> {
+        Ok(msg.payload.len())
+    }
+}
+
+/// A network with one port, whose streams hold all that is written.
+#[derive(Clone)]
+struct Roomy {
+    door: UnboundedSender<DuplexStream>,
+    listener: Arc<Mutex<Option<UnboundedReceiver<DuplexStream>>>>,
+    most: Arc<Most>,
+}
+
+/// The most that one side has written before it read, and read before it wrote.
+#[derive(Default)]
+struct Most {
+    written: AtomicUsize,
+    read: AtomicUsize,
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+impl Transport for Roomy {
+    fn bind(&self, _: &RpcAddress) -> io::Result<Box<dyn Listener>> {
+        let coming = self.listener.lock().unwrap().take().unwrap();
+        Ok(Box::new(Door {
+            coming: Arc::new(tokio::sync::Mutex::new(coming)),
+            most: self.most.clone(),
+        }))
+    }
+
+    fn connect(&self, _: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>> {
+        let (here, there) = duplex(2 * LARGE);
+        self.door.send(there).unwrap();
+        let socket = End { stream: here, most: self.most.clone(), written: 0, read: 0 };
+        Box::pin(async move { Ok(Box::new(socket) as Box<dyn Socket>) })
+    }
+}
+
+struct Door {
+    coming: Arc<tokio::sync::Mutex<UnboundedReceiver<DuplexStream>>>,
+    most: Arc<Most>,
+}
+
+impl Listener for Door {
+    fn port(&self) -> u16 {
+        1
+    }
+
+    fn accept(&mut self) -> BoxFuture<io::Result<Box<dyn Socket>>> {
+        let (coming, most) = (self.coming.clone(), self.most.clone());
+        Box::pin(async move {
+            let stream = coming.lock().await.recv().await;
+            let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+            Ok(Box::new(End { stream, most, written: 0, read: 0 }) as Box<dyn Socket>)
+        })
+    }
+}
+
+struct End {
+    stream: DuplexStream,
+    most: Arc<Most>,
+    /// Since the last read, and since the last write.
+    written: usize,
+    read: usize,
+}
+
+impl Socket for End {
+    fn peer(&self) -> SocketAddr {
+        anywhere()
+    }
+
+    fn open(self: Box<Self>) -> io::Result<Box<dyn ByteStream>> {
+        Ok(self)
+    }
+}
+
+impl ByteStream for End {}
+
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.written = 0;
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
+        self.read += into.filled().len() - before;
+        self.most.read.fetch_max(self.read, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.written += written;
+        self.most.written.fetch_max(self.written, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A driver tries to write in each of its turns, and flushes when there is nothing more.
+        self.read = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+async fn env(network: &Roomy, config: RpcEnvConfig) -> RpcEnv {
+    ActixRpcEnvFactory::new().with_transport(network.clone()).create(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_large_message_is_written_and_read_in_turns() {
+    let (door, coming) = unbounded_channel();
+    let listener = Arc::new(Mutex::new(Some(coming)));
+    let network = Roomy { door, listener, most: Arc::default() };
+    let server = env(&network, RpcEnvConfig::server("server", "127.0.0.1:0")).await;
+    server.setup_endpoint("store", Store).await.unwrap();
+    let client = env(&network, RpcEnvConfig::client("client")).await;
+    let store = client.endpoint_ref::<Store>("rpc://store@127.0.0.1:1").await.unwrap();
+    let payload = Bytes::from(vec![7; LARGE]);
+    assert_eq!(store.ask(Blob { payload }).await.unwrap(), LARGE);
+    let [written, read] =
+        [&network.most.written, &network.most.read].map(|most| most.load(Ordering::Relaxed));
+    assert!(written <= MOST, "{written} bytes were written in one turn");
+    assert!(read <= MOST, "{read} bytes were read in one turn");
+    client.shutdown().await;
+    server.shutdown().await;
+}
