@@ -409,9 +409,10 @@ impl Inbox {
         closed.into_iter().for_each(Waker::wake);
     }
 
-    /// How much is in the queue.
-    pub(crate) fn queued(&self) -> usize {
-        self.lock().queue.len()
+    /// Messages in the queue, and their bytes.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.len(), state.queue.size())
     }
 
     /// Whether the endpoint takes messages.

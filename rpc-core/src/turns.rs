@@ -29,6 +29,7 @@ pub(crate) struct Turns<K, T> {
     messages: usize,
     bytes: usize,
     length: usize,
+    size: usize,
     spare: Vec<VecDeque<T>>,
 }
 
@@ -52,6 +53,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
             messages: 0,
             bytes: 0,
             length: 0,
+            size: 0,
             spare: Vec::new(),
         }
     }
@@ -106,8 +108,9 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
             }
             self.ring.push_back(place);
         }
-        line.queue.push_back(item);
         self.length = self.length.saturating_add(1);
+        self.size = self.size.saturating_add(item.bytes());
+        line.queue.push_back(item);
     }
 
     /// Something about a sender, in order with what that one sends.
@@ -123,6 +126,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         let line = self.lines.get_mut(place)?;
         let item = line.queue.pop_front()?;
         self.length = self.length.saturating_sub(1);
+        self.size = self.size.saturating_sub(item.bytes());
         self.messages = self.messages.saturating_add(1);
         self.bytes = self.bytes.saturating_add(item.bytes());
         let empty = line.queue.is_empty();
@@ -144,6 +148,11 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
 
     pub(crate) fn len(&self) -> usize {
         self.length
+    }
+
+    /// The bytes of all that is queued.
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
 
     /// Takes everything out.
@@ -187,9 +196,10 @@ mod tests {
     fn one_sender_is_first_in_first_out() {
         let mut turns = turns();
         (0..100).for_each(|number| turns.push(HERE, Sized("", number, 1 << 20)));
+        assert_eq!((turns.len(), turns.size()), (100, 100 << 20));
         let all: Vec<u32> = turns.drain().into_iter().map(|item| item.1).collect();
         assert_eq!(all, (0..100).collect::<Vec<_>>());
-        assert_eq!((turns.len(), turns.pop()), (0, None));
+        assert_eq!((turns.len(), turns.size(), turns.pop()), (0, 0, None));
     }
 
     #[test]

@@ -242,25 +242,32 @@ impl LocalTarget {
         waits: bool,
     ) -> Result<(), RpcError> {
         let limits = to.config().limits();
-        let queued = inbox.queued();
-        let (max, key) = if waits {
-            (
-                limits.inbox_max_messages().saturating_add(limits.outbox_max_waiting()),
-                "rpc.outbox.maxWaiting",
-            )
-        } else {
-            (limits.inbox_max_messages(), "rpc.inbox.maxMessages")
+        let (queued, queued_bytes) = inbox.queued();
+        let (more, more_bytes) = match waits {
+            true => (limits.outbox_max_waiting(), limits.outbox_max_waiting_bytes()),
+            false => (0, 0),
         };
-        if queued >= max {
-            return Err(RpcError::new(
-                ErrorKind::Overloaded,
-                format!(
-                    "{} has no room for {}: {queued} messages are queued. This limit is controlled by {key} ({max})",
-                    self.address, message.name
-                ),
-            ));
-        }
-        Ok(())
+        let max = limits.inbox_max_messages().saturating_add(more);
+        let max_bytes = limits.inbox_max_bytes().saturating_add(more_bytes);
+        let bytes = message.body.len();
+        let (held, key, limit) = if queued >= max {
+            let waiting = ("rpc.outbox.maxWaiting", more);
+            let (key, limit) = if waits { waiting } else { ("rpc.inbox.maxMessages", max) };
+            (format!("{queued} messages"), key, limit)
+        } else if queued > 0 && queued_bytes.saturating_add(bytes) > max_bytes {
+            let waiting = ("rpc.outbox.maxWaitingBytes", more_bytes);
+            let (key, limit) = if waits { waiting } else { ("rpc.inbox.maxBytes", max_bytes) };
+            (format!("{queued_bytes} bytes"), key, limit)
+        } else {
+            return Ok(());
+        };
+        Err(RpcError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} has no room for {}: {held} are queued. This limit is controlled by {key} ({limit})",
+                self.address, message.name
+            ),
+        ))
     }
 }
 

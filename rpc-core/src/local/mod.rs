@@ -325,6 +325,32 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_other_envs_are_bounded_in_bytes() {
+        let world = LocalWorld::new();
+        let limits = crate::Limits::default().with_inbox_max_bytes(3).unwrap();
+        let limits = limits.with_outbox_max_waiting_bytes(2).unwrap();
+        let config = RpcEnvConfig::server("a", "10.0.0.1:7001").with_limits(limits);
+        let server = world.block_on(world.factory().create(config)).unwrap();
+        let client = world.block_on(world.factory().create(RpcEnvConfig::client("b"))).unwrap();
+        let idle = world.block_on(server.setup_endpoint("idle", Idle)).unwrap();
+        let uri = idle.to_string();
+        let far = world.block_on(client.endpoint_ref::<Untyped>(&uri)).unwrap();
+        // A body of one byte each.
+        assert_eq!((0..9).take_while(|_| far.send(Note).is_ok()).count(), 3);
+        let error = far.send(Note).unwrap_err();
+        assert!(
+            error.text().ends_with(
+                "3 bytes are queued. This limit is controlled by rpc.inbox.maxBytes (3)"
+            ),
+            "{error}"
+        );
+        let waiting = [far.send_wait(Note), far.send_wait(Note)];
+        let error = world.block_on(far.send_wait(Note)).unwrap_err();
+        assert!(error.text().ends_with("rpc.outbox.maxWaitingBytes (2)"), "{error}");
+        waiting.into_iter().for_each(|sent| world.block_on(sent).unwrap());
+    }
+
+    #[test]
     fn a_released_window_goes_back_when_what_came_through_it_is_handled() {
         let world = LocalWorld::new();
         let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
