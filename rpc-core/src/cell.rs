@@ -2,6 +2,7 @@
 
 use crate::context::EndpointContext;
 use crate::core::EnvCore;
+use crate::deadline::Timestamp;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
@@ -127,10 +128,19 @@ fn drop_quietly<E>(endpoint: E) {
 
 /// Handles messages until the endpoint is stopped and its queue is empty.
 async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>) {
-    let yield_after = inbox.core().config().limits().yield_after().max(1);
-    let mut turns = 0;
+    let mut turn = Turn::default();
     loop {
-        let step = std::future::poll_fn(|cx| inbox.poll_next(cx)).await;
+        let mut waited = false;
+        let step = std::future::poll_fn(|cx| {
+            let polled = inbox.poll_next(cx);
+            waited |= polled.is_pending();
+            polled
+        });
+        let step = step.await;
+        if waited {
+            // Others had their turn meanwhile.
+            turn = Turn::default();
+        }
         match step {
             Step::Stop => return,
             Step::Handle(Item { kind: Kind::Network(event), .. }) => {
@@ -146,11 +156,38 @@ async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, in
                 handle(endpoint, cx, inbox, item).instrument(span).await;
             }
         }
-        turns += 1;
-        if turns >= yield_after {
-            turns = 0;
+        if turn.is_over(inbox.core()) {
             yield_now(inbox.core()).await;
         }
+    }
+}
+
+/// What an endpoint has handled since others of its thread had their turn.
+#[derive(Default)]
+struct Turn {
+    messages: usize,
+    /// Since when; looked at after the first few messages.
+    since: Timestamp,
+}
+
+/// Messages between two looks at the clock.
+const LOOK_AFTER: usize = 4;
+
+impl Turn {
+    /// Counts a message: whether it is the last of its turn.
+    fn is_over(&mut self, core: &EnvCore) -> bool {
+        let limits = core.config().limits();
+        self.messages = self.messages.saturating_add(1);
+        let mut over = self.messages >= limits.yield_after();
+        if self.messages == LOOK_AFTER {
+            self.since = core.now();
+        } else if self.messages.is_multiple_of(LOOK_AFTER) {
+            over |= core.now().since(self.since) >= limits.max_turn();
+        }
+        if over {
+            self.messages = 0;
+        }
+        over
     }
 }
 

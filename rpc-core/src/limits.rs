@@ -303,6 +303,9 @@ limits! {
     yield_after, with_yield_after: usize = "rpc.dispatcher.yieldAfter", Count, "64",
         64, in 1, MOST; "L15, R47";
         "Messages that an endpoint handles before it lets others of its thread have a turn.";
+    max_turn, with_max_turn: Duration = "rpc.dispatcher.maxTurn", Duration, "1ms",
+        SECOND / 1000, in 0, DAY; "L15, R47";
+        "How long an endpoint handles messages, if they are fewer, before it lets others of its thread have a turn. A handler is not interrupted.";
     write_stall, with_write_stall: Duration = "rpc.io.writeStall", Duration, "10s",
         10 * SECOND, in SECOND / 1000, DAY; "L10, R42";
         "How long the socket of a connection may take no byte while there is something to send. Then the connection is closed.";

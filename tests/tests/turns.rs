@@ -1,5 +1,5 @@
-//! A connection's turn: how much it reads and writes before others of its thread have theirs, over
-//! a network that takes and gives everything at once.
+//! Turns: how long an endpoint handles messages before others of its thread have theirs, and how
+//! much a connection reads and writes, over a network that takes and gives everything at once.
 #![cfg(test)]
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use rpc_actix::{
     ActixRpcEnvFactory, HandlerResult, RpcAddress, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcMessage,
     endpoint,
 };
+use rpc_tests::harness::Log;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -175,4 +177,48 @@ async fn a_large_message_is_written_and_read_in_turns() {
     assert!(read <= MOST, "{read} bytes were read in one turn");
     client.shutdown().await;
     server.shutdown().await;
+}
+
+#[derive(Serialize, Deserialize, RpcMessage)]
+struct Work;
+
+/// Takes 1 ms for each message, and holds its thread meanwhile.
+struct Worker {
+    name: &'static str,
+    log: Log,
+}
+
+#[endpoint]
+impl Worker {
+    #[receive]
+    fn work(&mut self, _: Work) -> HandlerResult<()> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+        self.log.push(self.name);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_endpoint_whose_messages_take_long_gives_way_after_few() {
+    actix_rt::System::new().block_on(async {
+        let config = RpcEnvConfig::client("env").set("rpc.actix.mode", "inline").unwrap();
+        let env = rpc_actix::create(config).await.unwrap();
+        let log = Log::default();
+        let busy = Worker { name: "busy", log: log.clone() };
+        let busy = env.setup_endpoint("busy", busy).await.unwrap();
+        let other = Worker { name: "other", log: log.clone() };
+        let other = env.setup_endpoint("other", other).await.unwrap();
+        // Fewer than rpc.dispatcher.yieldAfter.
+        for _ in 0..60 {
+            busy.send(Work).unwrap();
+        }
+        other.send(Work).unwrap();
+        let order = log.reaches(61).await;
+        let place = order.iter().position(|name| name == "other").unwrap();
+        assert!(place <= 8, "the other endpoint had its turn after {place} messages");
+        env.shutdown().await;
+    });
 }
