@@ -6,7 +6,7 @@ use crate::deadline::Timestamp;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
-use crate::error::{ErrorKind, Outcome, RpcError};
+use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind, Step};
@@ -309,7 +309,7 @@ async fn unless_overdue(
         if let Poll::Ready(ended) = handler.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
-        inbox.poll_overdue(cx).map(|()| Err(inbox.stopped().with_outcome(Outcome::Unknown)))
+        inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
     })
     .await
 }

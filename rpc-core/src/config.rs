@@ -11,6 +11,7 @@ use crate::address::RpcAddress;
 use crate::deadline::RpcTimeout;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::{ConfigKey, Limits, Unit};
+use crate::spark_keys::{SPARK_KEYS, SparkKey};
 
 const FACTORY: &str = "rpc.env";
 const NAME: &str = "rpc.name";
@@ -226,6 +227,12 @@ impl RpcEnvConfig {
     /// Every key with its default, its unit, its meaning and the lines of the behaviours that it answers to.
     pub fn known_keys() -> impl Iterator<Item = &'static ConfigKey> {
         OWN_KEYS.iter().chain(Limits::KEYS)
+    }
+
+    /// Spark's keys, each with the one of the same meaning here, or the reason why there is none. None of them can be
+    /// set; the error of one that is says what its row says.
+    pub fn spark_keys() -> impl Iterator<Item = &'static SparkKey> {
+        SPARK_KEYS.iter()
     }
 
     /// Makes the env listen at this `host:port`.
@@ -479,22 +486,43 @@ fn parse_advertised(text: &str) -> Result<RpcAddress, RpcError> {
 
 fn unknown_key(key: &str) -> RpcError {
     let shown: String = key.chars().take(MAX_NAME_BYTES).collect();
-    let hint = match nearest_key(&shown) {
-        Some(known) => format!("did you mean {known:?}?"),
-        None => "RpcEnvConfig::known_keys() lists the known ones".to_owned(),
+    let hint = match SparkKey::find(&shown) {
+        Some(spark) => spark.advice(),
+        None => match nearest_key(&shown) {
+            Some(Nearest::Ours(known)) => format!("did you mean {known:?}?"),
+            Some(Nearest::Spark(spark)) => {
+                format!("did you mean Spark's {:?}? {}", spark.name, capital(&spark.advice()))
+            }
+            None => "RpcEnvConfig::known_keys() lists the known ones".to_owned(),
+        },
     };
     invalid(format!("unknown configuration key {shown:?}; {hint}"))
 }
 
-/// The known key that looks most like this one, if any looks like it. Spark's keys are known by their ending.
-fn nearest_key(key: &str) -> Option<&'static str> {
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+enum Nearest {
+    Ours(&'static str),
+    Spark(&'static SparkKey),
+}
+
+/// The key that looks most like this one, if any looks like it: one of ours, or one of Spark's.
+fn nearest_key(key: &str) -> Option<Nearest> {
     let lower = key.to_ascii_lowercase();
     let own = lower.strip_prefix("spark.").unwrap_or(&lower);
-    RpcEnvConfig::known_keys()
-        .map(|row| (edit_distance(own, &row.name.to_ascii_lowercase()), row.name))
-        .min()
-        .filter(|(distance, name)| *distance <= name.len() / 3)
-        .map(|(_, name)| name)
+    let ours = RpcEnvConfig::known_keys().map(|row| (row.name, Nearest::Ours(row.name)));
+    let single = SPARK_KEYS.iter().filter(|row| !row.name.ends_with('.'));
+    let sparks = single.map(|row| (row.short(), Nearest::Spark(row)));
+    ours.chain(sparks)
+        .map(|(name, found)| (edit_distance(own, &name.to_ascii_lowercase()), name, found))
+        .filter(|(distance, name, _)| *distance <= name.len() / 3)
+        // The first of those that are as near: ours come first.
+        .min_by_key(|(distance, ..)| *distance)
+        .map(|(.., found)| found)
 }
 
 /// How many characters have to be put in, taken out or replaced to turn one text into the other.
@@ -652,8 +680,7 @@ mod tests {
         for (key, known) in [
             ("rpc.askTimout", "rpc.askTimeout"),
             ("rpc.asktimeout", "rpc.askTimeout"),
-            ("spark.rpc.askTimeout", "rpc.askTimeout"),
-            ("spark.port.maxRetries", "port.maxRetries"),
+            ("spark.rpc.askTimout", "rpc.askTimeout"),
             ("rpc.message.maxsise", "rpc.message.maxSize"),
             ("rpc.inbox.maxMessage", "rpc.inbox.maxMessages"),
         ] {
@@ -663,6 +690,7 @@ mod tests {
             );
         }
         assert!(refusal("colour", "red").ends_with("lists the known ones"));
+        assert!(refusal("spark", "1").ends_with("lists the known ones"));
         assert!(refusal(&"x".repeat(100_000), "").len() < 400);
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }

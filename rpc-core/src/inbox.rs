@@ -6,9 +6,9 @@
 use crate::address::{EndpointAddress, EndpointName, RpcAddress};
 use crate::core::EnvCore;
 use crate::credit::{Credit, Pool};
-use crate::deadline::Timestamp;
+use crate::deadline::{Timestamp, duration_text};
 use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
 use crate::reply_sink::{ReplySink, Way};
@@ -289,6 +289,24 @@ impl Inbox {
         )
     }
 
+    /// The error of a handler that was given up.
+    pub(crate) fn overdue(&self) -> RpcError {
+        let error = self.stopped_after("the handler still ran", HANDLER_GRACE);
+        error.with_outcome(Outcome::Unknown)
+    }
+
+    fn stopped_after(&self, what: &str, grace: Duration) -> RpcError {
+        let timeout = self.core.config().drain_timeout();
+        let after = duration_text(timeout.saturating_add(grace));
+        let of = if grace.is_zero() { "" } else { " and 5s more" };
+        let text = format!(
+            "the endpoint {} has been stopped: {what} after {after}. This timeout is controlled by rpc.shutdown.drainTimeout ({}{of})",
+            self.address,
+            duration_text(timeout)
+        );
+        RpcError::new(ErrorKind::EndpointStopped, text)
+    }
+
     /// The next thing to do for the endpoint's loop.
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Step> {
         let mut state = self.lock();
@@ -358,6 +376,10 @@ impl Inbox {
 
     /// Fails what is still queued.
     pub(crate) fn clear(&self) {
+        self.fail_queued(&self.stopped());
+    }
+
+    fn fail_queued(&self, error: &RpcError) {
         let mut state = self.lock();
         let queue = state.queue.drain();
         let tickets = std::mem::take(&mut state.tickets);
@@ -365,17 +387,17 @@ impl Inbox {
         state.held_bytes = 0;
         drop(state);
         for (_, ticket) in tickets {
-            ticket.fail(self.stopped());
+            ticket.fail(error.clone());
         }
         let mut dropped = 0_usize;
         for item in queue {
             match item.kind {
-                Kind::Ask { sink, .. } => quietly(|| sink.fail(&self.stopped())),
+                Kind::Ask { sink, .. } => quietly(|| sink.fail(error)),
                 Kind::Wire(WireMessage { origin, body, call, .. }) => {
                     // Its room, so that what the peer holds back comes, and is refused as well.
                     origin.consumed(body.len());
                     match call {
-                        Some(call) => origin.fail(call, &self.stopped()),
+                        Some(call) => origin.fail(call, error),
                         None => dropped = dropped.saturating_add(1),
                     }
                 }
@@ -487,7 +509,8 @@ impl Expire for Inbox {
     /// being handled is given up.
     fn expire(&self, id: u64) {
         if id == DRAINED {
-            return self.clear();
+            let late = "the message still waited";
+            return self.fail_queued(&self.stopped_after(late, Duration::ZERO));
         }
         let mut state = self.lock();
         state.overdue = true;

@@ -212,6 +212,7 @@ mod scope;
 mod seam;
 mod setup;
 mod share;
+mod spark_keys;
 pub mod spi;
 mod ticket;
 mod timers;
@@ -245,6 +246,7 @@ pub use message::{
 pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
 pub use setup::EndpointOptions;
+pub use spark_keys::SparkKey;
 pub use trace::TraceContext;
 pub use wire::in_place as bytes_in_place;
 

@@ -2,6 +2,8 @@
 //! key changes it. The texts are compared as a whole.
 #![cfg(test)]
 
+#[expect(dead_code, reason = "shared with suites that need more of it")]
+mod raw_peer;
 #[path = "common/text.rs"]
 mod text;
 
@@ -569,6 +571,56 @@ async fn a_lookup_that_takes_too_long() {
     let text = "Cannot receive any reply from rpc://echo@127.0.0.1:PORT in 20ms. This timeout is controlled by rpc.lookupTimeout";
     let error = refused(found, ErrorKind::Timeout, text);
     assert_eq!(error.outcome(), Outcome::NeverSent);
+}
+
+/// A call to a peer that falls silent is told which key has ended its connection.
+#[tokio::test]
+async fn a_peer_that_falls_silent() {
+    use raw_peer::{RawPeer, hello, kind, resolved};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let uri = format!("rpc://echo@{address}");
+    let silent = thread::spawn(move || {
+        let mut peer = RawPeer::accept(&listener);
+        peer.expect(kind::HELLO);
+        peer.say(&hello(7, Some(&address)).with_heartbeat(Duration::from_millis(50)));
+        let target = peer.expect(kind::RESOLVE).payload;
+        let target = u32::from_be_bytes(target[..4].try_into().unwrap());
+        peer.send(&resolved(target, &["Echo"], 9));
+        peer.expect(kind::ASK);
+        peer.reason().unwrap().text
+    });
+    let client = client(&[("rpc.io.heartbeat", "10ms"), ("rpc.io.deadAfter", "200ms")]).await;
+    let echo = client.endpoint_ref::<Echoing>(&uri).await.unwrap();
+    let why = "nothing was heard of the peer for 200ms (rpc.io.deadAfter)";
+    let text = format!("the connection to 127.0.0.1:PORT was closed: {why}");
+    let error = refused(echo.ask(Echo::of("x")).await, ErrorKind::Disconnected, &text);
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert_eq!(silent.join().unwrap(), why, "it is told as well");
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_place() {
+    let server = server(&[("rpc.io.maxConnections", "1")]).await;
+    server.setup_endpoint("echo", Echoing::default()).await.unwrap();
+    let (first, second) = (client(&[]).await, client(&[]).await);
+    let echo = first.endpoint_ref::<Echoing>(&uri(&server, "echo")).await.unwrap();
+    let text = "the connection to 127.0.0.1:PORT was closed: the peer says: 1 connections are open (rpc.io.maxConnections)";
+    let found = second.endpoint_ref::<Echoing>(&uri(&server, "echo")).await;
+    let error = refused(found, ErrorKind::Overloaded, text);
+    assert_eq!(error.outcome(), Outcome::NeverSent);
+    assert_eq!(echo.ask(Echo::of("x")).await.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_no_time_to_drain() {
+    let (server, slow, busy) = busy_server(&[("rpc.shutdown.drainTimeout", "20ms")]).await;
+    let queued = slow.ask(Echo::of("x"));
+    server.stop(&slow).unwrap();
+    let text = "the endpoint rpc://slow@127.0.0.1:PORT has been stopped: the message still waited after 20ms. This timeout is controlled by rpc.shutdown.drainTimeout (20ms)";
+    let error = refused(queued.await, ErrorKind::EndpointStopped, text);
+    assert_eq!(error.outcome(), Outcome::NeverSent);
+    busy.release.notify_one();
 }
 
 #[tokio::test]

@@ -83,7 +83,26 @@ fn config_page() -> String {
     key_table(&mut page, "The env", |key| !is_backend(key) && !is_limit(key));
     key_table(&mut page, "Limits", |key| !is_backend(key) && is_limit(key));
     key_table(&mut page, "The actix backend", is_backend);
+    spark_table(&mut page);
     page
+}
+
+const SPARK_INTRO: &str = "
+## Spark's keys
+
+None of these can be set; the error of one that is says what its row says. A name that ends in a dot
+stands for all that begin like this.
+
+| Spark's | here | |
+|---|---|---|
+";
+
+fn spark_table(text: &mut String) {
+    text.push_str(SPARK_INTRO);
+    for key in RpcEnvConfig::spark_keys() {
+        let here = key.here.map_or("-".to_owned(), |here| format!("`{here}`"));
+        writeln!(text, "| `{}` | {here} | {} |", key.name, key.note).unwrap();
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// it only, in its own row as well.
 const CORE: &[&[&str]] = &[
     &["error", "deadline", "address", "limits", "wakers", "trace"],
-    &["message", "config", "config_source"],
+    &["message", "spark_keys", "config", "config_source"],
     &["wire/read", "wire/frame", "wire/prescan", "wire/in_place", "wire/payload", "wire/mod"],
     &["seam"],
     &[

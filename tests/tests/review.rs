@@ -257,6 +257,8 @@ fn a_handler_that_never_ends_does_not_keep_its_env_from_ending() {
     let error = world.block_on(asked).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::EndpointStopped);
     assert_eq!(error.outcome(), rpc_actix::Outcome::Unknown);
+    let text = "the handler still ran after 10s. This timeout is controlled by rpc.shutdown.drainTimeout (5s and 5s more)";
+    assert!(error.text().ends_with(text), "{error}");
 }
 
 /// A handler of a message marked `abort`, in both forms: its future is dropped in the middle when

@@ -44,12 +44,14 @@ impl Admission {
     pub(crate) fn admit(self: &Arc<Self>, source: IpAddr, limits: &Limits) -> Admitted {
         let mut state = self.lock();
         let own = state.by_source.get(&source).map_or(0, BTreeSet::len);
-        if !source.is_loopback() && own >= limits.max_unauthenticated_per_source() {
-            state.evict(source, "rpc.io.maxUnauthenticatedPerSource");
-        } else if state.greeting.len() >= limits.max_unauthenticated() {
-            let most = state.by_source.iter().max_by_key(|(_, numbers)| numbers.len());
-            if let Some(greediest) = most.map(|(source, _)| *source) {
-                state.evict(greediest, "rpc.io.maxUnauthenticated");
+        let (most, most_of_one) =
+            (limits.max_unauthenticated(), limits.max_unauthenticated_per_source());
+        if !source.is_loopback() && own >= most_of_one {
+            state.evict(source, "rpc.io.maxUnauthenticatedPerSource", most_of_one);
+        } else if state.greeting.len() >= most {
+            let greediest = state.by_source.iter().max_by_key(|(_, numbers)| numbers.len());
+            if let Some(greediest) = greediest.map(|(source, _)| *source) {
+                state.evict(greediest, "rpc.io.maxUnauthenticated", most);
             }
         }
         state.last = state.last.wrapping_add(1);
@@ -62,10 +64,10 @@ impl Admission {
 }
 
 impl State {
-    fn evict(&mut self, source: IpAddr, key: &str) {
+    fn evict(&mut self, source: IpAddr, key: &str, limit: usize) {
         let oldest = self.by_source.get(&source).and_then(BTreeSet::first).copied();
         if let Some((source, token)) = oldest.and_then(|oldest| self.leave_greeting(oldest)) {
-            tracing::warn!(%source, key, "too many connections without a hello: the oldest is closed");
+            tracing::warn!(%source, key, limit, "too many connections without a hello: the oldest is closed");
             token.cancel();
         }
     }
@@ -100,7 +102,11 @@ impl Admitted {
             return Err(Close::new(CloseCode::Overloaded, text));
         }
         if state.leave_greeting(self.number).is_none() {
-            let text = "too many connections were made at once (rpc.io.maxUnauthenticated)";
+            let text = format!(
+                "too many connections were made at once: {} may be without a hello (rpc.io.maxUnauthenticated), {} of one address (rpc.io.maxUnauthenticatedPerSource)",
+                limits.max_unauthenticated(),
+                limits.max_unauthenticated_per_source()
+            );
             return Err(Close::new(CloseCode::Overloaded, text));
         }
         state.established = state.established.saturating_add(1);
@@ -156,6 +162,12 @@ mod tests {
         let here = IpAddr::from([127, 0, 0, 1]);
         let local: Vec<_> = (0..4).map(|_| admission.admit(here, &limits)).collect();
         assert!(local.iter().all(|admitted| !admitted.evicted().is_cancelled()));
+        // One that gave way when its hello had just come is told so.
+        let more = (admission.admit(here, &limits), local).1;
+        let mut evicted = more.into_iter().find(|one| one.evicted().is_cancelled()).unwrap();
+        let close = evicted.establish(&limits).unwrap_err();
+        let text = "too many connections were made at once: 4 may be without a hello (rpc.io.maxUnauthenticated), 3 of one address (rpc.io.maxUnauthenticatedPerSource)";
+        assert!(close.is(CloseCode::Overloaded) && close.text == text, "{close}");
     }
 
     #[test]
