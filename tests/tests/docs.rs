@@ -100,7 +100,7 @@ stands for all that begin like this.
 fn spark_table(text: &mut String) {
     text.push_str(SPARK_INTRO);
     for key in RpcEnvConfig::spark_keys() {
-        let here = key.here.map_or("-".to_owned(), |here| format!("`{here}`"));
+        let here = key.here.map_or_else(|| "-".to_owned(), |here| format!("`{here}`"));
         writeln!(text, "| `{}` | {here} | {} |", key.name, key.note).unwrap();
     }
 }

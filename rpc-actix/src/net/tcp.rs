@@ -131,9 +131,7 @@ impl Socket for TcpSocket {
     }
 
     fn open(self: Box<Self>) -> io::Result<Box<dyn ByteStream>> {
-        self.stream.set_nodelay(true)?;
-        let (read, write) = TcpStream::from_std(self.stream)?.into_split();
-        Ok(Box::new(TcpBytes { read, write: Arc::new(Writer(Mutex::new(write))) }))
+        Ok(Box::new(TcpBytes::new(self.stream)?))
     }
 }
 
@@ -141,6 +139,14 @@ impl Socket for TcpSocket {
 struct TcpBytes {
     read: OwnedReadHalf,
     write: Arc<Writer>,
+}
+
+impl TcpBytes {
+    fn new(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let (read, write) = TcpStream::from_std(stream)?.into_split();
+        Ok(Self { read, write: Arc::new(Writer(Mutex::new(write))) })
+    }
 }
 
 struct Writer(Mutex<OwnedWriteHalf>);
@@ -207,5 +213,23 @@ impl AsyncWrite for TcpBytes {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.write.lock()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s120_small_messages_are_not_held_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _inside = runtime.enter();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialled = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        for stream in [dialled, listener.accept().unwrap().0] {
+            stream.set_nonblocking(true).unwrap();
+            let bytes = TcpBytes::new(stream).unwrap();
+            assert!(bytes.read.as_ref().nodelay().unwrap());
+        }
     }
 }

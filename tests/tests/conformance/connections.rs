@@ -2,6 +2,7 @@
 //! that are made by hand.
 
 use super::dials::{Dial, Dials};
+use super::raw_peer::{RawPeer, hello, kind, resolved};
 use rpc_core::proto::{Hello, Hellos, PeerLimits, Session, Vital};
 use rpc_core::{
     ErrorKind, Limits, Outcome, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcError, Timestamp,
@@ -10,7 +11,10 @@ use rpc_tests::harness::{Echo, Gate, Harness, Hold, Note, Probe, Relay};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 /// A ref of that env to an endpoint of another one, without a lookup, which would connect.
@@ -38,6 +42,11 @@ async fn s105_s106_the_first_message_connects_and_nobody_waits_for_that(
     let dials = Dials::new(move |_| Dial::Waits(open.clone()));
     let client = dials.env(RpcEnvConfig::client("client")).await?;
     let remote = handed_to(&client, &server, &local)?;
+    // Time for a dial that should not be.
+    let other = h.client("other").await?.endpoint_ref::<Probe>(&local.to_string()).await?;
+    assert_eq!(other.ask(Echo::of("other")).await?, "other");
+    watch.log.take().clear();
+    watch.log.push("start");
     assert!(dials.log.is_empty(), "a ref alone connects nothing");
     // A hundred messages are taken while there is no connection.
     remote.send(Note(0))?;
@@ -166,7 +175,8 @@ async fn s110_s111_s130_a_failed_connect_fails_what_waits_and_the_next_message_t
     assert_eq!(watch.log.reaches(3).await, ["start", "echo y", "note 2"]);
     assert_eq!(dials.log.len(), 3);
     // And it was no event: these two connections were.
-    assert_eq!(events.reaches(2).await.len(), 2);
+    let ups = [&server, &other].map(|env| format!("up {}", env.address().unwrap()));
+    assert_eq!(events.reaches(2).await, ups);
     client.shutdown().await;
     Ok(())
 }
@@ -267,11 +277,47 @@ async fn s113_a_call_under_way_ends_with_its_connection(h: &Harness) -> anyhow::
     Ok(())
 }
 
+/// The first peer takes three and goes; its successor gets the rest, each once and in order.
+async fn numbered_messages_across_a_reconnect(_: &Harness) -> anyhow::Result<()> {
+    let client = Dials::all_connect().env(quick("client")?).await?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let there = listener.local_addr()?.to_string();
+    let uri = format!("rpc://p@{there}");
+    let (sent, all_sent) = mpsc::channel();
+    let peers = thread::spawn(move || {
+        let numbers = |credit: u64, count: usize, wait: bool| {
+            let mut peer = RawPeer::accept(&listener);
+            peer.expect(kind::HELLO);
+            peer.say(&hello(u64::MAX, Some(&there)));
+            let resolve = peer.expect(kind::RESOLVE).payload;
+            let target = u32::from_be_bytes(resolve[..4].try_into().unwrap());
+            peer.send(&resolved(target, &["Note"], credit));
+            let next = |_| peer.expect(kind::ONE_WAY).payload[4];
+            let numbers: Vec<u8> = (0..count).map(next).collect();
+            if wait {
+                all_sent.recv().unwrap();
+            }
+            numbers
+        };
+        (numbers(3, 3, true), numbers(1000, 97, false))
+    });
+    let remote: RpcEndpointRef<Probe> = client.endpoint_ref(&uri).await?;
+    for number in 0..100 {
+        remote.send(Note(number))?;
+    }
+    sent.send(())?;
+    let (first, second) = peers.join().expect("no panic");
+    assert_eq!([first, second].concat(), (0..100).collect::<Vec<u8>>());
+    client.shutdown().await;
+    Ok(())
+}
+
 rpc_tests::both! {
     s113_a_call_under_way_ends_with_its_connection,
 }
 
 rpc_tests::actix_only! {
+    numbered_messages_across_a_reconnect,
     s105_s106_the_first_message_connects_and_nobody_waits_for_that,
     s107_s117_one_connection_for_each_peer,
     s108_a_ref_from_a_peer_leads_back_over_the_same_connection,
@@ -305,7 +351,7 @@ fn s114_s115_a_connection_lives_as_long_as_its_peer_is_heard() {
         now = now + Duration::from_secs(1);
         // Each has said nothing for a second, and says that it is there.
         for _ in 0..2 {
-            assert_eq!(one.look(now), Vital::Quiet);
+            assert_eq!((one.look(now), one.is_quiet(now)), (Vital::Fine, true));
             one.heartbeat();
             let mut out = VecDeque::new();
             one.transmit(now, usize::MAX, &mut out);
@@ -315,6 +361,6 @@ fn s114_s115_a_connection_lives_as_long_as_its_peer_is_heard() {
         }
     }
     let still = now + (limits.dead_after() - Duration::from_millis(1));
-    assert_eq!(one.look(still), Vital::Quiet);
+    assert_eq!(one.look(still), Vital::Fine);
     assert_eq!(one.look(now + limits.dead_after()), Vital::Silent);
 }

@@ -1,6 +1,8 @@
 //! The end of an env: S132-S138.
 
-use rpc_core::{EndpointContext, ErrorKind, HandlerResult, RpcAddress, RpcMessage, endpoint};
+use rpc_core::{
+    EndpointContext, ErrorKind, HandlerResult, RpcAddress, RpcEndpointRef, RpcMessage, endpoint,
+};
 use rpc_tests::harness::{Echo, Gate, Harness, Hold, Log, Note, Probe, Wait};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,42 @@ async fn s133_shutdown_is_idempotent_and_can_be_waited_for(h: &Harness) -> anyho
     );
     pair.server.shutdown().await;
     assert_eq!(watch.log.all(), ["start", "echo x", "stop"]);
+    Ok(())
+}
+
+/// Says goodbye to a peer when it stops.
+struct Farewell {
+    to: RpcEndpointRef<Probe>,
+    log: Log,
+}
+
+#[endpoint]
+impl Farewell {
+    #[on_stop]
+    async fn stopped(&mut self) -> HandlerResult<()> {
+        self.log.push("stopping");
+        self.log.push(self.to.ask(Echo::of("bye")).await?);
+        Ok(())
+    }
+}
+
+async fn s134_endpoints_end_first_and_connections_carry_what_they_still_say(
+    h: &Harness,
+) -> anyhow::Result<()> {
+    let pair = h.pair().await?;
+    let (watch, [_, remote]) = pair.probe_both_ways("p").await?;
+    let (theirs, mine) = Probe::at(&pair.client, "mine").await?;
+    let log = Log::default();
+    let to: RpcEndpointRef<Probe> = pair.server.decode(&pair.client.encode(&mine)?)?;
+    pair.server.setup_endpoint("farewell", Farewell { to, log: log.clone() }).await?;
+    let open = remote.ask(Wait(1));
+    watch.log.reaches(2).await;
+    let opened = async { watch.gate.open() };
+    tokio::join!(pair.server.shutdown(), opened);
+    assert_eq!(log.all(), ["stopping", "bye"]);
+    assert_eq!(theirs.log.all(), ["start", "echo bye"]);
+    assert_eq!(open.await?, 1, "the answer of a handler that was at work has come");
+    assert_eq!(watch.log.all().last().map(String::as_str), Some("stop"));
     Ok(())
 }
 
@@ -153,6 +191,7 @@ async fn s138_a_handler_may_shut_its_env_down(h: &Harness) -> anyhow::Result<()>
 }
 
 rpc_tests::both! {
+    s134_endpoints_end_first_and_connections_carry_what_they_still_say,
     s133_shutdown_is_idempotent_and_can_be_waited_for,
     s135_open_asks_end_with_the_env,
     s135_open_asks_end_with_the_env_that_made_them,

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The lines that need a row of their own.
+/// The lines that need a row of their own, with a test: all but those about files and streams,
+/// about security, and about relay, which are not there yet.
 fn in_range() -> impl Iterator<Item = u32> {
-    (1..=104).chain(139..=150)
+    (1..=151).chain(181..=199).chain([202, 205]).filter(|line| *line != 109)
 }
 
 fn root() -> PathBuf {
@@ -15,15 +16,28 @@ fn root() -> PathBuf {
 
 /// The functions of these suites, by name.
 fn functions() -> BTreeSet<String> {
+    functions_in("tests/tests/conformance")
+}
+
+/// Those of all suites and modules, which rows may name as well.
+fn functions_anywhere() -> BTreeSet<String> {
+    let sources = ["tests/tests", "rpc-core/src", "rpc-actix/src"];
+    sources.into_iter().flat_map(functions_in).collect()
+}
+
+fn functions_in(folder: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(root().join("tests/tests/conformance")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        for line in text.lines() {
-            let line = line.trim_start();
-            let rest = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
-            let name = rest.and_then(|rest| rest.split(['(', '<']).next());
-            names.extend(name.map(str::to_owned));
+    let mut paths = vec![root().join(folder)];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            for line in text.lines().map(str::trim_start) {
+                let rest = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
+                let name = rest.and_then(|rest| rest.split(['(', '<']).next());
+                names.extend(name.map(str::to_owned));
+            }
         }
     }
     names
@@ -67,7 +81,7 @@ fn rows(text: &str) -> Vec<Row> {
 
 #[test]
 fn every_line_has_one_row_and_every_row_its_tests() {
-    let (rows, functions) = (rows(&page().0), functions());
+    let (rows, functions) = (rows(&page().0), functions_anywhere());
     let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
     for row in &rows {
         row.numbers.iter().for_each(|number| *seen.entry(*number).or_default() += 1);
@@ -87,7 +101,11 @@ fn every_line_has_one_row_and_every_row_its_tests() {
 #[test]
 fn every_test_is_in_the_rows_of_its_numbers() {
     let rows = rows(&page().0);
-    for test in functions() {
+    // The tests by hand are named after the lines they show, too.
+    let by_hand = fs::read_to_string(root().join("tests/tests/connections.rs")).unwrap();
+    let named = |test: &String| by_hand.contains(&format!("async fn {test}("));
+    let by_hand = functions_anywhere().into_iter().filter(named);
+    for test in functions().into_iter().chain(by_hand) {
         for number in numbers_of(&test) {
             let row =
                 rows.iter().find(|row| row.numbers.len() == 1 && row.numbers.contains(&number));
@@ -98,17 +116,39 @@ fn every_test_is_in_the_rows_of_its_numbers() {
 }
 
 #[test]
-fn at_least_ten_lines_were_broken_on_purpose() {
-    let (rows, functions) = (rows(&page().1), functions());
-    let lines: BTreeSet<u32> = rows.iter().flat_map(|row| row.numbers.iter().copied()).collect();
+fn what_spark_does_not_test_names_tests_that_exist() {
+    let (page, functions) = (page().0, functions_anywhere());
+    let (_, section) = page.split_once("## What Spark does not test").expect("it is there");
+    let (section, _) = section.split_once("\n## ").expect("it ends");
+    let lines: Vec<_> = section.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    assert_eq!(lines.len(), 14);
+    for line in lines {
+        let cell = line.trim_matches(['|', ' ']).rsplit(" | ").next().unwrap();
+        let tests: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty() || line.contains("| later: "), "{line}");
+        assert!(tests.iter().all(|test| functions.contains(*test)), "{line}");
+    }
+}
+
+/// A row of what was broken names a test of its line's row. Of the later rows each has a test that
+/// somebody has seen fail.
+#[test]
+fn the_lines_that_were_broken_on_purpose_name_tests_of_their_rows() {
+    let (text, broken) = page();
+    let (rows, broken) = (rows(&text), rows(&broken));
+    let lines: BTreeSet<u32> = broken.iter().flat_map(|row| row.numbers.iter().copied()).collect();
     assert!(lines.len() >= 10, "{lines:?}");
-    for row in &rows {
-        let shows = row.tests.iter().any(|test| numbers_of(test).is_superset(&row.numbers));
-        assert!(
-            shows && row.tests.iter().all(|test| functions.contains(test)),
-            "S{:?}",
-            row.numbers
-        );
+    let tests: BTreeSet<_> = broken.iter().flat_map(|row| &row.tests).collect();
+    for row in &broken {
+        let own = rows.iter().find(|own| own.numbers == row.numbers).expect("it has a row");
+        let shown = row.tests.iter().any(|test| own.tests.contains(test));
+        assert!(shown, "S{:?}: no test of its row failed", row.numbers);
+    }
+    let newer = (105..=131).chain([134, 151]).chain(181..=205);
+    for line in newer {
+        let own = rows.iter().find(|row| row.numbers.contains(&line)).expect("it has a row");
+        let is_broken = own.tests.is_empty() || own.tests.iter().any(|test| tests.contains(test));
+        assert!(is_broken, "nobody has seen a test of S{line} fail");
     }
 }
 

@@ -688,3 +688,64 @@ fn s148_an_answer_that_nobody_waits_for() {
     }
     assert!(talk.end_of(next).is_none());
 }
+
+#[test]
+fn s90_s91_a_second_answer_goes_nowhere() {
+    let mut talk = Talk::new();
+    let call = talk.ask(b"\xc0");
+    let number = talk.arrive()[0].call.unwrap();
+    talk.answerer.reply(number, &mut b"\x01".to_vec()).unwrap();
+    let answer = output(&mut talk.answerer);
+    assert!(input(&mut talk.asker, &mut answer.clone()).is_empty());
+    let next = talk.ask(b"\xc0");
+    // The same bytes once more, while the next call is open.
+    assert!(input(&mut talk.asker, &mut answer.clone()).is_empty());
+    assert_eq!(talk.end_of(call).unwrap().unwrap(), &b"\x01"[..]);
+    assert!(talk.end_of(next).is_none());
+}
+
+#[test]
+fn s151_a_large_message_holds_up_its_own_endpoint_only() {
+    let mut talk = Talk::new();
+    let other = talk.asker.target(&TargetKey::new("q", None)).unwrap();
+    talk.asker.resolve(START, other).unwrap();
+    let events = input(&mut talk.answerer, &mut output(&mut talk.asker));
+    let [Event::Resolve(wire, _)] = &events[..] else { panic!("{events:?}") };
+    let resolution = Resolution::new(Incarnation::new(2, 2), vec!["Echo".into()], 1000, 1 << 20);
+    talk.answerer.resolved(*wire, &resolution);
+    talk.come_back();
+    let ask = |talk: &mut Talk, target, body: &[u8]| {
+        let mut body = body.to_vec();
+        let deadline = START + Duration::from_secs(10);
+        let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
+        let request = Request::new(target, message, Submission::Ask);
+        talk.asker.submit(START, request).unwrap();
+    };
+    let first = talk.target;
+    ask(&mut talk, first, &[7; 1 << 19]);
+    // It has begun to go when the small ones come: one to the same endpoint, one to another.
+    let mut seen = Vec::new();
+    for turn in 0..100 {
+        let mut out = VecDeque::new();
+        talk.asker.transmit(START, 1, &mut out);
+        let mut bytes: BytesMut = out.into_iter().flatten().collect();
+        if bytes.is_empty() {
+            break;
+        }
+        for event in input(&mut talk.answerer, &mut bytes) {
+            match event {
+                Event::Message(message) => {
+                    seen.push((message.target == *wire, message.body.len()));
+                }
+                Event::Begun(..) => assert_eq!(turn, 0),
+                other => panic!("{other:?}"),
+            }
+        }
+        if turn == 0 {
+            assert!(seen.is_empty());
+            ask(&mut talk, first, b"\x01");
+            ask(&mut talk, other, b"\x02");
+        }
+    }
+    assert_eq!(seen, [(true, 1), (false, 1 << 19), (false, 1)]);
+}
