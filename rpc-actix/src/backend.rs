@@ -3,7 +3,7 @@
 use crate::net::node::Node;
 use crate::rt;
 use rpc_core::spi::{EndpointTask, EnvBackend, EnvCore, Incarnation, RemoteTarget};
-use rpc_core::{EndpointAddress, RpcError, Timestamp};
+use rpc_core::{EndpointAddress, RpcAddress, RpcError, Timestamp};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Context;
@@ -103,7 +103,16 @@ impl EnvBackend for ActixBackend {
         address: &EndpointAddress,
         pin: Option<Incarnation>,
     ) -> Result<Arc<dyn RemoteTarget>, RpcError> {
-        self.node()?.target(address, pin)
+        self.node()?.target(address, pin, None)
+    }
+
+    fn remote_through(
+        &self,
+        address: &EndpointAddress,
+        pin: Option<Incarnation>,
+        relay: Option<&RpcAddress>,
+    ) -> Result<Arc<dyn RemoteTarget>, RpcError> {
+        self.node()?.target(address, pin, relay)
     }
 
     fn refuses_blocking(&self) -> Option<String> {

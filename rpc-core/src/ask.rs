@@ -108,6 +108,7 @@ impl<R> AskFuture<R> {
         pending.core.cancel_timer(pending.timer);
         result.map_err(|end| match end {
             CallEnd::Failed(error) => error,
+            CallEnd::Relayed(failure) => failure.into_error(),
             CallEnd::TimedOut { sent } => pending.timed_out(sent),
         })
     }

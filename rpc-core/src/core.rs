@@ -17,7 +17,16 @@ use std::task::{Context, Poll, Waker};
 
 /// Turns addresses found in messages into refs of one env.
 pub(crate) trait RefBinder: Send + Sync {
-    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<Opaque, RpcError>;
+    /// The ref to an address; `relay` is who passes messages on, if its env does not listen.
+    fn bind(
+        &self,
+        address: EndpointAddress,
+        pin: Option<Incarnation>,
+        relay: Option<RpcAddress>,
+    ) -> Result<Opaque, RpcError>;
+
+    /// Where the env's endpoints are.
+    fn location(&self) -> &EndpointLocation;
 }
 
 /// The inside of a ref: refs lie above the env's core, so it cannot look into them.

@@ -1,6 +1,6 @@
 //! Refs: how an endpoint is spoken to, from anywhere.
 
-use crate::address::{EndpointAddress, EndpointName, RpcAddress};
+use crate::address::{EndpointAddress, EndpointLocation, EndpointName, RpcAddress};
 use crate::ask::{AskFuture, Terms};
 use crate::block::block_on;
 use crate::core::EnvCore;
@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
 use crate::raw_ref::RawRef;
-use crate::scope;
+use crate::scope::{self, To};
 use crate::seam::{Incarnation, Outgoing, RemoteTarget};
 use crate::ticket::Ticket;
 use crate::trace::TraceContext;
@@ -61,12 +61,13 @@ impl RawRef {
             return Err(RpcError::new(ErrorKind::Internal, "a local ref has no remote target"));
         };
         let max = core.config().limits().message_max_size();
-        let encoded = scope::within(core, || {
+        let send = || {
             payload::with_encoded(msg, M::ENCODING, max, |body| {
                 let message = Outgoing::new(M::NAME, M::LANE, body, deadline);
                 hand_over(&**target, message.traced(trace))
             })
-        });
+        };
+        let encoded = scope::within_for(core, || To::Target(target.clone()), send);
         encoded.map_err(|error| self.explain(M::NAME, &error))?
     }
 
@@ -276,6 +277,16 @@ impl RpcEndpointRef<Untyped> {
     }
 }
 
+impl<P> RpcEndpointRef<P> {
+    /// Who passes messages on to the endpoint, as the one who gets the ref is told.
+    fn relay(&self) -> Option<RpcAddress> {
+        match self.raw.address().location() {
+            EndpointLocation::Listening(_) => None,
+            location => self.raw.relay().cloned().or_else(|| scope::relay_for(location)),
+        }
+    }
+}
+
 impl<P> Clone for RpcEndpointRef<P> {
     fn clone(&self) -> Self {
         Self::from_raw(self.raw.clone())
@@ -309,15 +320,19 @@ impl<P> fmt::Display for RpcEndpointRef<P> {
 }
 
 /// On the wire a ref is a map, with room for more keys: `at` is its URI, `pin` the life it is
-/// pinned to.
+/// pinned to, `relay` who passes messages on to an env that does not listen.
 impl<P> Serialize for RpcEndpointRef<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         scope::require("encoded").map_err(serde::ser::Error::custom)?;
-        let pin = self.raw.pin();
-        let mut map = serializer.serialize_map(Some(1 + usize::from(pin.is_some())))?;
+        let (pin, relay) = (self.raw.pin(), self.relay());
+        let keys = 1 + usize::from(pin.is_some()) + usize::from(relay.is_some());
+        let mut map = serializer.serialize_map(Some(keys))?;
         map.serialize_entry("at", self.raw.address())?;
         if let Some(pin) = pin {
             map.serialize_entry("pin", &(pin.env, pin.endpoint))?;
+        }
+        if let Some(relay) = relay {
+            map.serialize_entry("relay", &relay.host_port())?;
         }
         map.end()
     }
@@ -328,13 +343,17 @@ struct RefOnTheWire {
     at: EndpointAddress,
     #[serde(default)]
     pin: Option<(u64, u64)>,
+    #[serde(default)]
+    relay: Option<String>,
 }
 
 impl<'de, P> Deserialize<'de> for RpcEndpointRef<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = RefOnTheWire::deserialize(deserializer)?;
         let pin = wire.pin.map(|(env, endpoint)| Incarnation::new(env, endpoint));
-        scope::bind(wire.at, pin)
+        // One that is not understood is no relay.
+        let relay = wire.relay.and_then(|relay| relay.parse().ok());
+        scope::bind(wire.at, pin, relay)
             .and_then(RawRef::from_opaque)
             .map(Self::from_raw)
             .map_err(serde::de::Error::custom)

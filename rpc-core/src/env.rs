@@ -111,7 +111,7 @@ impl RpcEnv {
     /// It may be dropped at any time.
     pub async fn endpoint_ref<P>(&self, uri: &str) -> Result<RpcEndpointRef<P>, RpcError> {
         let address: EndpointAddress = uri.parse()?;
-        let raw = self.0.shared.raw_ref(address, None)?;
+        let raw = self.0.shared.raw_ref(address, None, None)?;
         if self.0.shared.is_here(raw.address().location()) {
             if self.0.shared.dispatcher.lookup(raw.address().name().as_str()).is_none() {
                 return Err(not_found(raw.address()));
@@ -302,14 +302,15 @@ impl EnvShared {
         &self,
         address: EndpointAddress,
         pin: Option<Incarnation>,
+        relay: Option<RpcAddress>,
     ) -> Result<RawRef, RpcError> {
         if !self.is_here(address.location()) {
             let backend = self
                 .core
                 .backend()
                 .ok_or_else(|| RpcError::new(ErrorKind::Internal, "the env has no backend yet"))?;
-            let target = backend.remote(&address, pin)?;
-            return Ok(RawRef::remote(address, pin, &self.core, target));
+            let target = backend.remote_through(&address, pin, relay.as_ref())?;
+            return Ok(RawRef::remote(address, pin, relay, &self.core, target));
         }
         let Some(pin) = pin else {
             return Ok(RawRef::named(address, &self.core, &self.dispatcher));
@@ -322,8 +323,17 @@ impl EnvShared {
 }
 
 impl RefBinder for EnvShared {
-    fn bind(&self, address: EndpointAddress, pin: Option<Incarnation>) -> Result<Opaque, RpcError> {
-        self.raw_ref(address, pin).map(RawRef::into_opaque)
+    fn bind(
+        &self,
+        address: EndpointAddress,
+        pin: Option<Incarnation>,
+        relay: Option<RpcAddress>,
+    ) -> Result<Opaque, RpcError> {
+        self.raw_ref(address, pin, relay).map(RawRef::into_opaque)
+    }
+
+    fn location(&self) -> &EndpointLocation {
+        self.core.location()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The inside of a ref: where it leads, whatever the type of its endpoint.
 
-use crate::address::EndpointAddress;
+use crate::address::{EndpointAddress, RpcAddress};
 use crate::core::{EnvCore, Opaque};
 use crate::dispatcher::{Dispatcher, env_stopped};
 use crate::error::{ErrorKind, RpcError};
@@ -14,6 +14,8 @@ pub(crate) struct RawRef(Arc<RefInner>);
 struct RefInner {
     address: EndpointAddress,
     pin: Option<Incarnation>,
+    /// Who passes messages on to the env of the address, as the ref came.
+    relay: Option<RpcAddress>,
     core: Weak<EnvCore>,
     route: Route,
 }
@@ -34,6 +36,7 @@ impl RawRef {
         Self(Arc::new(RefInner {
             address: inbox.address().clone(),
             pin: Some(inbox.incarnation()),
+            relay: None,
             core: Arc::downgrade(inbox.core()),
             route: Route::Local(inbox),
         }))
@@ -45,22 +48,25 @@ impl RawRef {
         dispatcher: &Arc<Dispatcher>,
     ) -> Self {
         let route = Route::Named(Arc::downgrade(dispatcher));
-        Self(Arc::new(RefInner { address, pin: None, core: Arc::downgrade(core), route }))
+        let core = Arc::downgrade(core);
+        Self(Arc::new(RefInner { address, pin: None, relay: None, core, route }))
     }
 
     pub(crate) fn remote(
         address: EndpointAddress,
         pin: Option<Incarnation>,
+        relay: Option<RpcAddress>,
         core: &Arc<EnvCore>,
         target: Arc<dyn RemoteTarget>,
     ) -> Self {
         let route = Route::Remote(target);
-        Self(Arc::new(RefInner { address, pin, core: Arc::downgrade(core), route }))
+        Self(Arc::new(RefInner { address, pin, relay, core: Arc::downgrade(core), route }))
     }
 
     pub(crate) fn ended(address: EndpointAddress, pin: Incarnation, core: &Arc<EnvCore>) -> Self {
         let core = Arc::downgrade(core);
-        Self(Arc::new(RefInner { address, pin: Some(pin), core, route: Route::Ended }))
+        let (pin, route) = (Some(pin), Route::Ended);
+        Self(Arc::new(RefInner { address, pin, relay: None, core, route }))
     }
 
     pub(crate) fn address(&self) -> &EndpointAddress {
@@ -112,6 +118,11 @@ impl RawRef {
     /// The life of the endpoint that the ref is pinned to.
     pub(crate) fn pin(&self) -> Option<Incarnation> {
         self.0.pin
+    }
+
+    /// Who passes messages on to the endpoint's env, as the ref came.
+    pub(crate) fn relay(&self) -> Option<&RpcAddress> {
+        self.0.relay.as_ref()
     }
 
     /// The way out, if the endpoint is in another env.

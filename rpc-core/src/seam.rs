@@ -4,7 +4,7 @@
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
-use crate::error::RpcError;
+use crate::error::{RemoteFailure, RpcError};
 use crate::message::Lane;
 use crate::trace::TraceContext;
 use bytes::Bytes;
@@ -48,6 +48,21 @@ pub trait EnvBackend: Send + Sync {
         address: &EndpointAddress,
         pin: Option<Incarnation>,
     ) -> Result<Arc<dyn RemoteTarget>, RpcError>;
+
+    /// As [`remote`](Self::remote), for an endpoint of an env that does not listen: `relay` is
+    /// where an env listens that is connected to it, and passes messages on.
+    ///
+    /// # Errors
+    /// As [`remote`](Self::remote).
+    fn remote_through(
+        &self,
+        address: &EndpointAddress,
+        pin: Option<Incarnation>,
+        relay: Option<&RpcAddress>,
+    ) -> Result<Arc<dyn RemoteTarget>, RpcError> {
+        let _ = relay;
+        self.remote(address, pin)
+    }
 
     /// Why this thread must not block on a reply, if it must not.
     fn refuses_blocking(&self) -> Option<String> {
@@ -198,6 +213,12 @@ pub trait RemoteTarget: Send + Sync {
 
     /// Who is at the other end, for messages to people: the listening address, or the socket's.
     fn peer(&self) -> String;
+
+    /// Where the env listens that messages go to first, if it does: through it this env can be
+    /// reached, even if it does not listen itself.
+    fn relay(&self) -> Option<RpcAddress> {
+        None
+    }
 }
 
 /// A call that another env is to answer.
@@ -244,6 +265,8 @@ pub enum CallEnd {
     },
     /// Anything else.
     Failed(RpcError),
+    /// What its callee reported, as it was said: of a call that is relayed for another env.
+    Relayed(RemoteFailure),
 }
 
 impl CallEnd {
@@ -289,6 +312,11 @@ pub trait Origin: Send + Sync {
 
     /// The sender's listening address, or its socket's if it does not listen.
     fn sender(&self) -> Option<&RpcAddress>;
+
+    /// Where the env listens that answers go to first, if it does; see [`RemoteTarget::relay`].
+    fn relay(&self) -> Option<RpcAddress> {
+        None
+    }
 }
 
 /// What a factory hands to the env it makes, besides the backend.

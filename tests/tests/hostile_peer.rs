@@ -4,7 +4,8 @@
 
 use rpc_actix::proto::{Hello, PeerLimits};
 use rpc_actix::{
-    EndpointContext, HandlerResult, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcMessage, endpoint,
+    EndpointContext, HandlerResult, RpcCallContext, RpcEndpointRef, RpcEnv, RpcEnvConfig,
+    RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
@@ -36,6 +37,11 @@ struct Hold;
 #[rpc(reply = (), abort)]
 struct Abort;
 
+/// Never answered; whoever holds the call holds all that belongs to it.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = ())]
+struct Keep;
+
 struct Probe {
     release: Arc<Notify>,
 }
@@ -45,6 +51,7 @@ const ECHO: u16 = 0;
 const REMAINING: u16 = 1;
 const HOLD: u16 = 2;
 const ABORT: u16 = 3;
+const KEEP: u16 = 4;
 
 #[endpoint]
 impl Probe {
@@ -73,6 +80,12 @@ impl Probe {
     #[receive_and_reply]
     async fn abort(&mut self, _msg: Abort) -> HandlerResult<()> {
         std::future::pending().await
+    }
+
+    #[receive_and_reply]
+    fn keep(&mut self, _msg: Keep, call: RpcCallContext<()>) -> HandlerResult<()> {
+        std::mem::forget(call);
+        Ok(())
     }
 }
 
@@ -599,6 +612,55 @@ fn numbers_that_are_in_use_or_are_not() {
     victim.is_well();
 }
 
+/// A number means something else after its release: nothing of what it meant before is said of it.
+#[test]
+fn nothing_is_said_of_a_number_that_was_released() {
+    let victim = Victim::with(&[("rpc.inbox.maxMessages", "16")]);
+    let mut peer = victim.resolve();
+    peer.send(&ask(KEEP, 8, 10_000, b"\xc0"));
+    peer.send(&ask(HOLD, 0, 10_000, b"\xc0"));
+    for call in 1..6 {
+        peer.send(&ask(ECHO, call, 10_000, &echo("x")));
+    }
+    peer.send(&[release(0), resolve("own")].concat());
+    assert_eq!(peer.frame().unwrap().kind, 0x03);
+    // More than half of the window is handled now, and then the endpoint ends.
+    peer.send(&frame(0x14, 0, 0, &[0; 8]));
+    for call in 1..6_u64 {
+        let reply = peer.frame().unwrap();
+        assert_eq!((reply.kind, &reply.payload[..8]), (0x12, &call.to_be_bytes()[..]));
+    }
+    let probe = victim.env.local_ref::<Probe>("probe").unwrap();
+    victim.env.stop(&probe).unwrap();
+    victim.runtime.block_on(victim.env.stopped(&probe)).unwrap();
+    peer.is_served();
+    victim.is_well();
+}
+
+#[test]
+fn a_window_that_is_released_is_there_for_others() {
+    #[derive(Deserialize)]
+    struct Resolved {
+        credit: (u64, u64),
+    }
+    let victim = Victim::start();
+    let mut peer = victim.greet();
+    let mut first = None;
+    for call in 0..80 {
+        peer.send(&resolve("probe"));
+        let resolved = peer.frame().unwrap();
+        assert_eq!(resolved.kind, 0x03);
+        let resolved: Resolved = rmp_serde::from_slice(&resolved.payload[4..]).unwrap();
+        let first = *first.get_or_insert(resolved.credit);
+        assert_eq!(resolved.credit, first, "round {call}");
+        peer.send(&ask(KEEP, call, 10_000, b"\xc0"));
+        peer.send(&ask(ECHO, 100 + call, 10_000, &echo("x")));
+        assert_eq!(peer.frame().unwrap().kind, 0x12);
+        peer.send(&release(0));
+    }
+    victim.is_well();
+}
+
 #[test]
 fn windows_that_are_released_full_do_not_add_up() {
     let victim = Victim::with(&[("rpc.inbox.maxMessages", "16")]);
@@ -629,6 +691,57 @@ fn windows_that_are_released_full_do_not_add_up() {
     peer.send(&resolve("probe"));
     assert_eq!(peer.frame().unwrap().kind, 0x03);
     peer.is_served();
+    victim.is_well();
+}
+
+#[test]
+fn what_a_relay_is_asked_for_is_checked() {
+    let victim = Victim::start();
+    let client = &victim._client;
+    let far = Probe { release: Arc::default() };
+    victim.runtime.block_on(client.setup_endpoint("far", far)).unwrap();
+    let resolve = |env: u64| {
+        #[derive(Serialize)]
+        struct Body {
+            name: &'static str,
+            env: u64,
+        }
+        let body = rmp_serde::to_vec_named(&Body { name: "far", env }).unwrap();
+        frame(0x02, 0, 0, &[&[0; 4], &*body].concat())
+    };
+    let far = resolve(client.id().as_u64());
+    let greet = || {
+        let mut peer = victim.greet();
+        peer.send(&far);
+        assert_eq!(peer.frame().unwrap().kind, 0x03);
+        peer
+    };
+    greet().is_served();
+    // A number stands for one thing at a time, and is free when that is not there.
+    let mut peer = greet();
+    peer.send(&far);
+    peer.expect_close(PROTOCOL, "target 0 was resolved again before its release");
+    let mut peer = victim.greet();
+    for _ in 0..3 {
+        peer.send(&resolve(12345));
+        assert_eq!(peer.frame().unwrap().kind, 0x04);
+    }
+    peer.send(&[&*far, &release(0), &far].concat());
+    while peer.frame().unwrap().kind != 0x03 {}
+    // Before the answer nothing may be sent.
+    let mut peer = victim.greet();
+    peer.send(&[far.clone(), ask(ECHO, 1, 10_000, &echo("x"))].concat());
+    peer.expect_close(PROTOCOL, "a message for target 0, which is not resolved");
+    // Nor more than the window.
+    let mut peer = greet();
+    peer.send(&ask(HOLD, 0, 10_000, b"\xc0"));
+    peer.send(&frame(0x10, 0, REMAINING, &[0, 0, 0, 0, 0xc0]).repeat(2000));
+    let what = format!("rpc-client://far@{}", client.id());
+    let own = victim.env.address().unwrap();
+    peer.expect_close(
+        WINDOW,
+        &format!("more than its window allows was sent to {what} through rpc://{own}"),
+    );
     victim.is_well();
 }
 

@@ -277,7 +277,7 @@ fn hellos() {
     assert!(close.unwrap_err().is(CloseCode::Version));
     // The first byte over the limit of a hello ends it.
     let mut bytes = BytesMut::from(golden("hello-client"));
-    let close = Hellos::new(server_hello(), 115).receive(&mut bytes).unwrap_err();
+    let close = Hellos::new(server_hello(), 121).receive(&mut bytes).unwrap_err();
     assert!(close.is(CloseCode::TooLarge));
 }
 
@@ -340,6 +340,56 @@ fn resolving_one_life_of_an_endpoint() {
         Some(Event::Resolve(1, key)) => assert_eq!(key, TargetKey::new("worker-7", Some(pin))),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn resolving_through_a_relay() {
+    let key = TargetKey::new("worker-7", None).at_env(CLIENT);
+    let mut client = Side::client();
+    let target = client.0.target(&key).unwrap();
+    client.0.resolve(NOW, target).unwrap();
+    assert_bytes(&client.output(), "resolve-relayed");
+    match Side::server().input("resolve-relayed").pop() {
+        Some(Event::Resolve(0, found)) => assert_eq!(found, key),
+        other => panic!("{other:?}"),
+    }
+    // Only to a peer that can do it.
+    let mut session = Session::new(Limits::default(), "10.0.0.7:7077");
+    let mut peer = meet(client_hello(), "hello-server");
+    peer.hello.capabilities.clear();
+    session.attach(NOW, peer);
+    let mut client = Side(session);
+    let target = client.0.target(&key).unwrap();
+    let call = client.0.resolve(NOW, target).unwrap();
+    assert!(client.output().is_empty());
+    let error = client.failure(call);
+    let text = "cannot reach rpc-client://worker-7@1122334455667788 through rpc://10.0.0.7:7077: that env does not relay";
+    assert_eq!((error.kind(), error.text()), (ErrorKind::Unreachable, text));
+    assert_eq!(error.outcome(), Outcome::NeverSent);
+}
+
+#[test]
+fn a_ref_with_a_relay() {
+    #[derive(Serialize, Deserialize)]
+    struct Watch {
+        worker: RpcEndpointRef<Untyped>,
+    }
+    let world = LocalWorld::new();
+    let env = world.block_on(world.factory().create(RpcEnvConfig::client("c"))).unwrap();
+    let body = &payload("one-way-relay")[10..];
+    let watch: Watch = env.decode(body).unwrap();
+    assert_eq!(watch.worker.to_string(), "rpc-client://worker-7@1122334455667788");
+    assert_eq!(env.encode(&watch).unwrap(), body, "it keeps its relay");
+    // A server puts itself, where there is none.
+    let bare = b"\x81\xa6worker\x81\xa2at\xd9\x26rpc-client://worker-7@1122334455667788";
+    let bare: Watch = env.decode(bare).unwrap();
+    let server = RpcEnvConfig::server("s", "10.0.0.7:7077");
+    let server = world.block_on(world.factory().create(server)).unwrap();
+    let bare: Watch = server.decode(&env.encode(&bare).unwrap()).unwrap();
+    assert_eq!(server.encode(&bare).unwrap(), body);
+    let mut client = Side::resolved_client();
+    client.send("Watch", body);
+    assert_bytes(&client.output(), "one-way-relay");
 }
 
 #[test]

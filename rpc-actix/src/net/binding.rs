@@ -3,8 +3,9 @@
 use super::link::Link;
 use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
 use rpc_core::spi::{Inbox, Origin, Window, WireMessage};
-use rpc_core::{RpcAddress, RpcError};
+use rpc_core::{ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -187,4 +188,13 @@ impl Origin for Binding {
     fn sender(&self) -> Option<&RpcAddress> {
         Some(&self.sender)
     }
+
+    fn relay(&self) -> Option<RpcAddress> {
+        self.link.listening()
+    }
+}
+
+/// The error of calls to an endpoint that has ended.
+pub(crate) fn stopped(address: impl fmt::Display) -> RpcError {
+    RpcError::new(ErrorKind::EndpointStopped, format!("the endpoint {address} has been stopped"))
 }

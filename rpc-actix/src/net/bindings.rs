@@ -1,6 +1,7 @@
 //! What one connection's peer has resolved here, by the peer's numbers.
 
 use super::binding::Binding;
+use super::relay::Passage;
 use rpc_core::proto::{Close, CloseCode, WireNumber};
 use rpc_core::spi::Inbox;
 use rpc_core::{ErrorKind, Limits, RpcError};
@@ -10,17 +11,27 @@ use std::sync::{Arc, Weak};
 /// Numbers that a peer may have resolved at once.
 const MAX_NUMBERS: usize = 65_536;
 
+/// What a number stands for.
+pub(crate) enum Bound {
+    /// An endpoint of this env.
+    Here(Arc<Binding>),
+    /// An endpoint of another peer.
+    There(Passage),
+}
+
 #[derive(Default)]
 pub(crate) struct Bindings {
-    slots: Vec<Option<Arc<Binding>>>,
+    slots: Vec<Option<Bound>>,
     /// Those that were released while messages of theirs were queued, by endpoint.
     lingering: BTreeMap<u64, Vec<Weak<Binding>>>,
     sweep_at: usize,
 }
 
 impl Bindings {
-    pub(crate) fn get(&self, number: WireNumber) -> Option<&Arc<Binding>> {
-        self.slots.get(number as usize)?.as_ref()
+    pub(crate) fn get(&self, number: WireNumber) -> Option<&Bound> {
+        let bound = self.slots.get(number as usize)?.as_ref()?;
+        let free = matches!(bound, Bound::There(passage) if passage.is_refused());
+        (!free).then_some(bound)
     }
 
     /// Checks that a number may be resolved.
@@ -43,13 +54,13 @@ impl Bindings {
         Ok(())
     }
 
-    pub(crate) fn put(&mut self, number: WireNumber, binding: Arc<Binding>) {
+    pub(crate) fn put(&mut self, number: WireNumber, bound: Bound) {
         let place = number as usize;
         if self.slots.len() <= place {
-            self.slots.resize(place.saturating_add(1), None);
+            self.slots.resize_with(place.saturating_add(1), || None);
         }
         if let Some(slot) = self.slots.get_mut(place) {
-            *slot = Some(binding);
+            *slot = Some(bound);
         }
     }
 
@@ -58,12 +69,17 @@ impl Bindings {
     /// # Errors
     /// What to close with: it was not resolved.
     pub(crate) fn release(&mut self, number: WireNumber) -> Result<(), Close> {
-        let binding = self.slots.get_mut(number as usize).and_then(Option::take);
-        let Some(binding) = binding else {
-            return Err(Close::new(
-                CloseCode::Protocol,
-                format!("target {number} was released, which was not resolved"),
-            ));
+        let known = self.get(number).is_some();
+        let bound = self.slots.get_mut(number as usize).and_then(Option::take);
+        let binding = match bound.filter(|_| known) {
+            Some(Bound::Here(binding)) => binding,
+            Some(Bound::There(_)) => return Ok(()),
+            None => {
+                return Err(Close::new(
+                    CloseCode::Protocol,
+                    format!("target {number} was released, which was not resolved"),
+                ));
+            }
         };
         binding.release()?;
         if binding.queued().0 > 0 {

@@ -1,20 +1,17 @@
 //! One connection: reads all that has come, hands it on together, writes all that is pending.
 
-use super::binding::Binding;
-use super::bindings::Bindings;
+use super::binding::{Binding, stopped};
+use super::bindings::{Bindings, Bound};
 use super::buffer;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use crate::rt;
 use bytes::{Buf, Bytes, BytesMut};
-use rpc_core::proto::{
-    Close, CloseCode, Event, IncomingMessage, Resolution, TargetKey, WireNumber,
-};
-use rpc_core::spi::{Inbox, Incarnation, Origin, WireMessage};
-use rpc_core::{EnvId, ErrorKind, RpcAddress, RpcError};
+use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, WireNumber};
+use rpc_core::spi::{Origin, WireMessage};
+use rpc_core::{ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -41,15 +38,15 @@ const SLICES: usize = 32;
 /// A connection at work. Ready when it has ended, with the reason.
 #[must_use = "a driver does nothing unless polled"]
 pub(crate) struct Driver {
-    node: Arc<Node>,
-    link: Arc<Link>,
+    pub(super) node: Arc<Node>,
+    pub(super) link: Arc<Link>,
     stream: Box<dyn ByteStream>,
-    sender: RpcAddress,
+    pub(super) sender: RpcAddress,
     read: BytesMut,
     write: VecDeque<Bytes>,
     events: Vec<Event>,
-    wakes: Vec<Waker>,
-    bindings: Bindings,
+    pub(super) wakes: Vec<Waker>,
+    pub(super) bindings: Bindings,
     batch: VecDeque<WireMessage>,
     batch_for: Option<Arc<Binding>>,
     /// Why this side is closing: the rest of the output is written, then it ends.
@@ -113,9 +110,15 @@ impl Driver {
     fn act(&mut self, event: Event) -> Result<(), Close> {
         match event {
             Event::Message(message) => self.message(message),
-            Event::Begun(target, bytes) => self.binding(target)?.begun(bytes),
+            Event::Begun(target, bytes) => match self.bound(target)? {
+                Bound::Here(binding) => binding.begun(bytes),
+                // It counts when it is passed on.
+                Bound::There(_) => Ok(()),
+            },
             Event::GivenUp(target, bytes) => {
-                self.binding(target)?.given_up(bytes);
+                if let Bound::Here(binding) = self.bound(target)? {
+                    binding.given_up(bytes);
+                }
                 Ok(())
             }
             Event::Resolve(target, key) => {
@@ -139,7 +142,7 @@ impl Driver {
         }
     }
 
-    fn binding(&self, target: WireNumber) -> Result<&Arc<Binding>, Close> {
+    fn bound(&self, target: WireNumber) -> Result<&Bound, Close> {
         self.bindings.get(target).ok_or_else(|| {
             let text = format!("a message for target {target}, which is not resolved");
             Close::new(CloseCode::Protocol, text)
@@ -147,7 +150,10 @@ impl Driver {
     }
 
     fn message(&mut self, message: IncomingMessage) -> Result<(), Close> {
-        let binding = self.binding(message.target)?;
+        let binding = match self.bound(message.target)? {
+            Bound::Here(binding) => binding,
+            Bound::There(passage) => return passage.forward(message),
+        };
         binding.arrived(message.body.len(), message.in_parts)?;
         if !self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding)) {
             let binding = binding.clone();
@@ -182,67 +188,6 @@ impl Driver {
                 message.origin.fail(call, &stopped(binding.inbox().address()));
             }
         }
-    }
-
-    fn resolve(&mut self, target: WireNumber, key: &TargetKey) -> Result<(), Close> {
-        self.bindings.check_free(target)?;
-        let found = match self.find(key) {
-            Ok(inbox) => self.bind(target, inbox),
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok((binding, resolution)) => {
-                self.link.drive(&mut self.wakes, |s| binding.announce(s, &resolution));
-                self.bindings.put(target, binding);
-            }
-            Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
-        }
-        Ok(())
-    }
-
-    fn find(&self, key: &TargetKey) -> Result<Arc<Inbox>, RpcError> {
-        let pinned = key.pin.map(|(env, endpoint)| Incarnation::new(env, endpoint));
-        let inbox = self.node.dispatcher().lookup(&key.name);
-        let inbox = inbox.filter(|inbox| pinned.is_none_or(|pin| pin == inbox.incarnation()));
-        match inbox {
-            Some(inbox) if inbox.is_open() => Ok(inbox),
-            Some(inbox) => Err(stopped(inbox.address())),
-            None => {
-                let address = self.address_of(key);
-                if pinned.is_some() {
-                    return Err(stopped(&address));
-                }
-                let text = format!("Cannot find endpoint: {address}");
-                Err(RpcError::new(ErrorKind::EndpointNotFound, text))
-            }
-        }
-    }
-
-    /// What an endpoint that is not there would be called.
-    fn address_of(&self, key: &TargetKey) -> String {
-        match self.node.address() {
-            Some(address) => format!("rpc://{}@{address}", key.name),
-            None => format!("rpc-client://{}@{}", key.name, EnvId::new(self.node.id())),
-        }
-    }
-
-    fn bind(
-        &mut self,
-        target: WireNumber,
-        inbox: Arc<Inbox>,
-    ) -> Result<(Arc<Binding>, Resolution), RpcError> {
-        self.bindings.admit(&inbox, self.node.config().limits())?;
-        let (link, sender) = (self.link.clone(), self.sender.clone());
-        let binding = Arc::new(Binding::new(link, target, inbox.clone(), sender));
-        let origin: Arc<dyn Origin> = binding.clone();
-        let window = inbox.open_window(&origin)?;
-        let credit = window.size();
-        binding.open(window);
-        let messages = inbox.handlers().iter().map(|info| info.name.to_owned()).collect();
-        let (most, bytes) = (credit.messages as u64, credit.bytes as u64);
-        let mut resolution = Resolution::new(inbox.incarnation(), messages, most, bytes);
-        resolution.system = inbox.is_system();
-        Ok((binding, resolution))
     }
 
     /// Ends the connection with a reason that the peer is told.
@@ -429,10 +374,6 @@ impl Driver {
         let verdict = self.link.drive(&mut self.wakes, |session| session.verdict(now))?;
         Some(self.break_off(&verdict))
     }
-}
-
-fn stopped(address: impl fmt::Display) -> RpcError {
-    RpcError::new(ErrorKind::EndpointStopped, format!("the endpoint {address} has been stopped"))
 }
 
 impl Future for Driver {

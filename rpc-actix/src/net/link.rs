@@ -104,6 +104,15 @@ impl Link {
         self.address.as_ref()
     }
 
+    /// Where the peer listens, as others reach it: as it says itself, or as it was dialled.
+    pub(crate) fn listening(&self) -> Option<RpcAddress> {
+        let state = self.lock();
+        match state.session.peer() {
+            Some(peer) => peer.hello.address.as_deref().and_then(|text| text.parse().ok()),
+            None => self.address.clone(),
+        }
+    }
+
     pub(crate) fn pen(&self) -> &Pen {
         &self.pen
     }

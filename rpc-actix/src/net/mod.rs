@@ -13,6 +13,8 @@ pub(crate) mod listening;
 pub(crate) mod node;
 pub(crate) mod peers;
 pub(crate) mod pen;
+pub(crate) mod relay;
+pub(crate) mod resolving;
 pub(crate) mod target;
 pub(crate) mod tcp;
 pub mod transport;

@@ -11,9 +11,7 @@ use crate::dispatch::host::ActixHost;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Dispatcher, Incarnation, NetworkEvent, RemoteTarget};
-use rpc_core::{
-    EndpointAddress, EndpointLocation, EnvId, ErrorKind, RpcAddress, RpcEnvConfig, RpcError,
-};
+use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -123,19 +121,37 @@ impl Node {
         self: &Arc<Self>,
         address: &EndpointAddress,
         pin: Option<Incarnation>,
+        relay: Option<&RpcAddress>,
     ) -> Result<Arc<dyn RemoteTarget>, RpcError> {
+        let mut key = TargetKey::new(address.name().as_str(), pin);
         let link = match address.location() {
-            EndpointLocation::Listening(at) => {
-                require_loopback(at, "reach")?;
-                self.peers.at(at, || self.link(Some(at.clone()), at.to_string()))
+            EndpointLocation::Listening(at) => self.link_to(at)?,
+            EndpointLocation::Client(env) => {
+                let direct = self.connected(env.as_u64());
+                match (direct, relay.filter(|relay| Some(*relay) != self.address())) {
+                    (Some(link), _) => link,
+                    (None, Some(relay)) => {
+                        key = key.at_env(env.as_u64());
+                        match self.link_to_listening(relay) {
+                            Some(link) => link,
+                            None => self.link_to(relay)?,
+                        }
+                    }
+                    (None, None) => {
+                        let why = "its env does not listen, and has no connection to this one";
+                        return Err(unreachable(address, why));
+                    }
+                }
             }
-            EndpointLocation::Client(env) => self.client_link(*env, address)?,
             _ => return Err(unreachable(address, "an address of a later version")),
         };
-        let key = TargetKey::new(address.name().as_str(), pin);
+        let through = key.env.is_some();
         let id = link.with(|session| session.target(&key))?;
         // A client's own address says little: its socket's address is what people know (S96).
         let peer = match address.location() {
+            EndpointLocation::Client(_) if through => {
+                format!("{address} through rpc://{}", link.with(|s| s.peer_name().to_owned()))
+            }
             EndpointLocation::Client(_) => {
                 format!("{address} ({})", link.with(|session| session.peer_name().to_owned()))
             }
@@ -144,10 +160,22 @@ impl Node {
         Ok(Arc::new(TcpTarget::new(self, link, id, peer)))
     }
 
-    fn client_link(&self, env: EnvId, address: &EndpointAddress) -> Result<Arc<Link>, RpcError> {
-        self.peers.env(env.as_u64()).ok_or_else(|| {
-            unreachable(address, "its env does not listen, and has no connection to this one")
-        })
+    /// The link to where an env listens.
+    fn link_to(&self, at: &RpcAddress) -> Result<Arc<Link>, RpcError> {
+        require_loopback(at, "reach")?;
+        Ok(self.peers.at(at, || self.link(Some(at.clone()), at.to_string())))
+    }
+
+    /// A connected link to an env that says it listens there, whatever name it was dialled by: a
+    /// relay need not be dialled again.
+    fn link_to_listening(&self, at: &RpcAddress) -> Option<Arc<Link>> {
+        let mut links = self.peers.connections().into_iter();
+        links.find(|link| link.address().is_some() && link.listening().as_ref() == Some(at))
+    }
+
+    /// The link to an env that is connected.
+    pub(crate) fn connected(&self, env: u64) -> Option<Arc<Link>> {
+        self.peers.env(env)
     }
 
     /// Drives a connection to its end.

@@ -4,7 +4,7 @@ use super::link::Link;
 use super::node::Node;
 use rpc_core::proto::{Request, Submission, TargetId};
 use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
-use rpc_core::{ErrorKind, RpcError, Timestamp};
+use rpc_core::{ErrorKind, RpcAddress, RpcError, Timestamp};
 use std::sync::{Arc, Weak};
 
 pub(crate) struct TcpTarget {
@@ -75,5 +75,9 @@ impl RemoteTarget for TcpTarget {
 
     fn peer(&self) -> String {
         self.peer.clone()
+    }
+
+    fn relay(&self) -> Option<RpcAddress> {
+        self.link.listening()
     }
 }

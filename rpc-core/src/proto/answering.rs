@@ -1,6 +1,6 @@
 //! Calls of the peer that are answered.
 
-use super::lanes::FirstFrame;
+use super::lanes::{FirstFrame, Lanes};
 use super::session::Session;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::message::Encoding;
@@ -15,30 +15,60 @@ impl Session {
     /// # Errors
     /// `TooLarge`: the call is still open, and may be answered with that.
     pub fn reply(&mut self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        if body.len() > self.max_message() {
-            return Err(RpcError::new(ErrorKind::TooLarge, self.over_limit(body.len())));
+        if body.len() > SMALL_BODY && body.len() <= self.max_message() {
+            return self.reply_bytes(id, Bytes::from(std::mem::take(body)));
         }
-        let Some(waker) = self.serving.close(id) else { return Ok(()) };
-        self.wakes.extend(waker);
-        if body.len() <= SMALL_BODY {
-            self.lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
-        } else {
+        self.close_call(id, body.len(), |lanes| {
+            lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
+        })
+    }
+
+    /// As [`reply`](Self::reply), with a body that is not copied if it is large.
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    pub fn reply_bytes(&mut self, id: u64, body: Bytes) -> Result<(), RpcError> {
+        self.close_call(id, body.len(), |lanes| {
+            if body.len() <= SMALL_BODY {
+                lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), &body);
+                return;
+            }
             let fields = id.to_be_bytes().to_vec();
             let head = FirstFrame { kind: Kind::Reply, flags: 0, message: 0, fields };
-            self.lanes.put_large(0, head, Bytes::from(std::mem::take(body)), None, None);
+            lanes.put_large(0, head, body, None, None);
+        })
+    }
+
+    /// Ends a call with what `put` writes, unless that is too much, or the call is over.
+    fn close_call(
+        &mut self,
+        id: u64,
+        bytes: usize,
+        put: impl FnOnce(&mut Lanes),
+    ) -> Result<(), RpcError> {
+        if bytes > self.max_message() {
+            return Err(RpcError::new(ErrorKind::TooLarge, self.over_limit(bytes)));
+        }
+        if let Some(waker) = self.serving.close(id) {
+            self.wakes.extend(waker);
+            put(&mut self.lanes);
         }
         Ok(())
     }
 
     /// Answers a call of the peer with an error.
     pub fn fail(&mut self, id: u64, error: &RpcError) {
-        let Some(waker) = self.serving.close(id) else { return };
-        self.wakes.extend(waker);
-        self.put_failure(Kind::Failure, &id.to_be_bytes(), error);
+        self.fail_as(id, RemoteFailure::from(error));
     }
 
-    pub(super) fn put_failure(&mut self, kind: Kind, fields: &[u8], error: &RpcError) {
-        let failure = RemoteFailure::from(error);
+    /// Answers a call of the peer with a failure as it was reported to this side.
+    pub fn fail_as(&mut self, id: u64, failure: RemoteFailure) {
+        let Some(waker) = self.serving.close(id) else { return };
+        self.wakes.extend(waker);
+        self.put_failure(Kind::Failure, &id.to_be_bytes(), failure);
+    }
+
+    pub(super) fn put_failure(&mut self, kind: Kind, fields: &[u8], failure: RemoteFailure) {
         let body = super::bodies::FailureBody { code: failure.code, text: failure.text };
         let Ok(body) = payload::to_vec(&body, Encoding::Named, usize::MAX) else { return };
         if kind == Kind::Failure {

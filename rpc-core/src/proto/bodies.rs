@@ -2,6 +2,7 @@
 
 use super::target::WireNumber;
 use crate::deadline::Timestamp;
+use crate::message::Lane;
 use crate::trace::TraceContext;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ pub struct IncomingMessage {
     pub number: u16,
     /// Its name instead, where it has no number.
     pub name: Option<Arc<str>>,
+    /// Its lane.
+    pub lane: Lane,
     /// The call to answer; `None` for a one-way message.
     pub call: Option<u64>,
     /// When the caller stops waiting.
@@ -35,6 +38,8 @@ pub(super) struct ResolveBody {
     pub(super) name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) pin: Option<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) env: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -25,23 +25,27 @@ fn generation_of(id: u64) -> u64 {
 pub(crate) struct Flights {
     slots: Vec<Flight>,
     free: Vec<u32>,
+    /// How many of them are relayed.
+    relayed: usize,
 }
 
 #[derive(Debug, Default)]
 struct Flight {
     generation: u64,
+    relayed: bool,
     call: Option<u64>,
 }
 
 impl Flights {
     /// A number for a call that goes out.
-    pub(crate) fn depart(&mut self, call: u64) -> u64 {
+    pub(crate) fn depart(&mut self, call: u64, relayed: bool) -> u64 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Flight::default());
             u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
         });
         let Some(flight) = self.slots.get_mut(slot as usize) else { return u64::MAX };
-        flight.call = Some(call);
+        (flight.call, flight.relayed) = (Some(call), relayed);
+        self.relayed = self.relayed.saturating_add(usize::from(relayed));
         (flight.generation << SLOT_BITS) | u64::from(slot)
     }
 
@@ -52,9 +56,16 @@ impl Flights {
             return None;
         }
         let call = flight.call.take()?;
+        self.relayed = self.relayed.saturating_sub(usize::from(flight.relayed));
         flight.generation = flight.generation.wrapping_add(1);
         self.free.push(u32::try_from(slot_of(number)).unwrap_or(u32::MAX));
         Some(call)
+    }
+
+    /// The call that has a number now.
+    pub(crate) fn call_of(&self, number: u64) -> Option<u64> {
+        let flight = self.slots.get(slot_of(number))?;
+        flight.call.filter(|_| flight.generation == generation_of(number))
     }
 
     pub(crate) fn known(&self, number: u64) -> Known {
@@ -72,10 +83,17 @@ impl Flights {
         self.slots.len().saturating_sub(self.free.len())
     }
 
+    /// Whether another call may go, where `max` may be out at once. Relayed ones have half of the
+    /// places, so that those of this env find some.
+    pub(crate) fn have_room(&self, max: usize, relayed: bool) -> bool {
+        self.len() < max && (!relayed || self.relayed < max.div_ceil(2))
+    }
+
     /// The connection is gone; the next one begins anew.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
         self.free.clear();
+        self.relayed = 0;
     }
 }
 
@@ -107,12 +125,14 @@ pub(crate) struct Call {
     pub(crate) target: u32,
     /// The number that the peer knows it by, once it is in flight.
     pub(crate) flight: Option<u64>,
+    /// Whether it is somebody else's, who is told of its end as it was said.
+    pub(crate) relayed: bool,
     waker: Option<Waker>,
 }
 
 impl Call {
     pub(crate) fn ended(progress: Progress, target: u32, flight: Option<u64>) -> Self {
-        Self { progress, target, flight, waker: None }
+        Self { progress, target, flight, relayed: false, waker: None }
     }
 
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
@@ -145,7 +165,7 @@ pub(crate) enum Known {
 
 impl Calls {
     pub(crate) fn open(&mut self, target: u32, progress: Progress) -> Option<u64> {
-        let call = Some(Call { progress, target, flight: None, waker: None });
+        let call = Some(Call { progress, target, flight: None, relayed: false, waker: None });
         if let Some(slot) = self.free.pop() {
             let entry = self.slots.get_mut(slot as usize)?;
             entry.call = call;

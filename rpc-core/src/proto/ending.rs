@@ -1,6 +1,7 @@
 //! Calls of this side that end: answered, given up, or out of time.
 
 use super::calls::{Call, Progress};
+use super::notice::Notice;
 use super::session::Session;
 use super::target::TargetId;
 use crate::deadline::Timestamp;
@@ -51,11 +52,12 @@ impl Session {
         if matches!(open.progress, Progress::Done(_)) {
             return;
         }
-        let target = open.target;
+        let (target, relayed) = (open.target, open.relayed);
         let flight = open.flight.take();
         let end = Progress::Done(Err(CallEnd::TimedOut { sent: false }));
         let progress = std::mem::replace(&mut open.progress, end);
-        let call = Call::ended(progress, target, flight);
+        let mut call = Call::ended(progress, target, flight);
+        call.relayed = relayed;
         let sent = self.withdraw(now, id, &call);
         if let Some(open) = self.calls.get(id) {
             open.progress = Progress::Done(Err(CallEnd::TimedOut { sent }));
@@ -70,10 +72,14 @@ impl Session {
             Progress::Pending | Progress::Waiting => {
                 let target = self.targets.get_mut(call.target);
                 if let Some(bytes) = target.and_then(|target| target.withdraw(id)) {
-                    for waiting in &mut self.waiting {
-                        waiting.retain(|(waiting, _)| *waiting != id);
+                    if call.relayed {
+                        self.tell_refund(call.target, bytes);
+                    } else {
+                        for waiting in &mut self.waiting {
+                            waiting.retain(|(waiting, _)| *waiting != id);
+                        }
+                        self.leave(1, bytes);
                     }
-                    self.leave(1, bytes);
                 }
             }
             Progress::Ready { lane, offset, bytes, number }
@@ -105,7 +111,9 @@ impl Session {
         if let Some(large) = self.lanes.drop_large(id) {
             if let Some((number, lane)) = large.then {
                 self.refund(number, large.total);
-                self.leave(1, large.total);
+                if !self.numbers.is_relayed(number) {
+                    self.leave(1, large.total);
+                }
                 self.large_done(now, number, lane);
             }
             if !large.begun {
@@ -121,10 +129,16 @@ impl Session {
     /// What does not arrive is never given back as credit, so this side gives it back itself:
     /// to the window that it was taken from, if that is still open.
     fn refund(&mut self, number: u32, bytes: usize) {
-        let holder = self.numbers.holder(number);
-        if let Some(target) = holder.and_then(|id| self.targets.get_mut(id)) {
+        let Some(id) = self.numbers.holder(number) else { return };
+        if let Some(target) = self.targets.get_mut(id) {
             target.refund(1, bytes as u64);
         }
+        self.tell_refund(id, bytes);
+    }
+
+    /// Whoever a message was relayed for has spent credit for it as well.
+    pub(super) fn tell_refund(&mut self, id: TargetId, bytes: usize) {
+        self.tell(id, Notice::Credit { messages: 1, bytes: bytes as u64 });
     }
 
     /// A large message has gone: those behind it may go.

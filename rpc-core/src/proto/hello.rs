@@ -16,8 +16,11 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// parts, fit into it whatever their fields are.
 const LEAST_FRAME: u64 = 32 * 1024;
 
+/// The capability of passing messages on to envs that are connected to this one.
+pub(super) const RELAY: &str = "relay";
+
 /// What this side can do besides version 1.
-const CAPABILITIES: [&str; 1] = [super::headers::CAPABILITY];
+const CAPABILITIES: [&str; 2] = [super::headers::CAPABILITY, RELAY];
 
 /// What one side says of itself. Unknown keys are ignored, so that later versions may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

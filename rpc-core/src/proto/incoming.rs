@@ -2,17 +2,19 @@
 
 use super::assembly::FirstPart;
 use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
-use super::calls::Known;
+use super::calls::{Call, Known};
 use super::close::{Close, CloseCode};
 use super::headers;
+use super::notice::Notice;
+use super::resolution::Resolution;
 use super::session::Session;
-use super::target::{Phase, Resolution, TargetId, TargetKey, WireNumber};
+use super::target::{Phase, TargetId, TargetKey, WireNumber};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
-use crate::message::Encoding;
+use crate::message::{Encoding, Lane};
 use crate::seam::{CallEnd, Incarnation};
 use crate::wire::frame::{
-    FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
+    FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
 };
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
@@ -113,8 +115,15 @@ impl Session {
             }
             Kind::Failure => {
                 let id = need(reader.u64(), kind)?;
-                let error = read_failure(&rest(frame, &reader));
-                self.answered(now, id, Err(CallEnd::reported(error)))
+                let failure = read_failure(&rest(frame, &reader));
+                let relayed = |open: &mut Call| open.relayed;
+                let call = self.flights.call_of(id).and_then(|call| self.calls.get(call));
+                let end = if call.is_some_and(relayed) {
+                    CallEnd::Relayed(failure)
+                } else {
+                    CallEnd::reported(failure.into_error())
+                };
+                self.answered(now, id, Err(end))
             }
             Kind::Cancel => {
                 let waiting = self.serving.close(need(reader.u64(), kind)?);
@@ -206,6 +215,7 @@ impl Session {
             target,
             number: header.message,
             name,
+            lane: if header.flags & FLAG_BULK != 0 { Lane::Bulk } else { Lane::Normal },
             call,
             deadline,
             trace,
@@ -279,7 +289,8 @@ impl Session {
         match kind {
             Kind::Resolve => {
                 let body: ResolveBody = read(&rest(frame, &reader), kind)?;
-                events.push(Event::Resolve(number, TargetKey { name: body.name, pin: body.pin }));
+                let ResolveBody { name, pin, env } = body;
+                events.push(Event::Resolve(number, TargetKey { name, pin, env }));
             }
             Kind::Release => events.push(Event::Release(number)),
             Kind::Resolved => {
@@ -288,8 +299,10 @@ impl Session {
                 self.target_resolved(now, id, body);
             }
             Kind::Unresolved => {
-                let error = read_failure(&rest(frame, &reader)).with_outcome(Outcome::NeverSent);
+                let failure = read_failure(&rest(frame, &reader));
                 let id = self.resolving(number)?;
+                self.tell(id, Notice::Unresolved(failure.clone()));
+                let error = failure.into_error().with_outcome(Outcome::NeverSent);
                 if let Some(target) = self.targets.get_mut(id) {
                     target.unresolve();
                 }
@@ -305,13 +318,13 @@ impl Session {
             _ => {
                 let messages = need(reader.u32(), kind)?;
                 let bytes = need(reader.u64(), kind)?;
-                let id = self.resolved_target(number)?;
-                if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
-                    target.refund(u64::from(messages), bytes);
+                let Some(id) = self.resolved_target(number)? else { return Ok(()) };
+                let messages = u64::from(messages);
+                if let Some(target) = self.targets.get_mut(id) {
+                    target.refund(messages, bytes);
                 }
-                if let Some(id) = id {
-                    self.pump(now, id);
-                }
+                self.tell(id, Notice::Credit { messages, bytes });
+                self.pump(now, id);
             }
         }
         Ok(())
@@ -349,12 +362,16 @@ impl Session {
         let (messages, bytes) = body.credit;
         let mut resolution = Resolution::new(incarnation, body.messages, messages, bytes);
         resolution.system = body.system;
+        let told = target.relayed.is_some().then(|| resolution.clone());
         let resolvers = std::mem::take(&mut target.resolvers);
         self.reserves = self.reserves.saturating_sub(usize::from(target.system));
         self.reserves = self.reserves.saturating_add(usize::from(body.system));
         target.resolved(resolution);
         for call in resolvers {
             self.finish(now, call, Ok(Bytes::new()));
+        }
+        if let Some(resolution) = told {
+            self.tell(id, Notice::Resolved(resolution));
         }
         self.pump(now, id);
     }
@@ -373,9 +390,12 @@ impl Session {
             self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
         }
         let (mut messages, mut bytes, mut lost) = (0_usize, 0_usize, 0_usize);
+        let own = target.relayed.is_none();
         for pending in target.pending.iter_mut().flat_map(|queue| queue.drain(..)) {
-            messages = messages.saturating_add(1);
-            bytes = bytes.saturating_add(pending.body.len());
+            if own {
+                messages = messages.saturating_add(1);
+                bytes = bytes.saturating_add(pending.body.len());
+            }
             let end = |error: &RpcError| Err(CallEnd::Failed(error.clone()));
             let call = pending.call;
             let told = call.and_then(|id| self.calls.finish(id, end(error), &mut self.wakes));
@@ -395,13 +415,15 @@ impl Session {
     fn target_gone(&mut self, id: TargetId) {
         let Some(target) = self.targets.get_mut(id) else { return };
         let number = target.unresolve();
-        let (pinned, wanted) = (target.key.pin.is_some(), target.is_wanted());
-        if pinned {
+        let ends = target.key.pin.is_some() || target.relayed.is_some();
+        let wanted = target.is_wanted();
+        if ends {
             let error = RpcError::new(
                 ErrorKind::EndpointStopped,
                 format!("the endpoint {} at {} has been stopped", target.key.name, self.peer_name),
             );
             self.retire(number);
+            self.tell(id, Notice::Gone);
             return self.target_failed(id, &error.with_outcome(Outcome::NeverSent));
         }
         self.retire(number);
@@ -434,7 +456,12 @@ impl Session {
 
     /// Tells the peer that the endpoint it asked for is not there.
     pub fn unresolved(&mut self, id: WireNumber, error: &RpcError) {
-        self.put_failure(Kind::Unresolved, &id.to_be_bytes(), error);
+        self.unresolved_as(id, RemoteFailure::from(error));
+    }
+
+    /// The same, with a failure as it was reported to this side.
+    pub fn unresolved_as(&mut self, id: WireNumber, failure: RemoteFailure) {
+        self.put_failure(Kind::Unresolved, &id.to_be_bytes(), failure);
     }
 
     /// Tells the peer that an endpoint it has resolved has ended.
@@ -481,12 +508,12 @@ fn read<T: DeserializeOwned>(body: &[u8], kind: Kind) -> Result<T, Close> {
         .map_err(|error| Close::protocol(format!("a {kind:?} frame is not readable: {error}")))
 }
 
-fn read_failure(body: &[u8]) -> RpcError {
+fn read_failure(body: &[u8]) -> RemoteFailure {
     match payload::decode::<FailureBody>(body, &PrescanLimits::default()) {
-        Ok(failure) => RemoteFailure::new(failure.code, failure.text).into_error(),
-        Err(error) => RpcError::new(
+        Ok(failure) => RemoteFailure::new(failure.code, failure.text),
+        Err(error) => RemoteFailure::from(&RpcError::new(
             ErrorKind::Protocol,
             format!("the peer sent a failure that is not readable: {error}"),
-        ),
+        )),
     }
 }

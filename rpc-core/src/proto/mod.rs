@@ -12,9 +12,12 @@ mod headers;
 mod hello;
 mod incoming;
 mod lanes;
+mod notice;
 mod numbers;
 mod pulse;
+mod relaying;
 mod releasing;
+mod resolution;
 mod sending;
 mod serving;
 mod session;
@@ -26,9 +29,12 @@ pub use close::{Close, CloseCode};
 pub use connection::Detached;
 pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
 pub use incoming::Event;
+pub use notice::Notice;
 pub use pulse::Vital;
+pub use relaying::Refusal;
+pub use resolution::Resolution;
 pub use session::{Request, Session, Submission};
-pub use target::{Resolution, TargetId, TargetKey, WireNumber};
+pub use target::{TargetId, TargetKey, WireNumber};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ pub(crate) struct Numbers {
 #[derive(Debug)]
 struct Number {
     state: State,
+    /// Whether it is somebody else's: what has it is not in this side's queue.
+    relayed: bool,
     /// Large bodies with the number that have not gone out wholly.
     large: u32,
 }
@@ -37,16 +39,17 @@ enum State {
 
 impl Numbers {
     /// The smallest free number, for a target; `None` if there is none.
-    pub(crate) fn take(&mut self, target: TargetId) -> Option<WireNumber> {
+    pub(crate) fn take(&mut self, target: TargetId, relayed: bool) -> Option<WireNumber> {
         if let Some(Reverse(number)) = self.free.pop() {
-            self.slots.get_mut(number as usize)?.state = State::Held(target);
+            let slot = self.slots.get_mut(number as usize)?;
+            (slot.state, slot.relayed) = (State::Held(target), relayed);
             return Some(number);
         }
         if self.slots.len() >= MAX_NUMBERS {
             return None;
         }
         let number = WireNumber::try_from(self.slots.len()).ok()?;
-        self.slots.push(Number { state: State::Held(target), large: 0 });
+        self.slots.push(Number { state: State::Held(target), relayed, large: 0 });
         Some(number)
     }
 
@@ -56,6 +59,11 @@ impl Numbers {
             State::Held(target) => Some(target),
             _ => None,
         }
+    }
+
+    /// Whether what is sent with a number is somebody else's.
+    pub(crate) fn is_relayed(&self, number: WireNumber) -> bool {
+        self.slots.get(number as usize).is_some_and(|slot| slot.relayed)
     }
 
     /// Whether a number was ever in use on this connection.

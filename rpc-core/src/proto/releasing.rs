@@ -12,17 +12,19 @@ impl Session {
     /// # Errors
     /// `Overloaded` when too many endpoints of one peer are called at once.
     pub fn target(&mut self, key: &TargetKey) -> Result<TargetId, RpcError> {
-        let known = self.targets.find(key).or_else(|| self.targets.add(key));
-        let Some(id) = known else {
-            return Err(RpcError::new(
-                ErrorKind::Overloaded,
-                format!("{MAX_TARGETS} endpoints of {} are called already", self.peer_name),
-            ));
-        };
+        let known = self.targets.find(key).or_else(|| self.targets.add(key, true));
+        let id = known.ok_or_else(|| self.too_many_targets())?;
         if let Some(target) = self.targets.get_mut(id) {
             target.users = target.users.saturating_add(1);
         }
         Ok(id)
+    }
+
+    pub(super) fn too_many_targets(&self) -> RpcError {
+        RpcError::new(
+            ErrorKind::Overloaded,
+            format!("{MAX_TARGETS} endpoints of {} are called already", self.peer_name),
+        )
     }
 
     /// A target has one user less. What was sent to it goes on its way; then it is forgotten.

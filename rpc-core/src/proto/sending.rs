@@ -1,11 +1,15 @@
 //! Messages on their way: from a target's queue into the lanes, as far as the peer allows.
 
+use super::bodies::ResolveBody;
 use super::calls::Progress;
 use super::headers;
+use super::hello::RELAY;
 use super::lanes::FirstFrame;
 use super::session::Session;
-use super::target::{Going, MessageName, Pending, Phase, TargetId};
+use super::target::{Going, MessageName, Pending, Phase, TargetId, TargetKey};
+use crate::address::EnvId;
 use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::message::Encoding;
 use crate::seam::CallEnd;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_HEADERS, FLAG_NAMED, Kind};
@@ -16,22 +20,24 @@ use std::collections::VecDeque;
 impl Session {
     /// Asks the peer for a target that it has not been asked for on this connection.
     pub(super) fn ask_for(&mut self, id: TargetId) {
-        if self.peer.is_none() || self.leaving {
-            return;
-        }
+        let Some(peer) = self.peer.as_ref().filter(|_| !self.leaving) else { return };
         let Some(target) = self.targets.get_mut(id) else { return };
         if target.phase != Phase::Unknown || target.starved {
             return;
         }
-        let Some(number) = self.numbers.take(id) else {
+        if target.key.env.is_some() && !peer.hello.has(RELAY) {
+            let error = does_not_relay(&target.key, &self.peer_name);
+            return self.target_failed(id, &error);
+        }
+        let Some(number) = self.numbers.take(id, target.relayed.is_some()) else {
             target.starved = true;
             self.starved.push_back(id);
             return;
         };
         target.phase = Phase::Resolving;
         target.number = Some(number);
-        let resolve =
-            super::bodies::ResolveBody { name: target.key.name.clone(), pin: target.key.pin };
+        let TargetKey { name, pin, env } = target.key.clone();
+        let resolve = ResolveBody { name, pin, env };
         if let Ok(body) = payload::to_vec(&resolve, Encoding::Named, usize::MAX) {
             frame::put_control(self.lanes.control(), Kind::Resolve, &number.to_be_bytes(), &body);
         }
@@ -50,11 +56,16 @@ impl Session {
                 && target.has_credit()
                 && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
             {
-                if front.ask && self.flights.len() >= max_in_flight {
+                let relayed = target.relayed.is_some();
+                if front.ask && !self.flights.have_room(max_in_flight, relayed) {
                     if !std::mem::replace(&mut target.blocked, true) {
-                        let reserved = usize::from(target.system);
-                        if let Some(blocked) = self.blocked.get_mut(reserved) {
-                            blocked.push_back(id);
+                        let queue = if relayed {
+                            Some(&mut self.blocked_relayed)
+                        } else {
+                            self.blocked.get_mut(usize::from(target.system))
+                        };
+                        if let Some(queue) = queue {
+                            queue.push_back(id);
                         }
                     }
                     break;
@@ -69,6 +80,8 @@ impl Session {
         let max = self.max_message();
         let Some(target) = self.targets.get_mut(id) else { return };
         let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
+        target.left_queue(next.body.len());
+        let relayed = target.relayed.is_some();
         if next.body.len() > max {
             // The peer's limit was not known when it was queued.
             return self.refuse(id, &next);
@@ -82,12 +95,12 @@ impl Session {
         let Some(target) = self.targets.get_mut(id) else { return };
         let Some(number) = target.number else { return };
         target.spend(body.len());
-        let message = target.message(name);
+        let message = target.message(&going.name);
         if let Some(large) = target.large.get_mut(lane) {
             *large = true;
         }
         self.numbers.large_begins(number);
-        let flight = self.depart(&going);
+        let flight = self.depart(&going, relayed);
         self.goes(&going, flight, Progress::Sent);
         let (kind, mut flags, message, fields) =
             request_fields(now, number, lane, message, flight, deadline);
@@ -101,7 +114,7 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, id: TargetId, message: &Pending) {
-        let error = self.too_large(message.name, id, message.body.len());
+        let error = self.too_large(&message.name, id, message.body.len());
         let end = Err(CallEnd::Failed(error.clone()));
         let told = message.call.and_then(|id| self.calls.finish(id, end, &mut self.wakes));
         if told.is_none() {
@@ -118,11 +131,12 @@ impl Session {
         going: &Going,
         body: &[u8],
     ) {
-        let flight = self.depart(going);
+        let relayed = self.targets.get(id).is_some_and(|target| target.relayed.is_some());
+        let flight = self.depart(going, relayed);
         let Some(target) = self.targets.get_mut(id) else { return };
         let Some(number) = target.number else { return };
         target.spend(body.len());
-        let message = target.message(going.name);
+        let message = target.message(&going.name);
         let (kind, flags, message, fields) =
             request_fields(now, number, lane, message, flight, going.deadline);
         let fields = fields.as_slice();
@@ -133,7 +147,7 @@ impl Session {
                 self.lanes.put_small(lane, kind, flags, message, &fields, body)
             }
         };
-        if let Some((messages, bytes)) = self.ready.get_mut(lane) {
+        if let Some((messages, bytes)) = self.ready.get_mut(lane).filter(|_| !relayed) {
             *messages = messages.saturating_add(1);
             *bytes = bytes.saturating_add(body.len());
         }
@@ -148,9 +162,9 @@ impl Session {
     }
 
     /// The number that the peer knows a call by, if it is one.
-    pub(super) fn depart(&mut self, going: &Going) -> Option<u64> {
+    pub(super) fn depart(&mut self, going: &Going, relayed: bool) -> Option<u64> {
         let call = going.call.filter(|_| going.ask)?;
-        Some(self.flights.depart(call))
+        Some(self.flights.depart(call, relayed))
     }
 
     /// A call's message is in a lane. A `send_wait` that has found room is over; one that still
@@ -202,8 +216,19 @@ impl Session {
                 return self.blocked.get_mut(usize::from(system))?.pop_front();
             }
         }
-        None
+        let id = self.blocked_relayed.front().copied()?;
+        let room = self.flights.have_room(self.in_flight_for(id), true);
+        if room { self.blocked_relayed.pop_front() } else { None }
     }
+}
+
+/// The error of a target that leads through a peer of an older version.
+fn does_not_relay(key: &TargetKey, relay: &str) -> RpcError {
+    let (name, env) = (&key.name, EnvId::new(key.env.unwrap_or_default()));
+    let text = format!(
+        "cannot reach rpc-client://{name}@{env} through rpc://{relay}: that env does not relay"
+    );
+    RpcError::new(ErrorKind::Unreachable, text).with_outcome(Outcome::NeverSent)
 }
 
 /// The fixed fields of a request, without an allocation.
@@ -230,7 +255,7 @@ fn request_fields(
     now: Timestamp,
     target: u32,
     lane: usize,
-    name: MessageName,
+    name: MessageName<'_>,
     call: Option<u64>,
     deadline: Timestamp,
 ) -> (Kind, u8, u16, Fields) {

@@ -9,7 +9,7 @@ use super::lanes::Lanes;
 use super::numbers::Numbers;
 use super::pulse::Pulse;
 use super::serving::Serving;
-use super::target::{Going, Pending, Phase, TargetId, lane_index};
+use super::target::{Going, Named, Pending, Phase, TargetId, lane_index};
 use super::targets::Targets;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
@@ -48,6 +48,8 @@ pub struct Session {
     pub(super) starved: VecDeque<TargetId>,
     /// Targets with an ask that waits for one of those to end: others, and those of the system.
     pub(super) blocked: [VecDeque<TargetId>; 2],
+    /// The same of relayed ones, which have half of the places.
+    pub(super) blocked_relayed: VecDeque<TargetId>,
     /// `send_wait`s in the order of their places, and the place: to others, and to the system.
     pub(super) waiting: [VecDeque<(u64, u64)>; 2],
     pub(super) entered: u64,
@@ -142,6 +144,7 @@ impl Session {
             flights: Flights::default(),
             starved: VecDeque::new(),
             blocked: Default::default(),
+            blocked_relayed: VecDeque::new(),
             waiting: Default::default(),
             entered: 0,
             left: 0,
@@ -196,7 +199,7 @@ impl Session {
         self.entered = self.entered.wrapping_add(1);
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask) {
             let Request { name, deadline, trace, .. } = request;
-            let going = Going { name, call, ask, deadline, trace };
+            let going = Going { name: Named::Ours(name), call, ask, deadline, trace };
             self.put_small(now, request.target, lane, &going, request.body);
             return Ok(call);
         }
@@ -206,6 +209,7 @@ impl Session {
             Bytes::from(std::mem::take(request.body))
         };
         let Request { name, deadline, trace, .. } = request;
+        let name = Named::Ours(name);
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
@@ -232,7 +236,7 @@ impl Session {
 
     pub(super) fn admit(&self, request: &Request<'_>, bytes: usize) -> Result<(), RpcError> {
         if bytes > self.max_message() {
-            return Err(self.too_large(request.name, request.target, bytes));
+            return Err(self.too_large(&Named::Ours(request.name), request.target, bytes));
         }
         let room = self.outbox_for(self.is_system(request.target));
         let queued_bytes = self.queued_bytes.saturating_add(bytes);
@@ -309,7 +313,7 @@ impl Session {
     }
 
     /// The error of a message that its receiver would not take.
-    pub(super) fn too_large(&self, message: &str, target: TargetId, bytes: usize) -> RpcError {
+    pub(super) fn too_large(&self, message: &Named, target: TargetId, bytes: usize) -> RpcError {
         RpcError::new(
             ErrorKind::TooLarge,
             format!(
@@ -413,7 +417,9 @@ impl Session {
             }
         }
         for (number, lane, bytes) in done.finished {
-            self.leave(1, bytes);
+            if !self.numbers.is_relayed(number) {
+                self.leave(1, bytes);
+            }
             self.large_done(now, number, lane);
         }
         self.release_numbers();
@@ -442,18 +448,16 @@ impl Session {
         self.ready = [(0, 0); 2];
         self.flights.clear();
         self.blocked.iter_mut().for_each(VecDeque::clear);
+        self.blocked_relayed.clear();
         self.starved.clear();
         self.numbers.clear();
         for target in self.targets.iter_mut() {
             (target.blocked, target.starved) = (false, false);
         }
-        self.queued = self.targets.iter().flat_map(|t| &t.pending).map(VecDeque::len).sum();
-        self.queued_bytes = self
-            .targets
-            .iter()
-            .flat_map(|target| target.pending.iter().flatten())
-            .map(|pending| pending.body.len())
-            .sum();
+        let own = || self.targets.iter().filter(|target| target.relayed.is_none());
+        let pending = || own().flat_map(|target| target.pending.iter().flatten());
+        self.queued_bytes = pending().map(|pending| pending.body.len()).sum();
+        self.queued = pending().count();
         // What was in the lanes has left the queue as well, or places would never come again.
         self.left = self.entered.wrapping_sub(self.queued as u64);
     }

@@ -1,10 +1,14 @@
 //! Endpoints of the peer, as this side calls them.
 
+use super::notice::Relayed;
+use super::resolution::Resolution;
 use crate::message::Lane;
 use crate::seam::Incarnation;
 use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 /// A target's number within its session, for as long as somebody uses it. The peer knows it by
 /// another one, fresh for each resolution.
@@ -21,41 +25,21 @@ pub struct TargetKey {
     pub name: String,
     /// The life of the endpoint that the caller means; `None` takes whoever has the name.
     pub pin: Option<(u64, u64)>,
+    /// The env that has it, if that is not the peer itself: the peer relays.
+    pub env: Option<u64>,
 }
 
 impl TargetKey {
     /// Names a target.
     pub fn new(name: impl Into<String>, pin: Option<Incarnation>) -> Self {
-        Self { name: name.into(), pin: pin.map(|pin| (pin.env, pin.endpoint)) }
+        Self { name: name.into(), pin: pin.map(|pin| (pin.env, pin.endpoint)), env: None }
     }
-}
 
-/// What a peer says of an endpoint that it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Resolution {
-    /// Which life of the endpoint it is.
-    pub incarnation: Incarnation,
-    /// The messages it takes; their places are their numbers.
-    pub messages: Vec<String>,
-    /// How many messages may be sent before more credit comes.
-    pub credit_messages: u64,
-    /// How many bytes of bodies; one message may overdraw it.
-    pub credit_bytes: u64,
-    /// Whether room is to be kept for messages to it.
-    pub system: bool,
-}
-
-impl Resolution {
-    /// What a resolve is answered with.
+    /// The same, at another env that the peer is connected to.
     #[must_use]
-    pub fn new(
-        incarnation: Incarnation,
-        messages: Vec<String>,
-        credit_messages: u64,
-        credit_bytes: u64,
-    ) -> Self {
-        Self { incarnation, messages, credit_messages, credit_bytes, system: false }
+    pub fn at_env(mut self, env: u64) -> Self {
+        self.env = Some(env);
+        self
     }
 }
 
@@ -74,7 +58,7 @@ pub(crate) struct Pending {
     /// The call, of an ask or of a `send_wait`.
     pub(crate) call: Option<u64>,
     pub(crate) ask: bool,
-    pub(crate) name: &'static str,
+    pub(crate) name: Named,
     pub(crate) body: Bytes,
     pub(crate) deadline: crate::deadline::Timestamp,
     pub(crate) trace: Option<TraceContext>,
@@ -82,7 +66,7 @@ pub(crate) struct Pending {
 
 /// A message on its way into a lane.
 pub(super) struct Going {
-    pub(super) name: &'static str,
+    pub(super) name: Named,
     /// The call, of an ask or of a `send_wait`.
     pub(super) call: Option<u64>,
     pub(super) ask: bool,
@@ -90,11 +74,31 @@ pub(super) struct Going {
     pub(super) trace: Option<TraceContext>,
 }
 
+/// Which message it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Named {
+    /// One of this env, by its wire name.
+    Ours(&'static str),
+    /// One that is relayed, as its sender named it.
+    Number(u16),
+    Text(Arc<str>),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "message number {number}"),
+            Self::Text(name) => f.write_str(name),
+        }
+    }
+}
+
 /// How a message is named on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MessageName {
+pub(crate) enum MessageName<'a> {
     Number(u16),
-    Text(&'static str),
+    Text(&'a str),
 }
 
 #[derive(Debug)]
@@ -121,9 +125,11 @@ pub(crate) struct Target {
     pub(crate) starved: bool,
     /// Whether room is kept for messages to it: what the peer said last.
     pub(crate) system: bool,
+    /// Set if it is somebody else's, who is told what becomes of it.
+    pub(crate) relayed: Option<Relayed>,
     names: Vec<String>,
     /// Numbers found before, by the address of the name: names are constants.
-    numbers: Vec<(&'static str, MessageName)>,
+    numbers: Vec<(&'static str, MessageName<'static>)>,
 }
 
 /// The index of a lane.
@@ -150,6 +156,7 @@ impl Target {
             blocked: false,
             starved: false,
             system: false,
+            relayed: None,
             names: Vec::new(),
             numbers: Vec::new(),
         }
@@ -191,7 +198,15 @@ impl Target {
     }
 
     /// The number of a message, found by the address of its name after the first time.
-    pub(crate) fn message(&mut self, name: &'static str) -> MessageName {
+    pub(crate) fn message<'a>(&mut self, name: &'a Named) -> MessageName<'a> {
+        match name {
+            Named::Ours(name) => self.own_message(name),
+            Named::Number(number) => MessageName::Number(*number),
+            Named::Text(name) => MessageName::Text(name),
+        }
+    }
+
+    fn own_message(&mut self, name: &'static str) -> MessageName<'static> {
         let same = |known: &&str| std::ptr::eq(*known, name) && known.len() == name.len();
         if let Some((_, number)) = self.numbers.iter().find(|(known, _)| same(known)) {
             return *number;
@@ -208,10 +223,19 @@ impl Target {
     pub(crate) fn withdraw(&mut self, call: u64) -> Option<usize> {
         for queue in &mut self.pending {
             if let Some(place) = queue.iter().position(|pending| pending.call == Some(call)) {
-                return queue.remove(place).map(|pending| pending.body.len());
+                let bytes = queue.remove(place)?.body.len();
+                self.left_queue(bytes);
+                return Some(bytes);
             }
         }
         None
+    }
+
+    /// A message of that size waits no more.
+    pub(crate) fn left_queue(&mut self, bytes: usize) {
+        if let Some(relayed) = &mut self.relayed {
+            relayed.pending_bytes = relayed.pending_bytes.saturating_sub(bytes);
+        }
     }
 
     /// Whether something waits for it to be resolved.

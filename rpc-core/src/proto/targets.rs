@@ -28,8 +28,8 @@ impl Targets {
         self.index.get(key).copied()
     }
 
-    /// Adds a target; `None` if there are too many.
-    pub(crate) fn add(&mut self, key: &TargetKey) -> Option<TargetId> {
+    /// Adds a target, for all refs with that key or for one user; `None` if there are too many.
+    pub(crate) fn add(&mut self, key: &TargetKey, shared: bool) -> Option<TargetId> {
         if self.len() >= MAX_TARGETS {
             return None;
         }
@@ -44,7 +44,9 @@ impl Targets {
                 TargetId::try_from(self.slots.len().saturating_sub(1)).ok()?
             }
         };
-        self.index.insert(key.clone(), id);
+        if shared {
+            self.index.insert(key.clone(), id);
+        }
         Some(id)
     }
 

@@ -5,6 +5,7 @@ mod calls;
 mod credit;
 mod lifetimes;
 mod pair;
+mod relaying;
 mod releasing;
 mod violations;
 mod walk;

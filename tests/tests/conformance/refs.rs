@@ -505,6 +505,7 @@ rpc_tests::both! {
     s84_messages_of_one_sender_keep_their_order,
     s85_s92_refs_travel_in_messages_and_replies,
     s85_a_pinned_ref_ends_with_its_endpoint,
+    s109_a_ref_of_an_env_without_a_port_works_for_others,
 }
 
 rpc_tests::actix_only! {
@@ -527,6 +528,42 @@ async fn s101_connecting_counts_against_the_ask_timeout(h: &Harness) -> anyhow::
     let error =
         endpoint.ask_with_timeout(Echo::of("x"), Duration::from_millis(50)).await.unwrap_err();
     assert!(error.is_timeout() && error.is_never_sent(), "{error:?}");
+    Ok(())
+}
+
+async fn s109_a_ref_of_an_env_without_a_port_works_for_others(h: &Harness) -> anyhow::Result<()> {
+    let pair = h.pair().await?;
+    let other = h.client("other").await?;
+    let (_, at_server) = pair.probe("board").await?;
+    let (watch, own) = Probe::at(&pair.client, "p").await?;
+    // The server has it from a message, and others have it from the server.
+    let board = pair.from_client(&at_server).await?;
+    assert_eq!(board.ask(Relay { to: own.clone(), text: "a".into() }).await?, "a");
+    let there: RpcEndpointRef<Probe> = pair.server.decode(&pair.client.encode(&own)?)?;
+    let handed: RpcEndpointRef<Probe> = other.decode(&pair.server.encode(&there)?)?;
+    assert_eq!(handed, own);
+    handed.send(Note(1))?;
+    assert_eq!(handed.ask(Echo::of("b")).await?, "b");
+    assert_eq!(watch.log.reaches(4).await, ["start", "echo a", "note 1", "echo b"]);
+    // One of the other's own, and the way back.
+    let (_, back) = Probe::at(&other, "back").await?;
+    assert_eq!(handed.ask(Relay { to: back, text: "c".into() }).await?, "c");
+    let me: RpcEndpointRef<Probe> = handed.ask(Me).await?;
+    assert_eq!(me.ask(Echo::of("d")).await?, "d");
+    // It is over for both.
+    pair.client.stop(&own)?;
+    pair.client.stopped(&own).await?;
+    let error = handed.ask(Echo::of("e")).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::EndpointStopped, Outcome::NeverSent));
+    pair.client.shutdown().await;
+    let error = loop {
+        let error = handed.ask(Echo::of("f")).await.unwrap_err();
+        // The news of the env's end may be under way.
+        if error.kind() != ErrorKind::EndpointStopped && error.kind() != ErrorKind::EnvStopped {
+            break error;
+        }
+    };
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unreachable, Outcome::NeverSent));
     Ok(())
 }
 

@@ -66,9 +66,9 @@ async fn s141_a_ref_is_written_as_its_address_and_its_pin(h: &Harness) -> anyhow
     #[derive(Serialize)]
     struct Later {
         at: String,
-        relay: u64,
+        more: u64,
     }
-    let bytes = pair.client.encode(&Later { at: local.to_string(), relay: 7 })?;
+    let bytes = pair.client.encode(&Later { at: local.to_string(), more: 7 })?;
     let read: RpcEndpointRef<Probe> = pair.client.decode(&bytes)?;
     read.send(Note(1))?;
     assert_eq!(watch.log.reaches(2).await, ["start", "note 1"]);

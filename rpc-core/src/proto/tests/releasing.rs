@@ -93,6 +93,25 @@ fn a_release_comes_behind_all_that_was_sent() {
     }
 }
 
+/// Order is that of the calls, whoever holds the target in between.
+#[test]
+fn a_target_made_again_waits_behind_a_large_message_of_the_old_one() {
+    let mut pair = Pair::new();
+    pair.start(B, "echo", WINDOW);
+    let target = pair.target(A, "echo", None);
+    let call = pair.ask(A, target, 0, 4);
+    pair.run();
+    pair.answer(A, call);
+    pair.send(A, target, 1, 1 << 20);
+    pair.transmit(A, 1);
+    pair.nodes[A].session.release(target);
+    let target = pair.target(A, "echo", None);
+    pair.send(A, target, 2, 4);
+    pair.run();
+    let seen: Vec<u32> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
+    assert_eq!(seen, [0, 1, 2]);
+}
+
 #[test]
 fn what_crosses_a_release_is_ignored() {
     let mut pair = Pair::new();

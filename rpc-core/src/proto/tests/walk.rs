@@ -180,6 +180,7 @@ impl Walk {
             Ok(_) => false,
             Err(CallEnd::TimedOut { sent }) => !sent,
             Err(CallEnd::Failed(error)) => error.outcome() == Outcome::NeverSent,
+            Err(end) => panic!("{end:?}"),
         };
         if never_sent {
             self.never_sent.insert(open.number);

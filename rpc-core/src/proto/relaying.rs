@@ -1,0 +1,129 @@
+//! Endpoints of this peer that others reach through this env: targets of their own, apart from
+//! those of this env's refs. Nothing of them waits for a connection, and what waits for the peer
+//! is bounded by the window that the peer gave.
+
+use super::bodies::IncomingMessage;
+use super::calls::Progress;
+use super::notice::{Notice, Relayed};
+use super::session::Session;
+use super::target::{Named, Pending, Phase, TargetId, TargetKey, lane_index};
+use crate::deadline::Timestamp;
+use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use std::collections::VecDeque;
+use std::task::Waker;
+
+/// Why a message was not forwarded.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The endpoint has ended.
+    Gone,
+    /// It is more than the window allows: the sender broke the protocol.
+    Overrun,
+    /// Something else, of which only this message suffers.
+    Failed(RpcError),
+}
+
+impl Session {
+    /// Resolves an endpoint of this peer for somebody else. `waker` is woken whenever there are
+    /// [`notices`](Self::notices) of it; [`release`](Self::release) it in the end.
+    ///
+    /// # Errors
+    /// `Overloaded` when too many endpoints of this peer are called, `Unreachable` if there is no
+    /// connection to it.
+    pub fn relay(&mut self, key: &TargetKey, waker: Waker) -> Result<TargetId, RpcError> {
+        if self.peer.is_none() || self.leaving {
+            let text = format!("there is no connection to {}", self.peer_name);
+            return Err(RpcError::new(ErrorKind::Unreachable, text));
+        }
+        let id = self.targets.add(key, false).ok_or_else(|| self.too_many_targets())?;
+        if let Some(target) = self.targets.get_mut(id) {
+            target.users = 1;
+            target.relayed = Some(Relayed::new(waker));
+        }
+        self.ask_for(id);
+        Ok(id)
+    }
+
+    /// What has happened to a relayed target since this was asked the last time.
+    pub fn notices(&mut self, id: TargetId) -> VecDeque<Notice> {
+        let relayed = self.targets.get_mut(id).and_then(|target| target.relayed.as_mut());
+        relayed.map(Relayed::take).unwrap_or_default()
+    }
+
+    /// Queues somebody else's message for a relayed target; the number of the call, if it is an
+    /// ask. What ends such a call is told as it is.
+    ///
+    /// # Errors
+    /// Why the message goes no further.
+    pub fn forward(
+        &mut self,
+        now: Timestamp,
+        id: TargetId,
+        message: IncomingMessage,
+    ) -> Result<Option<u64>, Refusal> {
+        let bytes = message.body.len();
+        let Some(target) = self.targets.get(id).filter(|t| t.phase == Phase::Resolved) else {
+            return Err(Refusal::Gone);
+        };
+        let Some(relayed) = &target.relayed else { return Err(Refusal::Gone) };
+        let waiting = target.pending.iter().map(VecDeque::len).sum::<usize>();
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        if target.messages_left <= signed(waiting)
+            || target.bytes_left <= signed(relayed.pending_bytes)
+        {
+            return Err(Refusal::Overrun);
+        }
+        let IncomingMessage { number, name, lane, deadline, trace, body, .. } = message;
+        let name = name.map_or(Named::Number(number), Named::Text);
+        if bytes > self.max_message() {
+            self.tell(id, Notice::Credit { messages: 1, bytes: bytes as u64 });
+            return Err(Refusal::Failed(self.too_large(&name, id, bytes)));
+        }
+        let ask = message.call.is_some();
+        let call = if ask { Some(self.open_relayed(id)?) } else { None };
+        let pending = Pending { call, ask, name, body, deadline, trace };
+        if let Some(target) = self.targets.get_mut(id) {
+            if let Some(relayed) = &mut target.relayed {
+                relayed.pending_bytes = relayed.pending_bytes.saturating_add(bytes);
+            }
+            if let Some(queue) = target.pending.get_mut(lane_index(lane)) {
+                queue.push_back(pending);
+            }
+        }
+        self.pump(now, id);
+        Ok(call)
+    }
+
+    fn open_relayed(&mut self, id: TargetId) -> Result<u64, Refusal> {
+        let call = self.open(id, Progress::Pending).map_err(Refusal::Failed)?;
+        if let Some(open) = self.calls.get(call) {
+            open.relayed = true;
+        }
+        Ok(call)
+    }
+
+    /// Notes something for whoever a target is relayed for, if it is.
+    pub(super) fn tell(&mut self, id: TargetId, notice: Notice) {
+        let relayed = self.targets.get_mut(id).and_then(|target| target.relayed.as_mut());
+        if let Some(relayed) = relayed {
+            self.wakes.push(relayed.tell(notice));
+        }
+    }
+
+    /// Relayed targets end with the connection: those who asked for them ask again.
+    pub(super) fn end_relayed(&mut self, error: &RpcError) {
+        for id in self.targets.ids(|target| target.relayed.is_some()) {
+            let phase = self.targets.get(id).map(|target| target.phase);
+            self.fail_target(id, error);
+            match phase {
+                Some(Phase::Resolved) => self.tell(id, Notice::Gone),
+                Some(Phase::Resolving) => {
+                    let error = RpcError::new(ErrorKind::Unreachable, error.text());
+                    self.tell(id, Notice::Unresolved(RemoteFailure::from(&error)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
