@@ -39,8 +39,8 @@ const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     (
         "rpc.shutdown.drainTimeout",
-        "tests/tests/bridge.rs",
-        "an_endpoint_stops_with_asks_in_its_queue",
+        "tests/tests/bad_input.rs",
+        "an_endpoint_that_has_no_time_to_drain",
     ),
     (
         "port.maxRetries",
@@ -64,7 +64,7 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "rpc-actix/src/net/admission.rs",
         "l4_a_source_that_has_too_many_takes_from_itself_and_loopback_may_have_all",
     ),
-    ("rpc.io.maxInFlight", "tests/tests/bridge.rs", "more_asks_than_may_be_in_flight"),
+    ("rpc.io.maxInFlight", "tests/tests/keys.rs", "the_most_calls_in_flight"),
     ("rpc.inbox.maxMessages", "tests/tests/bad_input.rs", "a_full_inbox"),
     ("rpc.inbox.maxBytes", "tests/tests/bad_input.rs", "an_inbox_with_too_many_bytes"),
     ("rpc.outbox.maxMessages", "tests/tests/bad_input.rs", "a_full_outbox"),
@@ -221,6 +221,25 @@ async fn the_most_control_frames() {
     env.shutdown().await;
 }
 
+#[tokio::test]
+async fn the_most_calls_in_flight() {
+    let (env, address) = server("rpc.io.maxInFlight", "2").await;
+    let watch = ProbeWatch::default();
+    env.setup_endpoint("p", Probe::new(&watch)).await.unwrap();
+    let mut peer = greeted(&address, 5);
+    peer.send(&frame(kind::RESOLVE, &[&0_u32.to_be_bytes()[..], b"\x81\xa4name\xa1p"].concat()));
+    peer.expect(kind::RESOLVED);
+    let target = [0; 4];
+    let ask = |slot: u64| {
+        let fields = [&slot.to_be_bytes()[..], &target, &10_000_u32.to_be_bytes()];
+        frame(kind::ASK, &[&fields.concat()[..], b"\xa1x"].concat())
+    };
+    peer.send(&ask(2));
+    let text = "call 0x2 is in slot 2, but 2 calls may be in flight (rpc.io.maxInFlight)";
+    assert_eq!(peer.reason().unwrap().text, text);
+    env.shutdown().await;
+}
+
 #[test]
 fn turns_of_an_endpoint() {
     for (after, order) in [("1", [1, 11, 2, 12, 3, 13]), ("64", [1, 2, 3, 11, 12, 13])] {
@@ -270,16 +289,21 @@ async fn a_peer_that_takes_nothing() {
     env.shutdown().await;
 }
 
-/// The first wait is random below a day: only the key makes it short.
+/// The first wait is random below a day, or below five seconds by default: only the key makes all
+/// of them short.
 #[tokio::test]
 async fn the_longest_wait_between_tries() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (gone, _) = server("rpc.name", "gone").await;
+    let watch = ProbeWatch::default();
+    let probe = gone.setup_endpoint("probe", Probe::new(&watch)).await.unwrap();
     let settings = [("rpc.io.reconnectMin", "24h"), ("rpc.io.reconnectMax", "1ms")];
     let config = RpcEnvConfig::client("client").set_all(settings).unwrap();
-    let env = rpc_actix::create(config).await.unwrap();
-    for _ in 0..3 {
-        let found = env.endpoint_ref::<Untyped>(&format!("rpc://x@{nobody}")).await;
-        assert_eq!(found.unwrap_err().kind(), ErrorKind::Unreachable);
+    let env = rpc_actix::create(config.set("rpc.askTimeout", "1s").unwrap()).await.unwrap();
+    let probe: RpcEndpointRef<Probe> = env.decode(&gone.encode(&probe).unwrap()).unwrap();
+    gone.shutdown().await;
+    for _ in 0..8 {
+        let error = probe.ask(Echo::of("x")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     }
     env.shutdown().await;
 }

@@ -193,7 +193,8 @@ async fn s111_s118_a_try_after_a_failure_waits(h: &Harness) -> anyhow::Result<()
     let remote = handed_to(&client, &server, &local)?;
     assert!(remote.ask(Echo::of("x")).await.unwrap_err().is_unreachable());
     // Spark would fail at once; here the message waits for the next try, within its own time.
-    let error = remote.ask_with_timeout(Echo::of("y"), Duration::from_millis(30)).await;
+    // Longer than the first wait is by default.
+    let error = remote.ask_with_timeout(Echo::of("y"), Duration::from_millis(100)).await;
     let error = error.unwrap_err();
     assert!(error.is_timeout() && error.is_never_sent(), "{error:?}");
     assert_eq!(dials.log.len(), 1);
