@@ -76,6 +76,22 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "too_many_that_wait_for_room_in_an_inbox",
     ),
     ("rpc.dispatcher.yieldAfter", "tests/tests/keys.rs", "turns_of_an_endpoint"),
+    ("rpc.dispatcher.maxTurn", "tests/tests/keys.rs", "the_longest_turn_of_an_endpoint"),
+    (
+        "rpc.io.maxAssembly",
+        "tests/tests/hostile_peer.rs",
+        "r15_large_bodies_announced_over_the_budget",
+    ),
+    (
+        "rpc.outbox.maxWaitingBytes",
+        "tests/tests/bad_input.rs",
+        "too_many_bytes_that_wait_for_room_in_an_inbox",
+    ),
+    (
+        "rpc.io.socketBuffer",
+        "tests/tests/conformance/connections.rs",
+        "the_buffers_of_sockets_are_limited_on_both_sides",
+    ),
     ("rpc.io.writeStall", "tests/tests/keys.rs", "a_peer_that_takes_nothing"),
     ("rpc.io.frameTimeout", "tests/tests/hostile_peer.rs", "r15_a_frame_that_never_comes"),
     (
@@ -259,6 +275,29 @@ fn turns_of_an_endpoint() {
         }
         world.run();
         assert_eq!(watch.log.all(), order.map(|number| format!("note {number}")), "{after}");
+        world.block_on(env.shutdown());
+    }
+}
+
+/// The clock stands still while endpoints run: a turn ends at its first look at the time, or by its
+/// number of messages.
+#[test]
+fn the_longest_turn_of_an_endpoint() {
+    for (longest, place) in [("0s", 8), ("1ms", 12)] {
+        let world = LocalWorld::new();
+        let config = RpcEnvConfig::client("env").with_factory("local");
+        let config = config.set("rpc.dispatcher.maxTurn", longest).unwrap();
+        let env = world.block_on(world.factory().create(config)).unwrap();
+        let watch = ProbeWatch::default();
+        let [a, b] = ["a", "b"]
+            .map(|name| world.block_on(env.setup_endpoint(name, Probe::new(&watch))).unwrap());
+        world.run();
+        watch.log.take().clear();
+        (1..=12).for_each(|number| a.send(Note(number)).unwrap());
+        b.send(Note(100)).unwrap();
+        world.run();
+        let others = watch.log.all().iter().position(|entry| entry == "note 100");
+        assert_eq!(others, Some(place), "{longest}");
         world.block_on(env.shutdown());
     }
 }

@@ -313,12 +313,30 @@ async fn numbered_messages_across_a_reconnect(_: &Harness) -> anyhow::Result<()>
     Ok(())
 }
 
+async fn the_buffers_of_sockets_are_limited_on_both_sides(_: &Harness) -> anyhow::Result<()> {
+    for (set, limits) in [("96KiB", vec![96 << 10]), ("0", vec![])] {
+        let (here, there) = (Dials::all_connect(), Dials::all_connect());
+        let key = "rpc.io.socketBuffer";
+        let config = RpcEnvConfig::server("server", "127.0.0.1:0").set(key, set)?;
+        let server = there.env(config).await?;
+        let client = here.env(RpcEnvConfig::client("client").set(key, set)?).await?;
+        let (_, local) = Probe::at(&server, "p").await?;
+        let remote: RpcEndpointRef<Probe> = client.endpoint_ref(&local.to_string()).await?;
+        assert_eq!(remote.ask(Echo::of("x")).await?, "x");
+        assert_eq!((here.buffers.all(), there.buffers.all()), (limits.clone(), limits));
+        client.shutdown().await;
+        server.shutdown().await;
+    }
+    Ok(())
+}
+
 rpc_tests::both! {
     s113_a_call_under_way_ends_with_its_connection,
 }
 
 rpc_tests::actix_only! {
     numbered_messages_across_a_reconnect,
+    the_buffers_of_sockets_are_limited_on_both_sides,
     s105_s106_the_first_message_connects_and_nobody_waits_for_that,
     s107_s117_one_connection_for_each_peer,
     s108_a_ref_from_a_peer_leads_back_over_the_same_connection,

@@ -27,13 +27,15 @@ type Decide = dyn Fn(usize) -> Dial + Send + Sync;
 pub(super) struct Dials {
     /// The addresses that were dialled.
     pub(super) log: Log,
+    /// What the buffers of their sockets were limited to.
+    pub(super) buffers: Log<usize>,
     decide: Arc<Decide>,
 }
 
 impl Dials {
     /// What comes of the first, second, ... dial, counted from 0.
     pub(super) fn new(decide: impl Fn(usize) -> Dial + Send + Sync + 'static) -> Self {
-        Self { log: Log::default(), decide: Arc::new(decide) }
+        Self { log: Log::default(), buffers: Log::default(), decide: Arc::new(decide) }
     }
 
     pub(super) fn all_connect() -> Self {
@@ -51,13 +53,14 @@ impl Transport for Dials {
         let listener = TcpListener::bind((address.host(), address.port()))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        Ok(Box::new(Bound { port, listener: Some(listener), registered: None }))
+        let buffers = self.buffers.clone();
+        Ok(Box::new(Bound { port, listener: Some(listener), registered: None, buffers }))
     }
 
     fn connect(&self, address: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>> {
         let dial = (self.decide)(self.log.len());
         self.log.push(address.to_string());
-        let address = address.clone();
+        let (address, buffers) = (address.clone(), self.buffers.clone());
         Box::pin(async move {
             match dial {
                 Dial::Connects => {}
@@ -67,7 +70,7 @@ impl Transport for Dials {
             }
             let stream = TcpStream::connect((address.host(), address.port()))?;
             stream.set_nonblocking(true)?;
-            Ok(Box::new(Made(stream)) as Box<dyn Socket>)
+            Ok(Box::new(Made(stream, buffers)) as Box<dyn Socket>)
         })
     }
 }
@@ -76,6 +79,7 @@ struct Bound {
     port: u16,
     listener: Option<TcpListener>,
     registered: Option<Arc<tokio::net::TcpListener>>,
+    buffers: Log<usize>,
 }
 
 impl Listener for Bound {
@@ -88,16 +92,16 @@ impl Listener for Bound {
             let registered = tokio::net::TcpListener::from_std(listener);
             self.registered = registered.ok().map(Arc::new);
         }
-        let listener = self.registered.clone();
+        let (listener, buffers) = (self.registered.clone(), self.buffers.clone());
         Box::pin(async move {
             let listener = listener.ok_or(io::ErrorKind::NotConnected)?;
             let (stream, _) = listener.accept().await?;
-            Ok(Box::new(Made(stream.into_std()?)) as Box<dyn Socket>)
+            Ok(Box::new(Made(stream.into_std()?, buffers)) as Box<dyn Socket>)
         })
     }
 }
 
-struct Made(TcpStream);
+struct Made(TcpStream, Log<usize>);
 
 impl Socket for Made {
     fn peer(&self) -> SocketAddr {
@@ -106,13 +110,18 @@ impl Socket for Made {
 
     fn open(self: Box<Self>) -> io::Result<Box<dyn ByteStream>> {
         self.0.set_nodelay(true)?;
-        Ok(Box::new(Bytes(tokio::net::TcpStream::from_std(self.0)?)))
+        Ok(Box::new(Bytes(tokio::net::TcpStream::from_std(self.0)?, self.1)))
     }
 }
 
-struct Bytes(tokio::net::TcpStream);
+struct Bytes(tokio::net::TcpStream, Log<usize>);
 
-impl ByteStream for Bytes {}
+impl ByteStream for Bytes {
+    fn limit_buffers(&self, bytes: usize) -> io::Result<()> {
+        self.1.push(bytes);
+        Ok(())
+    }
+}
 
 impl AsyncRead for Bytes {
     fn poll_read(
