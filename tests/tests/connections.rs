@@ -376,6 +376,25 @@ async fn nothing_new_is_sent_to_a_peer_that_has_said_goodbye() {
     env.shutdown().await;
 }
 
+/// A lookup keeps no ref when it fails; the wait before the next try is kept all the same.
+#[tokio::test]
+async fn l16_lookups_in_a_row_wait_between_their_tries() {
+    let never = [
+        ("rpc.io.reconnectMin", "24h"),
+        ("rpc.io.reconnectMax", "24h"),
+        ("rpc.lookupTimeout", "50ms"),
+    ];
+    let (env, _, _) = env(&never).await;
+    let (listener, there) = listen();
+    drop(listener);
+    let uri = format!("rpc://far@{there}");
+    let first = env.endpoint_ref::<Untyped>(&uri).await.unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::Unreachable);
+    let second = env.endpoint_ref::<Untyped>(&uri).await.unwrap_err();
+    assert_eq!((second.kind(), second.outcome()), (ErrorKind::Timeout, Outcome::NeverSent));
+    env.shutdown().await;
+}
+
 // Silence.
 
 #[tokio::test]

@@ -32,10 +32,11 @@ impl Node {
         };
         match connected {
             Ok((stream, greeted, sender)) => {
-                return self.run(busy, stream, greeted, sender).await;
+                self.clone().run(busy, stream, greeted, sender).await;
             }
             Err(NotTaken::Declined) if busy.declined() < MOST_DECLINES => {
                 tracing::debug!(peer = ?link.address(), "both sides have dialled; the peer's dial counts");
+                drop(busy);
             }
             Err(end) => {
                 let error = match end {
@@ -45,10 +46,16 @@ impl Node {
                 let error = error.with_outcome(Outcome::NeverSent);
                 let ended = busy.failed(&error, |session| session.fail_queued(&error));
                 tracing::debug!(peer = ?link.address(), ended, %error, "could not connect");
+                drop(busy);
             }
         }
-        drop(busy);
         self.dial_if_wanted(&link);
+        // Whoever tries again finds this link, and waits for its time, even if nobody kept a ref.
+        let (next, closed) = (link.not_before(), self.closed.clone());
+        tokio::select! {
+            () = self.clock.sleep_until(next) => {}
+            () = closed.cancelled() => {}
+        }
     }
 
     /// What has not been sent goes out over the next connection.

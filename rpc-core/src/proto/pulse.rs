@@ -128,8 +128,14 @@ impl Pulse {
     /// The end of a connection whose peer is silent, when all that came was read.
     pub(super) fn verdict(&self, limits: &Limits, now: Timestamp) -> Option<Close> {
         self.is_silent(limits, now).then(|| {
-            let limit = duration_text(self.patience(limits));
-            let text = format!("nothing was heard of the peer for {limit} (rpc.io.deadAfter)");
+            let patience = self.patience(limits);
+            let why = if patience > limits.dead_after() {
+                "three of its own heartbeats"
+            } else {
+                "rpc.io.deadAfter"
+            };
+            let limit = duration_text(patience);
+            let text = format!("nothing was heard of the peer for {limit} ({why})");
             Close::new(CloseCode::Timeout, text)
         })
     }
