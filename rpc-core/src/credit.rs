@@ -1,6 +1,7 @@
 //! What a peer was granted of an inbox, and what of that is in it.
 
 use crate::share::{Measure, Part, Used};
+use crate::wire::payload::charged;
 
 /// A number of messages and of the bytes of their bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,7 +122,7 @@ impl Account {
     fn spend(&mut self, bytes: usize) -> bool {
         self.idle = false;
         self.left.0 = self.left.0.saturating_sub(1);
-        self.left.1 = self.left.1.saturating_sub(signed(bytes));
+        self.left.1 = self.left.1.saturating_sub(signed(charged(bytes)));
         self.lowest.0 = self.lowest.0.min(self.left.0);
         self.lowest.1 = self.lowest.1.min(self.left.1);
         // The last message that the peer sent may overdraw the bytes. It need not arrive last: a
@@ -145,7 +146,7 @@ impl Account {
     pub(crate) fn given_up(&mut self, bytes: usize) {
         self.under_way = self.under_way.saturating_sub(1);
         self.left.0 = self.left.0.saturating_add(1);
-        self.left.1 = self.left.1.saturating_add(signed(bytes));
+        self.left.1 = self.left.1.saturating_add(signed(charged(bytes)));
     }
 
     /// Whether a message is in the middle.
@@ -159,7 +160,7 @@ impl Account {
         self.queued.messages = self.queued.messages.saturating_sub(1);
         self.queued.bytes = self.queued.bytes.saturating_sub(bytes);
         self.owed.messages = self.owed.messages.saturating_add(1);
-        self.owed.bytes = self.owed.bytes.saturating_add(bytes);
+        self.owed.bytes = self.owed.bytes.saturating_add(charged(bytes));
         self.owed.messages >= self.messages.window.div_ceil(2)
             || self.owed.bytes >= self.bytes.window.div_ceil(2)
     }
@@ -337,15 +338,17 @@ mod tests {
         let mut account = pool.open(1000);
         assert!((0..START.messages).all(|_| account.arrived(0)));
         assert!(!account.arrived(0));
-        let mut account = pool.open(1000);
+        let mut account = pool.open(5000);
         // One message may overdraw the bytes, and the announced size is what counts.
         assert!(account.begun(START.bytes) && account.is_under_way());
-        assert!(account.arrived(1000));
-        assert!(!account.arrived(1));
-        let mut account = pool.open(1000);
-        assert!(!account.begun(START.bytes + 1001));
+        assert!(account.arrived(5000));
+        // A small one costs no bytes.
+        assert!(account.arrived(4096));
+        assert!(!account.arrived(5000));
+        let mut account = pool.open(5000);
+        assert!(!account.begun(START.bytes + 5001));
         // What is given up has not been sent.
-        account.given_up(START.bytes + 1001);
+        account.given_up(START.bytes + 5001);
         assert!(!account.is_under_way() && account.begun(START.bytes));
         // What was handled is not granted before the round is over.
         let mut account = pool.open(1000);
@@ -393,8 +396,9 @@ mod tests {
                 0..6 => {
                     let size = [0, 10, 5000, 1 << 20][random.below(4)];
                     for _ in 0..random.below(200) {
-                        if self.credit.0 > 0 && self.credit.1 > 0 {
-                            self.credit = (self.credit.0 - 1, self.credit.1 - signed(size));
+                        if self.credit.0 > 0 && (self.credit.1 > 0 || charged(size) == 0) {
+                            let cost = signed(charged(size));
+                            self.credit = (self.credit.0 - 1, self.credit.1 - cost);
                             assert!(self.account.arrived(size), "a peer within its credit");
                             self.queued.push(size);
                         }
@@ -409,7 +413,7 @@ mod tests {
             for _ in 0..most.min(self.queued.len()) {
                 let size = self.queued.pop().unwrap();
                 self.owed.messages += 1;
-                self.owed.bytes += size;
+                self.owed.bytes += charged(size);
                 if self.account.consumed(size) {
                     let given = self.account.round(pool);
                     self.grants.push(given);

@@ -658,7 +658,7 @@ fn an_ask_taken_back_is_skipped() {
 #[test]
 fn credit() {
     let mut server = Side::server();
-    server.0.grant(0, 512, 4608);
+    server.0.grant(0, 512, 524_288);
     assert_bytes(&server.output(), "credit");
 
     // A window of one message lets a second one go only after more credit.

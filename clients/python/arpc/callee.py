@@ -207,7 +207,7 @@ class Callee:
     ) -> None:
         if name is None:
             name = served.names[index] if index < len(served.names) else f"number {index}"
-        size = len(body)
+        size = frames.charge(body)
         served.messages += 1
         served.bytes += size
         if not served.gone:

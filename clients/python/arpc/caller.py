@@ -198,7 +198,7 @@ class Caller:
             self._lanes.drop(message.large)
             target.large[message.bulk] = None
             target.messages += 1
-            target.bytes += len(message.body)
+            target.bytes += frames.charge(message.body)
         if state in (UNDER_WAY, SENT) and message.asks and message.call >= 0:
             self._release(message)
             self._lanes.control(frames.CANCEL, frames.CALL.pack(message.call))
@@ -249,7 +249,8 @@ class Caller:
         if not queue or target.state != OPEN or target.large[bulk] is not None:
             return None
         limits, message = self._limits, queue[0]
-        if limits is None or target.messages < 1 or target.bytes < 1:
+        cost = frames.charge(message.body)
+        if limits is None or target.messages < 1 or (cost and target.bytes < 1):
             return None
         size = len(message.body)
         if size > limits.message:
@@ -265,7 +266,7 @@ class Caller:
         queue.popleft()
         self._waiting -= 1
         target.messages -= 1
-        target.bytes -= len(message.body)
+        target.bytes -= cost
         return self._begin(target, message, slot)
 
     def _begin(self, target: Target, message: Message, slot: int) -> bytes:

@@ -69,6 +69,14 @@ class Frame(NamedTuple):
     payload: bytes
 
 
+FREE_BODY = 4096  # bodies up to this cost a message of credit, and no bytes
+
+
+def charge(body: bytes) -> int:
+    """The bytes of credit that a body costs."""
+    return len(body) if len(body) > FREE_BODY else 0
+
+
 def pack(kind: int, payload: bytes, flags: int = 0, message: int = 0) -> bytes:
     """The bytes of a frame."""
     return HEADER.pack(len(payload), kind, flags, message) + payload

@@ -7,6 +7,7 @@ use super::target::TargetId;
 use crate::deadline::Timestamp;
 use crate::seam::CallEnd;
 use crate::wire::frame::{self, Kind};
+use crate::wire::payload::charged;
 use bytes::Bytes;
 use std::task::{Context, Poll};
 
@@ -131,14 +132,14 @@ impl Session {
     fn refund(&mut self, number: u32, bytes: usize) {
         let Some(id) = self.numbers.holder(number) else { return };
         if let Some(target) = self.targets.get_mut(id) {
-            target.refund(1, bytes as u64);
+            target.refund(1, charged(bytes) as u64);
         }
         self.tell_refund(id, bytes);
     }
 
     /// Whoever a message was relayed for has spent credit for it as well.
     pub(super) fn tell_refund(&mut self, id: TargetId, bytes: usize) {
-        self.tell(id, Notice::Credit { messages: 1, bytes: bytes as u64 });
+        self.tell(id, Notice::Credit { messages: 1, bytes: charged(bytes) as u64 });
     }
 
     /// A large message has gone: those behind it may go.

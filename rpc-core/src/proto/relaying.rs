@@ -9,6 +9,7 @@ use super::session::Session;
 use super::target::{Named, Pending, Phase, TargetId, TargetKey, lane_index};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::wire::payload::charged;
 use std::collections::VecDeque;
 use std::task::Waker;
 
@@ -70,14 +71,14 @@ impl Session {
         let waiting = target.pending.iter().map(VecDeque::len).sum::<usize>();
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         if target.messages_left <= signed(waiting)
-            || target.bytes_left <= signed(relayed.pending_bytes)
+            || (charged(bytes) > 0 && target.bytes_left <= signed(relayed.pending_bytes))
         {
             return Err(Refusal::Overrun);
         }
         let IncomingMessage { number, name, lane, deadline, trace, body, .. } = message;
         let name = name.map_or(Named::Number(number), Named::Text);
         if bytes > self.max_message() {
-            self.tell(id, Notice::Credit { messages: 1, bytes: bytes as u64 });
+            self.tell(id, Notice::Credit { messages: 1, bytes: charged(bytes) as u64 });
             return Err(Refusal::Failed(self.too_large(&name, id, bytes)));
         }
         let ask = message.call.is_some();
@@ -85,7 +86,7 @@ impl Session {
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(id) {
             if let Some(relayed) = &mut target.relayed {
-                relayed.pending_bytes = relayed.pending_bytes.saturating_add(bytes);
+                relayed.pending_bytes = relayed.pending_bytes.saturating_add(charged(bytes));
             }
             if let Some(queue) = target.pending.get_mut(lane_index(lane)) {
                 queue.push_back(pending);

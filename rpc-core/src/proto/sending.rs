@@ -53,8 +53,8 @@ impl Session {
             while let Some(target) = self.targets.get_mut(id)
                 && target.phase == Phase::Resolved
                 && target.large.get(lane) == Some(&false)
-                && target.has_credit()
                 && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
+                && target.has_credit(front.body.len())
             {
                 let relayed = target.relayed.is_some();
                 if front.ask && !self.flights.have_room(max_in_flight, relayed) {

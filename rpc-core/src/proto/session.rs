@@ -197,7 +197,7 @@ impl Session {
         self.queued = self.queued.saturating_add(1);
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
-        if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask) {
+        if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask, bytes) {
             let Request { name, deadline, trace, .. } = request;
             let going = Going { name: Named::Ours(name), call, ask, deadline, trace };
             self.put_small(now, request.target, lane, &going, request.body);
@@ -367,14 +367,20 @@ impl Session {
         usize::try_from(theirs).unwrap_or(usize::MAX).min(self.limits.max_in_flight())
     }
 
-    pub(super) fn can_go_now(&self, target: TargetId, lane: usize, ask: bool) -> bool {
+    pub(super) fn can_go_now(
+        &self,
+        target: TargetId,
+        lane: usize,
+        ask: bool,
+        bytes: usize,
+    ) -> bool {
         let in_flight = if ask { self.in_flight_for(target) } else { 0 };
         let Some(target) = self.targets.get(target) else { return false };
         !self.leaving
             && target.phase == Phase::Resolved
             && target.pending.get(lane).is_some_and(VecDeque::is_empty)
             && target.large.get(lane) == Some(&false)
-            && target.has_credit()
+            && target.has_credit(bytes)
             && (!ask || self.flights.len() < in_flight)
     }
 

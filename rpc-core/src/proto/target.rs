@@ -5,6 +5,7 @@ use super::resolution::Resolution;
 use crate::message::Lane;
 use crate::seam::Incarnation;
 use crate::trace::TraceContext;
+use crate::wire::payload::charged;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::fmt;
@@ -180,15 +181,16 @@ impl Target {
         self.number.take()
     }
 
-    /// Whether credit allows one more message. Bytes may be overdrawn by one message, so that
-    /// a message larger than the window can be sent at all.
-    pub(crate) fn has_credit(&self) -> bool {
-        self.messages_left > 0 && self.bytes_left > 0
+    /// Whether credit allows one more message of that size. Bytes may be overdrawn by one message,
+    /// so that a message larger than the window can be sent at all.
+    pub(crate) fn has_credit(&self, bytes: usize) -> bool {
+        self.messages_left > 0 && (self.bytes_left > 0 || charged(bytes) == 0)
     }
 
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.messages_left = self.messages_left.saturating_sub(1);
-        self.bytes_left = self.bytes_left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let bytes = i64::try_from(charged(bytes)).unwrap_or(i64::MAX);
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
     pub(crate) fn refund(&mut self, messages: u64, bytes: u64) {
@@ -234,7 +236,7 @@ impl Target {
     /// A message of that size waits no more.
     pub(crate) fn left_queue(&mut self, bytes: usize) {
         if let Some(relayed) = &mut self.relayed {
-            relayed.pending_bytes = relayed.pending_bytes.saturating_sub(bytes);
+            relayed.pending_bytes = relayed.pending_bytes.saturating_sub(charged(bytes));
         }
     }
 

@@ -17,6 +17,15 @@ pub(crate) const SMALL_BODY: usize = 16 * 1024;
 /// Scratch buffers above this are given back to the allocator instead of kept by the thread.
 const KEPT_SCRATCH: usize = 64 * 1024;
 
+/// Bodies up to this cost a message of credit and no bytes: what bounds their number bounds them,
+/// and they do not wait until a large one of the other lane was handled.
+const FREE_BODY: usize = 4096;
+
+/// The bytes of credit that a body costs.
+pub(crate) fn charged(bytes: usize) -> usize {
+    if bytes <= FREE_BODY { 0 } else { bytes }
+}
+
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }

@@ -45,13 +45,28 @@ fn one_message_may_overdraw_the_bytes() {
     let (mut pair, target) = resolved();
     pair.nodes[B].hold = true;
     pair.send(A, target, 0, 1 << 20);
-    pair.send(A, target, 1, 4);
+    pair.send(A, target, 1, 4097);
     pair.run();
     assert_eq!(pair.nodes[B].inbox.len(), 1);
     pair.nodes[B].hold = false;
     while pair.handle(B) {}
     pair.run();
     assert_eq!(pair.nodes[B].seen.len(), 2);
+}
+
+/// What is small costs a message only: it does not wait until a large one was handled.
+#[test]
+fn a_small_message_needs_no_bytes_of_credit() {
+    let (mut pair, target) = resolved();
+    pair.nodes[B].hold = true;
+    let large = (SMALL, Lane::Bulk);
+    pair.submit(A, target, large, body(0, 1 << 20), Submission::Send).unwrap();
+    pair.run();
+    assert!(left(&pair, target).1 < 0);
+    pair.send(A, target, 1, 4096);
+    pair.run();
+    assert_eq!(pair.nodes[B].inbox.len(), 2);
+    assert_eq!(pair.nodes[B].owed(0).unwrap(), (2, 1 << 20));
 }
 
 #[test]

@@ -131,6 +131,18 @@ pub(super) fn body(number: u32, bytes: usize) -> Vec<u8> {
     body
 }
 
+impl Bound {
+    /// The bytes of credit that all in the inbox cost.
+    fn cost(&self) -> u64 {
+        self.queued.iter().copied().map(cost).sum()
+    }
+}
+
+/// The bytes of credit that a body costs: up to 4 KiB, none.
+pub(super) fn cost(bytes: u64) -> u64 {
+    if bytes > 4096 { bytes } else { 0 }
+}
+
 impl Pair {
     pub(super) fn new() -> Self {
         Self::with(Limits::default(), Limits::default())
@@ -403,7 +415,7 @@ impl Node {
         assert!(bound.queued.len() as u64 <= bound.window.0, "over the window: {bound:?}");
         // The last one sent may overdraw the bytes; across lanes it need not arrive last.
         let largest = bound.queued.iter().max().copied().unwrap_or(0);
-        let others = bound.queued.iter().sum::<u64>() - largest;
+        let others = bound.cost() - cost(largest);
         assert!(others < bound.window.1, "over the window: {bound:?}");
     }
 
@@ -437,7 +449,7 @@ impl Node {
         let place = bound.queued.iter().position(|size| *size == bytes as u64);
         bound.queued.swap_remove(place.expect("consumed twice"));
         bound.credit.0 += 1;
-        bound.credit.1 += bytes as u64;
+        bound.credit.1 += cost(bytes as u64);
         let (messages, bytes) = bound.credit;
         if messages >= bound.window.0.div_ceil(2) || bytes >= bound.window.1.div_ceil(2) {
             bound.credit = (0, 0);
@@ -455,7 +467,7 @@ impl Node {
     pub(super) fn owed(&self, number: WireNumber) -> Option<(u64, u64)> {
         let bound = self.bound.get(&number)?;
         let there = self.endpoints.get(&bound.endpoint)?;
-        let queued = (bound.queued.len() as u64, bound.queued.iter().sum::<u64>());
+        let queued = (bound.queued.len() as u64, bound.cost());
         let owed = (queued.0 + bound.credit.0, queued.1 + bound.credit.1);
         (there.life == bound.life).then_some(owed)
     }

@@ -1,6 +1,6 @@
 //! Targets that are used for somebody else: a caller that is played by hand.
 
-use super::pair::{A, B, Chunks, Pair, Random, body};
+use super::pair::{A, B, Chunks, Pair, Random, body, cost};
 use crate::Lane;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome};
@@ -98,7 +98,7 @@ impl Caller {
             reply: false,
         };
         self.left.0 -= 1;
-        self.left.1 -= i64::try_from(bytes).unwrap();
+        self.left.1 -= i64::try_from(cost(bytes as u64)).unwrap();
         pair.nodes[A].session.forward(pair.now, self.target, message)
     }
 
@@ -168,12 +168,13 @@ fn more_than_the_window_is_refused_and_nothing_counts_as_this_sides() {
     pair.run();
     assert_eq!(pair.nodes[A].session.queued, 2);
     // Bytes may be overdrawn by one message.
-    pair.start(B, "large", (100, 1000));
+    pair.start(B, "large", (100, 10_000));
     let mut caller = Caller::resolved(&mut pair, "large");
-    caller.forward(&mut pair, (0, 900), Lane::Normal, None).unwrap();
+    caller.forward(&mut pair, (0, 9000), Lane::Normal, None).unwrap();
     caller.forward(&mut pair, (1, 20_000), Lane::Bulk, None).unwrap();
-    let over = caller.forward(&mut pair, (2, 4), Lane::Normal, None);
+    let over = caller.forward(&mut pair, (2, 5000), Lane::Normal, None);
     assert!(matches!(over, Err(Refusal::Overrun)));
+    caller.forward(&mut pair, (3, 4), Lane::Normal, None).unwrap();
 }
 
 #[test]
