@@ -16,6 +16,9 @@ pub(crate) const SERVER: &str = "store";
 
 const BULK: usize = 64 * 1024 * 1024;
 const LIMIT: Duration = Duration::from_millis(5);
+/// Beside large replies three threads of two processes compete for two cores: the limit is that of a
+/// slice of the scheduler more. So it is in the short form, which runs beside whatever else there is.
+const LOOSE: Duration = Duration::from_millis(10);
 /// One small ask each; the next one does not wait for the answer of the one before.
 const PACE: Duration = Duration::from_millis(1);
 
@@ -99,7 +102,7 @@ enum Beside {
 }
 
 /// Makes so many small asks in each phase.
-pub(crate) async fn run(asks: u64) -> anyhow::Result<Report> {
+pub(crate) async fn run(asks: u64, short: bool) -> anyhow::Result<Report> {
     let mut report = Report::new("bulk-latency");
     let server = Server::start_as(SERVER, &[])?;
     let env = rpc_actix::create(roomy(RpcEnvConfig::client("client"))?).await?;
@@ -113,9 +116,10 @@ pub(crate) async fn run(asks: u64) -> anyhow::Result<Report> {
         ("beside large replies of another endpoint", Beside::Replies, &other),
     ] {
         let (times, large) = measure(&store, asks, beside, asked).await?;
+        let limit = if short || matches!(beside, Beside::Replies) { LOOSE } else { LIMIT };
         report.require(
-            times.len() as u64 == asks && times.percentile(99) < LIMIT,
-            &format!("{asks} small asks {what}, p99 below {}: {times}{large}", ms(LIMIT)),
+            times.len() as u64 == asks && times.percentile(99) < limit,
+            &format!("{asks} small asks {what}, p99 below {}: {times}{large}", ms(limit)),
         );
     }
     env.shutdown().await;

@@ -78,7 +78,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "bulk-latency",
         about: "small asks beside messages of 64 MiB on one connection: p99 under 5 ms",
-        run: |size| Box::pin(bulk_latency::run(size.pick(2_000, 10_000))),
+        run: |size| Box::pin(bulk_latency::run(size.pick(2_000, 10_000), size.short)),
     },
     Check {
         name: "relay",
