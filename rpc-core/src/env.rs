@@ -329,7 +329,11 @@ impl RefBinder for EnvShared {
         pin: Option<Incarnation>,
         relay: Option<RpcAddress>,
     ) -> Result<Opaque, RpcError> {
-        self.raw_ref(address, pin, relay).map(RawRef::into_opaque)
+        let bound = self.raw_ref(address.clone(), pin, relay.clone());
+        // A message is not lost for a ref in it that leads nowhere: what is sent to the ref is.
+        Ok(bound
+            .unwrap_or_else(|error| RawRef::nowhere(address, pin, relay, &self.core, error))
+            .into_opaque())
     }
 
     fn location(&self) -> &EndpointLocation {

@@ -3,7 +3,7 @@
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::core::{EnvCore, Opaque};
 use crate::dispatcher::{Dispatcher, env_stopped};
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::Inbox;
 use crate::seam::{Incarnation, RemoteTarget};
 use std::sync::{Arc, Weak};
@@ -27,6 +27,8 @@ enum Route {
     Named(Weak<Dispatcher>),
     /// An endpoint of another env.
     Remote(Arc<dyn RemoteTarget>),
+    /// An endpoint of another env that cannot be reached from here, and why.
+    Nowhere(RpcError),
     /// An endpoint of this env whose life is over.
     Ended,
 }
@@ -63,6 +65,18 @@ impl RawRef {
         Self(Arc::new(RefInner { address, pin, relay, core: Arc::downgrade(core), route }))
     }
 
+    /// A ref that leads nowhere from here: it may be passed on, and what is sent to it fails.
+    pub(crate) fn nowhere(
+        address: EndpointAddress,
+        pin: Option<Incarnation>,
+        relay: Option<RpcAddress>,
+        core: &Arc<EnvCore>,
+        error: RpcError,
+    ) -> Self {
+        let route = Route::Nowhere(error.with_outcome(Outcome::NeverSent));
+        Self(Arc::new(RefInner { address, pin, relay, core: Arc::downgrade(core), route }))
+    }
+
     pub(crate) fn ended(address: EndpointAddress, pin: Incarnation, core: &Arc<EnvCore>) -> Self {
         let core = Arc::downgrade(core);
         let (pin, route) = (Some(pin), Route::Ended);
@@ -77,7 +91,7 @@ impl RawRef {
     pub(crate) fn peer(&self) -> String {
         match &self.0.route {
             Route::Remote(target) => target.peer(),
-            Route::Local(_) | Route::Named(_) | Route::Ended => self.0.address.to_string(),
+            _ => self.0.address.to_string(),
         }
     }
 
@@ -95,6 +109,7 @@ impl RawRef {
         match &self.0.route {
             Route::Local(inbox) => Ok(Some(inbox.clone())),
             Route::Remote(_) => Ok(None),
+            Route::Nowhere(error) => Err(error.clone()),
             Route::Ended => Err(RpcError::new(
                 ErrorKind::EndpointStopped,
                 format!("the endpoint {} that this ref is pinned to is gone", self.0.address),

@@ -220,6 +220,35 @@ async fn a_client_that_is_not_connected() {
     refused(found, ErrorKind::Unreachable, text);
 }
 
+/// A message is not lost for a ref in it that leads nowhere; what is sent to the ref is.
+#[tokio::test]
+async fn a_ref_that_leads_nowhere() {
+    #[derive(Serialize)]
+    struct Ref {
+        at: &'static str,
+    }
+    let client = client(&[]).await;
+    for (at, kind, text) in [
+        (
+            "rpc-client://far@00000000000000aa",
+            ErrorKind::Unreachable,
+            "cannot reach rpc-client://far@00000000000000aa: its env does not listen, and has no connection to this one",
+        ),
+        (
+            "rpc://far@10.1.2.3:7077",
+            ErrorKind::SecurityRequired,
+            "cannot reach 10.1.2.3:7077 without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)",
+        ),
+    ] {
+        let bytes = rmp_serde::to_vec_named(&Ref { at }).unwrap();
+        let far: RpcEndpointRef<Untyped> = client.decode(&bytes).unwrap();
+        assert_eq!(far.to_string(), at);
+        let error = far.ask(Echo::of("x")).await.unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (kind, Outcome::NeverSent));
+        assert_eq!(error.text(), text);
+    }
+}
+
 // Messages that the endpoint does not take.
 
 #[tokio::test]
