@@ -1,5 +1,5 @@
 //! Which version speaks with which, from both ends of a connection: the matrix of docs/WIRE.md,
-//! section 14, with what each side sees.
+//! section 15, with what each side sees.
 #![cfg(test)]
 
 use rpc_actix::proto::{Hello, PeerLimits};
@@ -106,6 +106,26 @@ fn runtime() -> Runtime {
 fn listening(runtime: &Runtime) -> RpcEnv {
     let config = RpcEnvConfig::server("listener", "127.0.0.1:0");
     runtime.block_on(rpc_actix::create(config)).unwrap()
+}
+
+/// A later version may say other things in another form: what counts is that it is another version.
+#[test]
+fn the_version_is_looked_at_before_all_else() {
+    #[derive(Serialize)]
+    struct Later {
+        versions: (u16, u16),
+        env: u64,
+        capabilities: Option<u8>,
+    }
+    let runtime = runtime();
+    let env = listening(&runtime);
+    let mut peer = Peer::new(TcpStream::connect(env.address().unwrap().to_string()).unwrap());
+    peer.0.write_all(b"ARPC").unwrap();
+    let later = Later { versions: (9, 9), env: 7, capabilities: None };
+    peer.say(HELLO, &rmp_serde::to_vec_named(&later).unwrap());
+    peer.hear_magic();
+    assert_eq!(peer.hear_close(), (2, mismatch((9, 9))));
+    runtime.block_on(env.shutdown());
 }
 
 fn dial(env: &RpcEnv) -> Peer {

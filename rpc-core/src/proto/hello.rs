@@ -125,19 +125,38 @@ impl Hello {
         }
     }
 
+    /// Looks at nothing but the version: what else a hello says may be of another one.
+    fn agree_on_version(&self, body: &[u8]) -> Result<(), Close> {
+        #[derive(Deserialize)]
+        struct Versions {
+            versions: (u16, u16),
+        }
+        match payload::decode::<Versions>(body, &PrescanLimits::default()) {
+            Ok(theirs) => self.common_version(theirs.versions).map(|_| ()),
+            // What is wrong with it is said of the whole.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// The highest version that both speak.
-    fn agree(&self, theirs: Self) -> Result<PeerInfo, Close> {
-        let lowest = self.versions.0.max(theirs.versions.0);
-        let highest = self.versions.1.min(theirs.versions.1);
+    fn common_version(&self, theirs: (u16, u16)) -> Result<u16, Close> {
+        let lowest = self.versions.0.max(theirs.0);
+        let highest = self.versions.1.min(theirs.1);
         if lowest > highest {
             return Err(Close::new(
                 CloseCode::Version,
                 format!(
                     "no common protocol version: this side speaks {} to {}, the other {} to {}",
-                    self.versions.0, self.versions.1, theirs.versions.0, theirs.versions.1
+                    self.versions.0, self.versions.1, theirs.0, theirs.1
                 ),
             ));
         }
+        Ok(highest)
+    }
+
+    /// What both have agreed on.
+    fn agree(&self, theirs: Self) -> Result<PeerInfo, Close> {
+        let version = self.common_version(theirs.versions)?;
         if theirs.env == self.env {
             // A proxy or a mirror, a TCP connection to itself, or another name of our own address:
             // calls over it would be answered by ourselves (R75).
@@ -149,7 +168,7 @@ impl Hello {
                 "the limits in the hello are too small to work with",
             ));
         }
-        Ok(PeerInfo { version: highest, hello: theirs })
+        Ok(PeerInfo { version, hello: theirs })
     }
 }
 
@@ -225,6 +244,7 @@ impl Hellos {
             self.closed_by_peer = true;
             return Err(Close::read(body));
         }
+        self.ours.agree_on_version(body)?;
         let theirs =
             payload::decode::<Hello>(body, &PrescanLimits::default()).map_err(|error| {
                 Close::new(CloseCode::Hello, format!("the hello is not readable: {error}"))

@@ -24,6 +24,9 @@ pub(super) struct Pulse {
     heartbeat: Option<Duration>,
 }
 
+/// The part of a heartbeat that is kept for being late.
+const HEADROOM: u32 = 5;
+
 /// What a look at a connection asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,7 +42,8 @@ pub enum Vital {
 impl Pulse {
     /// Of a connection that is ready now.
     pub(super) fn new(now: Timestamp, peer: &Hello) -> Self {
-        let heartbeat = peer.heartbeat.map(|millis| Duration::from_millis(u64::from(millis)));
+        let promised = peer.heartbeat.filter(|millis| *millis > 0);
+        let heartbeat = promised.map(|millis| Duration::from_millis(u64::from(millis)));
         Self { heard: now, said: now, heartbeat, ..Self::default() }
     }
 
@@ -102,9 +106,11 @@ impl Pulse {
         if self.is_silent(limits, now) { Vital::Silent } else { Vital::Fine }
     }
 
-    /// Whether nothing was sent for so long that the peer should have a sign of life.
+    /// Whether nothing was sent for so long that the peer should have a sign of life: a fifth of
+    /// what was promised is for the time until this is looked at again.
     pub(super) fn is_quiet(&self, limits: &Limits, now: Timestamp) -> bool {
-        now.since(self.said) >= limits.heartbeat()
+        let promised = limits.heartbeat();
+        now.since(self.said) >= promised.saturating_sub(promised / HEADROOM)
     }
 
     /// How long the peer may be silent.
@@ -151,5 +157,51 @@ impl Pulse {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::PeerLimits;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::START.saturating_add(Duration::from_millis(millis))
+    }
+
+    fn pulse(promise: Option<u32>) -> Pulse {
+        let mut hello = Hello::new(1, None, PeerLimits::default());
+        hello.heartbeat = promise;
+        Pulse::new(Timestamp::START, &hello)
+    }
+
+    #[test]
+    fn l13_a_sign_of_life_comes_before_it_is_due() {
+        let (mut pulse, limits) = (pulse(Some(1000)), Limits::default());
+        assert!(!pulse.is_quiet(&limits, at(799)) && pulse.is_quiet(&limits, at(800)));
+        pulse.said(at(800));
+        assert!(!pulse.is_quiet(&limits, at(1599)));
+    }
+
+    #[test]
+    fn l13_patience_is_three_of_the_peers_heartbeats_and_not_less_than_the_key() {
+        let limits = Limits::default();
+        for (promise, patience) in [(100, 3000), (1000, 3000), (2000, 6000)] {
+            let pulse = pulse(Some(promise));
+            assert_eq!(pulse.look(&limits, at(patience - 1)), Vital::Fine);
+            assert_eq!(pulse.look(&limits, at(patience)), Vital::Silent);
+        }
+    }
+
+    #[test]
+    fn a_promise_of_nothing_is_none() {
+        for promise in [None, Some(0)] {
+            let (mut pulse, limits) = (pulse(promise), Limits::default());
+            assert_eq!(pulse.look(&limits, at(1_000_000)), Vital::Fine);
+            assert!(pulse.must_ping(&limits, at(1_000_000)));
+            assert_eq!(pulse.look(&limits, at(1_003_000)), Vital::Silent);
+            pulse.heard(at(1_003_000));
+            assert_eq!(pulse.look(&limits, at(1_003_000)), Vital::Fine);
+        }
     }
 }
