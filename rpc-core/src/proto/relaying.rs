@@ -70,8 +70,13 @@ impl Session {
         let Some(relayed) = &target.relayed else { return Err(Refusal::Gone) };
         let waiting = target.pending.iter().map(VecDeque::len).sum::<usize>();
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        // The last message that its sender sent may overdraw the bytes. It need not arrive last: one
+        // of the other lane may have overtaken one that was sent before it.
+        let cost = relayed.pending_bytes.saturating_add(charged(bytes));
+        let overdraft = signed(self.limits.message_max_size());
         if target.messages_left <= signed(waiting)
-            || (charged(bytes) > 0 && target.bytes_left <= signed(relayed.pending_bytes))
+            || (charged(bytes) > 0
+                && target.bytes_left.saturating_sub(signed(cost)) < overdraft.saturating_neg())
         {
             return Err(Refusal::Overrun);
         }

@@ -142,7 +142,8 @@ fn messages_and_answers_pass_as_they_are() {
 
 #[test]
 fn more_than_the_window_is_refused_and_nothing_counts_as_this_sides() {
-    let limits = Limits::default().with_outbox_max_messages(2).unwrap();
+    let limits = Limits::default().with_outbox_max_messages(2);
+    let limits = limits.and_then(|limits| limits.with_message_max_size(20_000)).unwrap();
     let mut pair = Pair::with(limits, Limits::default());
     pair.start(B, "echo", WINDOW);
     pair.nodes[B].hold = true;
@@ -175,6 +176,20 @@ fn more_than_the_window_is_refused_and_nothing_counts_as_this_sides() {
     let over = caller.forward(&mut pair, (2, 5000), Lane::Normal, None);
     assert!(matches!(over, Err(Refusal::Overrun)));
     caller.forward(&mut pair, (3, 4), Lane::Normal, None).unwrap();
+}
+
+/// What overdraws the window overtakes, in the other lane, what was sent before it.
+#[test]
+fn the_message_that_overdraws_need_not_arrive_last() {
+    let mut pair = Pair::new();
+    pair.start(B, "large", (100, 100_000));
+    let mut caller = Caller::resolved(&mut pair, "large");
+    caller.forward(&mut pair, (1, 120_000), Lane::Normal, None).unwrap();
+    caller.forward(&mut pair, (0, 50_000), Lane::Bulk, None).unwrap();
+    pair.run();
+    let mut seen: Vec<_> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1]);
 }
 
 #[test]
