@@ -323,7 +323,8 @@ impl Driver {
         match self.link.take_orders()? {
             Orders::Break(close) => Some(self.break_off(&close)),
             Orders::Probe => {
-                self.probe = Some(rt::Looked::from_now(cx));
+                // One that is under way is kept: on a slow thread the next comes before it is over.
+                self.probe.get_or_insert_with(|| rt::Looked::from_now(cx));
                 None
             }
             Orders::Shutdown => {
