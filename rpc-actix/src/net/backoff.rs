@@ -30,6 +30,7 @@ impl Backoff {
     }
 
     /// How many tries in a row have failed.
+    #[cfg(test)]
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }

@@ -29,6 +29,8 @@ struct State {
     /// Counts the tries and connections: what belongs to an earlier one has no say any more.
     turn: u64,
     backoff: Backoff,
+    /// Dials in a row that gave way to the peer's.
+    declines: u32,
     limits: Limits,
     /// Since when there is a connection.
     connected: Timestamp,
@@ -88,6 +90,7 @@ impl Link {
             phase: Phase::Idle,
             turn: 0,
             backoff: Backoff::new(seed),
+            declines: 0,
             limits,
             connected: Timestamp::START,
             driver: None,
@@ -360,6 +363,7 @@ impl Busy {
         let now = self.link.now();
         state.phase = Phase::Connected;
         state.connected = now;
+        state.declines = 0;
         state.session.attach(now, peer);
         true
     }
@@ -384,6 +388,7 @@ impl Busy {
     ) -> Option<R> {
         self.settled = true;
         let mut state = self.held()?;
+        state.declines = 0;
         let (now, State { limits, backoff, .. }) = (self.link.now(), &mut *state);
         if error.kind() == ErrorKind::VersionMismatch {
             backoff.refused(now, limits);
@@ -395,13 +400,15 @@ impl Busy {
         Some(result)
     }
 
-    /// The peer dials as well, and its dial is the one that counts. How often that was so.
+    /// The peer dials as well, and its dial is the one that counts. How often in a row that
+    /// was so.
     pub(crate) fn declined(&mut self) -> u32 {
         self.settled = true;
         let Some(mut state) = self.held() else { return 0 };
-        let (now, State { limits, backoff, .. }) = (self.link.now(), &mut *state);
+        let (now, State { limits, backoff, declines, .. }) = (self.link.now(), &mut *state);
         backoff.failed(now, limits);
-        backoff.failures()
+        *declines = declines.saturating_add(1);
+        *declines
     }
 }
 
