@@ -206,6 +206,28 @@ async fn r67_the_dial_of_the_larger_env_gives_way() {
     }
 }
 
+/// Its dial counts, but it resets that before it is answered: what waited is dialled for again.
+#[tokio::test]
+async fn r67_a_dial_that_gives_way_to_one_that_ends_is_made_again() {
+    let (env, _, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let (listener, there) = listen();
+    let uri = format!("rpc://far@{there}");
+    let peer = by_hand(move || {
+        let mut dialled = RawPeer::accept(&listener);
+        dialled.expect(kind::HELLO);
+        let mut dialling = RawPeer::connect(&here);
+        dialling.say(&hello(SMALL, Some(&there)));
+        dialling.reset();
+        let second = takes(&listener, &there, 9);
+        (second, dialled)
+    });
+    let far = env.endpoint_ref::<Untyped>(&uri).await;
+    assert!(far.is_ok(), "{far:?}");
+    drop(peer.await.unwrap());
+    env.shutdown().await;
+}
+
 /// A peer that says so and never comes is unreachable, and the error tells why.
 #[tokio::test]
 async fn r67_a_dial_that_gives_way_to_none_fails() {

@@ -226,14 +226,21 @@ impl Link {
             (Phase::Connected, Some(peer)) => Occupied::Connected(peer.hello.env),
             // It is about to be idle.
             (Phase::Connected, None) => Occupied::Connected(0),
-            _ => Occupied::Taken(self.busy(&mut state, Phase::Dialing)),
+            _ => Occupied::Taken(self.coming(&mut state)),
         }
+    }
+
+    /// One that ends before it is answered ends nothing of what waits here.
+    fn coming(self: &Arc<Self>, state: &mut State) -> Busy {
+        let mut busy = self.busy(state, Phase::Dialing);
+        busy.settled = true;
+        busy
     }
 
     /// A new link, taken from its beginning.
     pub(crate) fn taken(self: Arc<Self>) -> Busy {
         let mut state = self.lock();
-        self.busy(&mut state, Phase::Dialing)
+        self.coming(&mut state)
     }
 
     /// Ready when there is no connection.
@@ -355,7 +362,7 @@ impl Busy {
     }
 
     /// The hellos are exchanged. `false` if this connection is not wanted any more.
-    pub(crate) fn connects(&self, peer: PeerInfo) -> bool {
+    pub(crate) fn connects(&mut self, peer: PeerInfo) -> bool {
         let Some(mut state) = self.held() else { return false };
         if state.closing {
             return false;
@@ -365,6 +372,8 @@ impl Busy {
         state.connected = now;
         state.declines = 0;
         state.session.attach(now, peer);
+        drop(state);
+        self.settled = false;
         true
     }
 

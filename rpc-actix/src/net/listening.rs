@@ -83,7 +83,13 @@ impl Node {
             let unheard = match handshake::hear(self, stream, &name).await {
                 Ok(greeted) => match self.place_of(&greeted.peer, from, admitted).await {
                     Ok((busy, sender)) => {
-                        handshake::answer(self, stream, &name).await?;
+                        if let Err(error) = handshake::answer(self, stream, &name).await {
+                            // What waits for the peer may have given up its own dial for this one.
+                            let link = busy.link().clone();
+                            drop(busy);
+                            self.dial_if_wanted(&link);
+                            return Err(error);
+                        }
                         return Ok((greeted, busy, sender));
                     }
                     Err(close) => {

@@ -101,6 +101,12 @@ impl RawPeer {
         self.send(&bytes);
     }
 
+    /// Ends the connection at once, and throws away what the other side says.
+    pub(crate) fn reset(self) {
+        self.stream.set_nonblocking(true).unwrap();
+        tokio::net::TcpStream::from_std(self.stream).unwrap().set_zero_linger().unwrap();
+    }
+
     /// Answers a hello with a refusal.
     pub(crate) fn refuse(&mut self, code: CloseCode) {
         let mut bytes = bytes::BytesMut::new();
