@@ -662,6 +662,23 @@ fn a_window_that_is_released_is_there_for_others() {
 }
 
 #[test]
+fn windows_that_are_open_do_not_add_up() {
+    let victim = Victim::start();
+    let mut peer = victim.resolve();
+    for target in 1..300 {
+        peer.send(&resolve_as(target, "probe"));
+        let answer = peer.frame().unwrap();
+        assert_eq!(answer.kind, if target < 256 { 0x03 } else { 0x04 }, "target {target}");
+    }
+    // Another endpoint is another matter, and a place that is given back is there again.
+    peer.send(&resolve_as(256, "own"));
+    assert_eq!(peer.frame().unwrap().kind, 0x03);
+    peer.send(&[release(7), resolve_as(7, "probe")].concat());
+    assert_eq!(peer.frame().unwrap().kind, 0x03);
+    victim.is_well();
+}
+
+#[test]
 fn windows_that_are_released_full_do_not_add_up() {
     let victim = Victim::with(&[("rpc.inbox.maxMessages", "16")]);
     let mut peer = victim.resolve();

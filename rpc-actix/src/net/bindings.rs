@@ -10,6 +10,11 @@ use std::sync::{Arc, Weak};
 
 /// Numbers that a peer may have resolved at once.
 const MAX_NUMBERS: usize = 65_536;
+/// Windows to one endpoint that a peer may have at once: each has a base of its own, and what a
+/// peer may have in an inbox must not grow with the numbers it takes. A caller has one or two; a
+/// relay has one for each ref of those behind it. All of them at their base are the 64 MiB of
+/// `rpc.inbox.maxBytes`.
+const MAX_WINDOWS: usize = 256;
 
 /// What a number stands for.
 pub(crate) enum Bound {
@@ -22,6 +27,8 @@ pub(crate) enum Bound {
 #[derive(Default)]
 pub(crate) struct Bindings {
     slots: Vec<Option<Bound>>,
+    /// Windows that are open, by endpoint.
+    windows: BTreeMap<u64, usize>,
     /// Those that were released while messages of theirs were queued, by endpoint.
     lingering: BTreeMap<u64, Vec<Weak<Binding>>>,
     sweep_at: usize,
@@ -56,6 +63,10 @@ impl Bindings {
 
     pub(crate) fn put(&mut self, number: WireNumber, bound: Bound) {
         let place = number as usize;
+        if let Bound::Here(binding) = &bound {
+            let windows = self.windows.entry(binding.inbox().incarnation().endpoint).or_default();
+            *windows = windows.saturating_add(1);
+        }
         if self.slots.len() <= place {
             self.slots.resize_with(place.saturating_add(1), || None);
         }
@@ -82,20 +93,32 @@ impl Bindings {
             }
         };
         binding.release()?;
+        let endpoint = binding.inbox().incarnation().endpoint;
+        if let Some(windows) = self.windows.get_mut(&endpoint) {
+            *windows = windows.saturating_sub(1);
+            if *windows == 0 {
+                self.windows.remove(&endpoint);
+            }
+        }
         if binding.queued().0 > 0 {
-            let endpoint = binding.inbox().incarnation().endpoint;
             self.lingering.entry(endpoint).or_default().push(Arc::downgrade(&binding));
             self.sweep();
         }
         Ok(())
     }
 
-    /// Windows that were released full must not add up: a peer could fill an inbox with them.
+    /// Windows must not add up, neither those that are open nor those that were released full: a peer
+    /// could fill an inbox with them.
     ///
     /// # Errors
     /// `Overloaded`: no further window to that endpoint.
     pub(crate) fn admit(&mut self, inbox: &Inbox, limits: &Limits) -> Result<(), RpcError> {
         let endpoint = inbox.incarnation().endpoint;
+        if self.windows.get(&endpoint).is_some_and(|windows| *windows >= MAX_WINDOWS) {
+            let text =
+                format!("this peer has {MAX_WINDOWS} windows to {} already", inbox.address());
+            return Err(RpcError::new(ErrorKind::Overloaded, text));
+        }
         let Some(bindings) = self.lingering.get_mut(&endpoint) else { return Ok(()) };
         let (mut messages, mut bytes) = (0_usize, 0_usize);
         bindings.retain(|binding| {
