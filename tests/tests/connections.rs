@@ -301,6 +301,30 @@ async fn events_come_once_for_an_env_that_has_two_connections() {
     env.shutdown().await;
 }
 
+/// Its connections come from different ports, and endpoints keep their books by address.
+#[tokio::test]
+async fn an_env_without_a_port_has_one_name_however_many_connections() {
+    let (env, log, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let peers = by_hand(move || {
+        [(5, None), (5, None), (6, Some("127.0.0.1:2"))].map(|(number, address)| {
+            let mut peer = RawPeer::connect(&here);
+            peer.say(&hello(number, address));
+            peer.expect(kind::HELLO);
+            peer
+        })
+    });
+    let [first, second, other] = peers.await.unwrap();
+    let seen = log.reaches(2).await;
+    assert_eq!(seen[1], "connected 127.0.0.1:2");
+    drop(first);
+    drop(other);
+    assert_eq!(log.reaches(3).await[2], "disconnected 127.0.0.1:2");
+    drop(second);
+    assert_eq!(log.reaches(4).await[3], format!("dis{}", seen[0]));
+    env.shutdown().await;
+}
+
 // What outlives a connection.
 
 /// A peer that takes a connection and resolves what it is asked for, with that much credit.

@@ -198,7 +198,7 @@ impl Node {
             tracing::debug!(peer = %sender, %error, "the system keeps its own buffers");
         }
         link.pen().open(stream.side_door());
-        let first = self.peers.connected(env, &link);
+        let (first, sender) = self.peers.connected(env, &link, sender);
         if self.is_closed() {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);

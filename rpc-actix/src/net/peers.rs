@@ -15,8 +15,16 @@ pub(crate) struct Peers {
 struct State {
     by_address: BTreeMap<RpcAddress, Weak<Link>>,
     /// An env may have several connections: under two names of this one, or one each way.
-    by_env: BTreeMap<u64, Vec<Weak<Link>>>,
+    by_env: BTreeMap<u64, Connected>,
     sweep_at: usize,
+}
+
+/// An env that is connected.
+#[derive(Debug)]
+struct Connected {
+    /// What endpoints know it by, whatever connection its messages come on.
+    name: RpcAddress,
+    links: Vec<Weak<Link>>,
 }
 
 impl Peers {
@@ -38,24 +46,35 @@ impl Peers {
 
     /// The link to an env that is connected.
     pub(crate) fn env(&self, id: u64) -> Option<Arc<Link>> {
-        self.lock().by_env.get(&id)?.iter().rev().find_map(Weak::upgrade)
+        self.lock().by_env.get(&id)?.links.iter().rev().find_map(Weak::upgrade)
     }
 
-    /// Remembers which env a link leads to. Whether it is the first connection with that env.
-    pub(crate) fn connected(&self, id: u64, link: &Arc<Link>) -> bool {
+    /// Remembers which env a link leads to. Whether it is the first connection with that env, and
+    /// what endpoints know the env by: the name of the first one.
+    pub(crate) fn connected(
+        &self,
+        id: u64,
+        link: &Arc<Link>,
+        name: RpcAddress,
+    ) -> (bool, RpcAddress) {
         let mut state = self.lock();
-        let links = state.by_env.entry(id).or_default();
-        links.retain(|link| link.strong_count() > 0);
-        links.push(Arc::downgrade(link));
-        let first = links.len() == 1;
+        let fresh = || Connected { name: name.clone(), links: Vec::new() };
+        let known = state.by_env.entry(id).or_insert_with(fresh);
+        known.links.retain(|link| link.strong_count() > 0);
+        known.links.push(Arc::downgrade(link));
+        let first = known.links.len() == 1;
+        if first {
+            known.name = name;
+        }
+        let name = known.name.clone();
         state.sweep();
-        first
+        (first, name)
     }
 
     /// Forgets it. Whether it was the last connection with that env.
     pub(crate) fn disconnected(&self, id: u64, link: &Arc<Link>) -> bool {
         let mut state = self.lock();
-        let Some(links) = state.by_env.get_mut(&id) else { return false };
+        let Some(Connected { links, .. }) = state.by_env.get_mut(&id) else { return false };
         links.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(link));
         let last = links.is_empty();
         if last {
@@ -67,13 +86,15 @@ impl Peers {
     /// Every link with a connection.
     pub(crate) fn connections(&self) -> Vec<Arc<Link>> {
         let state = self.lock();
-        state.by_env.values().flatten().filter_map(Weak::upgrade).collect()
+        let links = state.by_env.values().flat_map(|known| &known.links);
+        links.filter_map(Weak::upgrade).collect()
     }
 
     /// Every link there is.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         let state = self.lock();
-        let links = state.by_address.values().chain(state.by_env.values().flatten());
+        let connected = state.by_env.values().flat_map(|known| &known.links);
+        let links = state.by_address.values().chain(connected);
         links.filter_map(Weak::upgrade).collect()
     }
 }
@@ -83,7 +104,7 @@ impl State {
     fn sweep(&mut self) {
         if self.by_address.len().saturating_add(self.by_env.len()) > self.sweep_at {
             self.by_address.retain(|_, link| link.strong_count() > 0);
-            self.by_env.retain(|_, links| {
+            self.by_env.retain(|_, Connected { links, .. }| {
                 links.retain(|link| link.strong_count() > 0);
                 !links.is_empty()
             });
