@@ -441,6 +441,46 @@ async fn l16_lookups_in_a_row_wait_between_their_tries() {
     env.shutdown().await;
 }
 
+/// Nobody can dial such an env; when it has connected again, the refs to its endpoints work again.
+#[tokio::test]
+async fn refs_to_an_env_without_a_port_outlive_its_connection() {
+    let (env, log, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let connect = move || {
+        let here = here.clone();
+        by_hand(move || {
+            let mut peer = RawPeer::connect(&here);
+            peer.say(&hello(5, None));
+            peer.expect(kind::HELLO);
+            peer
+        })
+    };
+    let answers = |mut peer: RawPeer| {
+        by_hand(move || {
+            serve(&mut peer, 9);
+            let ask = peer.expect(kind::ASK);
+            peer.send(&frame(kind::REPLY, &[&ask.payload[..8], b"\x07"].concat()));
+            peer
+        })
+    };
+    let first = connect().await.unwrap();
+    log.reaches(1).await;
+    let first = answers(first);
+    let uri = "rpc-client://far@0000000000000005";
+    let far: RpcEndpointRef<Untyped> = env.endpoint_ref(uri).await.unwrap();
+    assert_eq!(far.ask(Number).await.unwrap(), 7);
+    drop(first.await.unwrap());
+    log.reaches(2).await;
+    let error = far.ask(Number).await.unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unreachable, Outcome::NeverSent));
+    let second = connect().await.unwrap();
+    log.reaches(3).await;
+    let second = answers(second);
+    assert_eq!(far.ask(Number).await.unwrap(), 7);
+    drop(second.await.unwrap());
+    env.shutdown().await;
+}
+
 // Silence.
 
 #[tokio::test]

@@ -128,7 +128,7 @@ impl Node {
         let listening: Option<RpcAddress> =
             peer.hello.address.as_deref().and_then(|text| text.parse().ok());
         let Some(listening) = listening else {
-            return Ok((self.link_for_peer(from), from.clone()));
+            return Ok((self.link_of_client(peer, from), from.clone()));
         };
         if self.address() == Some(&listening) {
             let text = format!("the address {listening} in the hello is that of this env");
@@ -161,6 +161,16 @@ impl Node {
                     std::future::poll_fn(|cx| known.poll_idle(cx)).await;
                 }
             }
+        }
+    }
+
+    /// The link for an env that does not listen: the one that refs to its endpoints hold, if it
+    /// was connected before. Nobody can dial it, so every dial of this side's gives way.
+    fn link_of_client(&self, peer: &PeerInfo, from: &RpcAddress) -> Busy {
+        let make = || self.link(None, from.to_string());
+        match self.peers.client(peer.hello.env, make).occupy(true) {
+            Occupied::Taken(busy) => busy,
+            _ => self.link_for_peer(from),
         }
     }
 

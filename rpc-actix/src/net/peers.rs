@@ -16,6 +16,8 @@ struct State {
     by_address: BTreeMap<RpcAddress, Weak<Link>>,
     /// An env may have several connections: under two names of this one, or one each way.
     by_env: BTreeMap<u64, Connected>,
+    /// Envs that do not listen, connected now or before: their refs live on over a new connection.
+    clients: BTreeMap<u64, Weak<Link>>,
     sweep_at: usize,
 }
 
@@ -40,6 +42,18 @@ impl Peers {
         }
         let link = Arc::new(make());
         state.by_address.insert(address.clone(), Arc::downgrade(&link));
+        state.sweep();
+        link
+    }
+
+    /// The link for an env that does not listen, new if nobody holds the one it had.
+    pub(crate) fn client(&self, id: u64, make: impl FnOnce() -> Link) -> Arc<Link> {
+        let mut state = self.lock();
+        if let Some(link) = state.clients.get(&id).and_then(Weak::upgrade) {
+            return link;
+        }
+        let link = Arc::new(make());
+        state.clients.insert(id, Arc::downgrade(&link));
         state.sweep();
         link
     }
@@ -102,14 +116,19 @@ impl Peers {
 impl State {
     /// Forgets links that are gone, whenever the tables have doubled.
     fn sweep(&mut self) {
-        if self.by_address.len().saturating_add(self.by_env.len()) > self.sweep_at {
+        if self.len() > self.sweep_at {
             self.by_address.retain(|_, link| link.strong_count() > 0);
+            self.clients.retain(|_, link| link.strong_count() > 0);
             self.by_env.retain(|_, Connected { links, .. }| {
                 links.retain(|link| link.strong_count() > 0);
                 !links.is_empty()
             });
-            let left = self.by_address.len().saturating_add(self.by_env.len());
-            self.sweep_at = left.saturating_mul(2).max(64);
+            self.sweep_at = self.len().saturating_mul(2).max(64);
         }
+    }
+
+    fn len(&self) -> usize {
+        let listening = self.by_address.len();
+        listening.saturating_add(self.by_env.len()).saturating_add(self.clients.len())
     }
 }
