@@ -36,7 +36,7 @@ impl ActixBackend {
 
     fn node(&self) -> Result<Arc<Node>, RpcError> {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-        node.clone().ok_or_else(crate::net::node::env_stopped)
+        node.clone().ok_or_else(crate::net::link::env_stopped)
     }
 
     /// Keeps time for the env until it closes: on the System's own thread, which no handler blocks.

@@ -46,11 +46,14 @@ pub(crate) struct Terms {
     pub(crate) core: Arc<EnvCore>,
     pub(crate) target: RawRef,
     pub(crate) timeout: RpcTimeout,
+    pub(crate) now: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) behalf: Behalf,
 }
 
 enum State<R> {
+    /// It was over when it was made.
+    Ready(fn() -> R),
     Failed(RpcError),
     Local(Arc<dyn LocalReply<R>>),
     Remote(RemoteCall, Decode<R>),
@@ -62,6 +65,11 @@ pub(crate) type Decode<R> = fn(&EnvCore, &RawRef, &Bytes) -> Result<R, RpcError>
 impl<R> AskFuture<R> {
     pub(crate) fn failed(error: RpcError) -> Self {
         Self { state: State::Failed(error), call: None }
+    }
+
+    /// A call that was over when it was made.
+    pub(crate) fn ready(result: fn() -> R) -> Self {
+        Self { state: State::Ready(result), call: None }
     }
 
     /// A call within this process. `answered` says that it waits for a handler, and might be one
@@ -93,7 +101,7 @@ impl<R> AskFuture<R> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Local(call) => call.abandon(),
             State::Remote(call, _) => call.calls.abandon(call.id),
-            State::Failed(_) | State::Done => {}
+            State::Ready(_) | State::Failed(_) | State::Done => {}
         }
         if let Some(pending) = self.call.take() {
             pending.core.cancel_timer(pending.timer);
@@ -187,10 +195,12 @@ impl<R> Future for AskFuture<R> {
             backend.drive(cx);
         }
         let polled = match &this.state {
-            State::Failed(error) => {
-                let error = error.clone();
-                this.state = State::Done;
-                return Poll::Ready(Err(error));
+            State::Ready(_) | State::Failed(_) => {
+                return Poll::Ready(match std::mem::replace(&mut this.state, State::Done) {
+                    State::Ready(result) => Ok(result()),
+                    State::Failed(error) => Err(error),
+                    _ => Err(polled_again()),
+                });
             }
             State::Local(call) => call.poll_reply(cx),
             State::Remote(call, decode) => {
@@ -204,10 +214,7 @@ impl<R> Future for AskFuture<R> {
                 })
             }
             State::Done => {
-                return Poll::Ready(Err(RpcError::new(
-                    ErrorKind::Internal,
-                    "an ask was polled after it had ended",
-                )));
+                return Poll::Ready(Err(polled_again()));
             }
         };
         match polled {
@@ -233,6 +240,10 @@ impl<R> Future for AskFuture<R> {
     }
 }
 
+fn polled_again() -> RpcError {
+    RpcError::new(ErrorKind::Internal, "an ask was polled after it had ended")
+}
+
 impl<R> Unpin for AskFuture<R> {}
 
 impl<R> Drop for AskFuture<R> {
@@ -244,6 +255,7 @@ impl<R> Drop for AskFuture<R> {
 impl<R> fmt::Debug for AskFuture<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
+            State::Ready(_) => "ready",
             State::Failed(_) => "failed",
             State::Local(_) => "local",
             State::Remote(..) => "remote",

@@ -88,7 +88,7 @@ impl RawRef {
         } else {
             (timeout, own)
         };
-        Ok((Terms { core, target: self.clone(), timeout, deadline, behalf }, trace))
+        Ok((Terms { core, target: self.clone(), timeout, now, deadline, behalf }, trace))
     }
 
     fn ask<M: Ask>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<M::Reply> {
@@ -96,7 +96,9 @@ impl RawRef {
             let (terms, trace) = self.terms(timeout)?;
             let (core, deadline) = (&terms.core, terms.deadline);
             let Some(inbox) = self.find()? else {
-                let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.ask(out);
+                let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| {
+                    target.ask(out.made_at(terms.now))
+                };
                 let call = self.remote_send(core, &msg, deadline, trace, ask)?;
                 return Ok(AskFuture::remote(call, Self::decode_reply::<M>, terms));
             };
@@ -123,12 +125,16 @@ impl RawRef {
 
     fn send_wait<M: OneWay>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
-            let (terms, trace) = self.terms(timeout)?;
             let Some(inbox) = self.find()? else {
+                let (core, trace) = (self.core()?, turn::trace());
                 let wait = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.send_wait(out);
-                let call = self.remote_send(&terms.core, &msg, terms.deadline, trace, wait)?;
+                let Some(call) = self.remote_send(&core, &msg, Timestamp::MAX, trace, wait)? else {
+                    return Ok(AskFuture::ready(|| ()));
+                };
+                let (terms, _) = self.terms(timeout)?;
                 return Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms));
             };
+            let (terms, trace) = self.terms(timeout)?;
             let ticket = Arc::new(Ticket::default());
             inbox.tell(Box::new(Tell(msg)), size_of::<M>(), Some(ticket.clone()), trace)?;
             Ok(AskFuture::local(ticket, terms, false))
@@ -140,13 +146,14 @@ impl RawRef {
     pub(crate) fn resolve(&self, timeout: RpcTimeout) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
             let core = self.core()?;
-            let deadline = core.now().saturating_add(timeout.duration());
+            let now = core.now();
+            let deadline = now.saturating_add(timeout.duration());
             let Some(target) = self.remote_target() else {
                 return Err(RpcError::new(ErrorKind::Internal, "a local ref is not resolved"));
             };
             let call = target.resolve(deadline)?;
             let (target, behalf) = (self.clone(), Behalf::default());
-            let terms = Terms { core, target, timeout, deadline, behalf };
+            let terms = Terms { core, target, timeout, now, deadline, behalf };
             Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms))
         };
         call().unwrap_or_else(AskFuture::failed)

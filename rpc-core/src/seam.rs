@@ -168,12 +168,21 @@ pub struct Outgoing<'a> {
     pub deadline: Timestamp,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// When it was made, if somebody has looked: the clock is read once per message at most.
+    pub made: Option<Timestamp>,
 }
 
 impl<'a> Outgoing<'a> {
     /// A message for [`RemoteTarget`].
     pub fn new(name: &'static str, lane: Lane, body: &'a mut Vec<u8>, deadline: Timestamp) -> Self {
-        Self { name, lane, body, deadline, trace: None }
+        Self { name, lane, body, deadline, trace: None, made: None }
+    }
+
+    /// The same with the time at which it is made.
+    #[must_use]
+    pub fn made_at(mut self, now: Timestamp) -> Self {
+        self.made = Some(now);
+        self
     }
 
     /// The same, as part of a trace.
@@ -192,12 +201,12 @@ pub trait RemoteTarget: Send + Sync {
     /// `Overloaded` when there is no room, `TooLarge`, or what ended the way to the peer.
     fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError>;
 
-    /// Queues a one-way message that waits for room; the call ends, with an empty body, when it
-    /// has found some.
+    /// Queues a one-way message that waits for room. `None` if there is some; otherwise the call
+    /// ends, with an empty body, when it has found some.
     ///
     /// # Errors
     /// As [`send`](Self::send), and `Overloaded` when too many are waiting already.
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError>;
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError>;
 
     /// Queues an ask, in order behind what was queued before.
     ///

@@ -18,6 +18,7 @@ const CORE: &[&[&str]] = &[
         "proto/calls",
         "proto/assembly",
         "proto/serving",
+        "proto/store",
         "proto/headers",
         "proto/hello",
         "proto/resolution",

@@ -1,6 +1,7 @@
 //! Buffers that connections read into.
 
 use bytes::BytesMut;
+use rpc_core::wire::frame::{ALONE, is_alone};
 use std::cell::Cell;
 
 /// Bytes to make room for when reading: small frames come by the hundreds.
@@ -8,7 +9,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// What a read has brought is moved out of its buffer if it is no more than this: a message that
 /// waits in an inbox holds all of what it was read into, and must not hold much more than it counts.
 /// Copying so little costs less than the next buffer would.
-const SMALL_READ: usize = READ_SIZE / 16;
+const SMALL_READ: usize = ALONE;
 
 thread_local! {
     /// A buffer for whichever connection of this thread reads next, or none.
@@ -25,9 +26,10 @@ pub(crate) fn make_room(read: &mut BytesMut) {
     }
 }
 
-/// Moves a few bytes, or none, out of a large buffer, which is for the thread's next read.
+/// Moves a few bytes, or none, out of a large buffer, which is for the thread's next read. A message
+/// that came alone will be copied out by itself.
 pub(crate) fn compact(read: &mut BytesMut) {
-    if read.len() <= SMALL_READ && read.capacity() >= READ_SIZE {
+    if read.len() <= SMALL_READ && read.capacity() >= READ_SIZE && !is_alone(read) {
         let few = BytesMut::from(&**read);
         let mut large = std::mem::replace(read, few);
         large.clear();

@@ -1,8 +1,8 @@
 //! Connections that this env makes.
 
 use super::handshake::{Greeted, NotTaken, introduce};
-use super::link::{Busy, Link};
-use super::node::{Node, env_stopped, require_loopback};
+use super::link::{Busy, Link, env_stopped};
+use super::node::{Node, require_loopback};
 use super::transport::ByteStream;
 use crate::rt;
 use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
@@ -60,7 +60,7 @@ impl Node {
 
     /// What has not been sent goes out over the next connection.
     pub(super) fn dial_if_wanted(self: &Arc<Self>, link: &Arc<Link>) {
-        if let ((), Some(busy)) = link.with_dial(|_| ())
+        if let Ok(((), Some(busy))) = link.with_dial(|_| ())
             && !self.is_closed()
         {
             self.dial(busy);

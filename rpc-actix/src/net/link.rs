@@ -132,28 +132,30 @@ impl Link {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
         let mut state = self.lock();
         let result = f(&mut state.session);
-        let driver = if state.session.has_output() { state.driver.take() } else { None };
-        let mut wakes = Vec::new();
-        state.session.take_wakes(&mut wakes);
-        drop(state);
-        wakes.into_iter().for_each(Waker::wake);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
+        wake_with_driver(state);
         result
     }
 
     /// As [`with`](Self::with). What comes with the result must be dialled by the caller.
+    ///
+    /// # Errors
+    /// `EnvStopped`.
     pub(crate) fn with_dial<R>(
         self: &Arc<Self>,
         f: impl FnOnce(&mut Session) -> R,
-    ) -> (R, Option<Busy>) {
-        let result = self.with(f);
+    ) -> Result<(R, Option<Busy>), RpcError> {
         let mut state = self.lock();
-        if state.phase != Phase::Idle || !state.session.wants_connection() {
-            return (result, None);
+        if state.closing {
+            return Err(env_stopped());
         }
-        (result, Some(self.busy(&mut state, Phase::Waiting)))
+        let result = f(&mut state.session);
+        let dial = if state.phase == Phase::Idle && state.session.wants_connection() {
+            Some(self.busy(&mut state, Phase::Waiting))
+        } else {
+            None
+        };
+        wake_with_driver(state);
+        Ok((result, dial))
     }
 
     /// When the link may be dialled.
@@ -418,6 +420,21 @@ impl Busy {
         backoff.failed(now, limits);
         *declines = declines.saturating_add(1);
         *declines
+    }
+}
+
+/// The error of everything that is begun on a link whose env has ended.
+pub(crate) fn env_stopped() -> RpcError {
+    RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")
+}
+
+/// As [`wake_all`], and the driver if it has something to write.
+fn wake_with_driver(mut state: MutexGuard<'_, State>) {
+    let asleep = state.driver.is_some() && state.session.has_output();
+    let driver = if asleep { state.driver.take() } else { None };
+    wake_all(state);
+    if let Some(driver) = driver {
+        driver.wake();
     }
 }
 

@@ -3,7 +3,7 @@
 use super::admission::Admission;
 use super::driver::Driver;
 use super::handshake::{self, Greeted};
-use super::link::{Busy, Link, Orders};
+use super::link::{Busy, Link, Orders, env_stopped};
 use super::peers::Peers;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Transport};
@@ -281,10 +281,6 @@ impl Node {
 /// follows from silence.
 const LOOKS_PER_HEARTBEAT: u32 = 10;
 const SHORTEST_LOOK: Duration = Duration::from_millis(5);
-
-pub(crate) fn env_stopped() -> RpcError {
-    RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")
-}
 
 fn unreachable(address: &EndpointAddress, why: &str) -> RpcError {
     RpcError::new(ErrorKind::Unreachable, format!("cannot reach {address}: {why}"))

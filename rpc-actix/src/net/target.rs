@@ -1,6 +1,6 @@
 //! An endpoint of another env, as refs reach it.
 
-use super::link::Link;
+use super::link::{Busy, Link};
 use super::node::Node;
 use rpc_core::proto::{Request, Submission, TargetId};
 use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
@@ -20,20 +20,20 @@ impl TcpTarget {
     }
 
     fn submit(&self, message: Outgoing<'_>, how: Submission) -> Result<Option<u64>, RpcError> {
-        let node = self.node()?;
-        let now = self.link.now();
+        let made = message.made;
+        let now = || made.unwrap_or_else(|| self.link.now());
         let request = Request::new(self.id, message, how);
-        let (submitted, dial) = self.link.with_dial(|session| session.submit(now, request));
-        if let Some(busy) = dial {
-            node.dial(busy);
-        }
+        let (submitted, dial) = self.link.with_dial(|session| session.submit(now, request))?;
+        self.dial(dial);
         submitted
     }
 
-    fn node(&self) -> Result<Arc<Node>, RpcError> {
-        let stopped = || RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped");
-        let node = self.node.upgrade().ok_or_else(stopped)?;
-        if node.is_closed() { Err(stopped()) } else { Ok(node) }
+    fn dial(&self, dial: Option<Busy>) {
+        if let Some(busy) = dial
+            && let Some(node) = self.node.upgrade()
+        {
+            node.dial(busy);
+        }
     }
 
     fn call(&self, id: Option<u64>) -> Result<RemoteCall, RpcError> {
@@ -53,9 +53,9 @@ impl RemoteTarget for TcpTarget {
         self.submit(message, Submission::Send).map(|_| ())
     }
 
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
         let id = self.submit(message, Submission::SendWait)?;
-        self.call(id)
+        Ok(id.map(|id| RemoteCall::new(self.link.clone(), id)))
     }
 
     fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
@@ -64,12 +64,9 @@ impl RemoteTarget for TcpTarget {
     }
 
     fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
-        let node = self.node()?;
         let now = self.link.now();
-        let (id, dial) = self.link.with_dial(|session| session.resolve(now, self.id));
-        if let Some(busy) = dial {
-            node.dial(busy);
-        }
+        let (id, dial) = self.link.with_dial(|session| session.resolve(now, self.id))?;
+        self.dial(dial);
         self.call(Some(id?))
     }
 

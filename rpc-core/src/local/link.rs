@@ -278,8 +278,8 @@ impl RemoteTarget for LocalTarget {
         Ok(())
     }
 
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
-        self.deliver(message, false, true)
+    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
+        self.deliver(message, false, true).map(Some)
     }
 
     fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {

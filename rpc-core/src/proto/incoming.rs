@@ -14,12 +14,12 @@ use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::{Encoding, Lane};
 use crate::seam::{CallEnd, Incarnation};
 use crate::wire::frame::{
-    FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
+    ALONE, FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
 };
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use crate::wire::read::Reader;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,38 +76,45 @@ impl Session {
                 ));
             }
             let whole = HEADER.saturating_add(header.length);
-            if bytes.len() < whole {
-                bytes.reserve(whole.saturating_sub(bytes.len()));
+            let here = bytes.len();
+            let Some(payload) = bytes.get(HEADER..whole) else {
+                bytes.reserve(whole.saturating_sub(here));
                 self.pulse.partial(now, true);
                 return Ok(());
-            }
+            };
             self.pulse.partial(now, false);
-            let frame = bytes.split_to(whole).freeze();
-            self.frame(now, header, &frame, events)?;
+            let kind = known_kind(header)?;
+            if !matches!(kind, Kind::OneWay | Kind::Ask | Kind::Reply) {
+                let taken = self.frame(now, kind, payload, events);
+                if whole == here {
+                    bytes.clear();
+                } else {
+                    bytes.advance(whole);
+                }
+                taken?;
+                continue;
+            }
+            let mut reader = Reader::new(payload);
+            let parsed = MessageFrame::read(now, kind, header, &mut reader);
+            let frame = need(parsed, kind)??;
+            let body = take_body(bytes, reader.position(), whole);
+            self.message(now, frame, body, events)?;
         }
     }
 
+    /// A frame that carries no message.
     fn frame(
         &mut self,
         now: Timestamp,
-        header: Header,
-        frame: &Bytes,
+        kind: Kind,
+        payload: &[u8],
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
-        let kind = known_kind(header)?;
-        if kind == Kind::Skip {
-            return Ok(());
-        }
-        let mut reader = Reader::new(frame);
-        let _ = reader.take(HEADER);
+        let mut reader = Reader::new(payload);
         match kind {
-            Kind::OneWay | Kind::Ask | Kind::Reply => {
-                let short = || Close::protocol(format!("a {kind:?} frame ends early"));
-                self.message(now, kind, header, frame, reader, events).ok_or_else(short)?
-            }
             Kind::Chunk => {
                 let stream = need(reader.u32(), kind)?;
-                self.part(now, stream, &rest(frame, &reader), events)
+                self.part(now, stream, reader.rest(), events)
             }
             Kind::ChunkDrop => {
                 self.dropped(need(reader.u32(), kind)?, events);
@@ -115,7 +122,7 @@ impl Session {
             }
             Kind::Failure => {
                 let id = need(reader.u64(), kind)?;
-                let failure = read_failure(&rest(frame, &reader));
+                let failure = read_failure(reader.rest());
                 let relayed = |open: &mut Call| open.relayed;
                 let call = self.flights.call_of(id).and_then(|call| self.calls.get(call));
                 let end = if call.is_some_and(relayed) {
@@ -137,22 +144,23 @@ impl Session {
             | Kind::Release
             | Kind::Credit => {
                 let target = need(reader.u32(), kind)?;
-                self.about_target(now, kind, target, frame, reader, events)
+                self.about_target(now, kind, target, reader, events)
             }
             Kind::Ping => self.pong(need(reader.u64(), kind)?),
             Kind::Pong => need(reader.u64(), kind).map(|_| ()),
-            Kind::Heartbeat | Kind::Skip => Ok(()),
             Kind::Goodbye => {
-                let body: GoodbyeBody = read(&rest(frame, &reader), kind)?;
+                let body: GoodbyeBody = read(reader.rest(), kind)?;
                 self.peer_leaves();
                 events.push(Event::Goodbye(body.reason));
                 Ok(())
             }
             Kind::Close => {
-                events.push(Event::Closed(Close::read(&rest(frame, &reader))));
+                events.push(Event::Closed(Close::read(reader.rest())));
                 Ok(())
             }
             Kind::Hello => Err(Close::protocol("a second hello")),
+            // The last three are not for here.
+            Kind::Heartbeat | Kind::Skip | Kind::OneWay | Kind::Ask | Kind::Reply => Ok(()),
         }
     }
 
@@ -179,63 +187,21 @@ impl Session {
     fn message(
         &mut self,
         now: Timestamp,
-        kind: Kind,
-        header: Header,
-        frame: &Bytes,
-        mut reader: Reader<'_>,
+        frame: MessageFrame,
+        body: Bytes,
         events: &mut Vec<Event>,
-    ) -> Option<Result<(), Close>> {
-        let large = if header.flags & FLAG_FIRST != 0 {
-            Some((reader.u32()?, reader.u64()?))
-        } else {
-            None
-        };
-        let call = if kind == Kind::OneWay { None } else { Some(reader.u64()?) };
-        let target = if kind == Kind::Reply { 0 } else { reader.u32()? };
-        let deadline = if kind == Kind::Ask {
-            let left = Duration::from_millis(u64::from(reader.u32()?)).min(MAX_REMAINING);
-            now.saturating_add(left)
-        } else {
-            Timestamp::MAX
-        };
-        let name = if header.flags & FLAG_NAMED != 0 {
-            Some(Arc::from(reader.short_text()?))
-        } else {
-            None
-        };
-        let trace = if header.flags & FLAG_HEADERS != 0 {
-            match headers::read(&mut reader)? {
-                Ok(trace) => trace,
-                Err(close) => return Some(Err(close)),
-            }
-        } else {
-            None
-        };
-        let message = IncomingMessage {
-            target,
-            number: header.message,
-            name,
-            lane: if header.flags & FLAG_BULK != 0 { Lane::Bulk } else { Lane::Normal },
-            call,
-            deadline,
-            trace,
-            body: Bytes::new(),
-            in_parts: large.is_some(),
-            reply: kind == Kind::Reply,
-        };
-        let body = rest(frame, &reader);
+    ) -> Result<(), Close> {
+        let MessageFrame { message, large } = frame;
         let Some((stream, total)) = large else {
-            let allowed = self.assemblies.allow(body.len());
-            return Some(allowed.and_then(|()| self.arrived(now, message, body, events)));
+            self.assemblies.allow(body.len())?;
+            return self.arrived(now, message, body, events);
         };
-        let first = FirstPart { stream, total, what: message };
-        let begun = self.assemblies.begin(first);
-        Some(begun.and_then(|total| {
-            if kind != Kind::Reply {
-                events.push(Event::Begun(target, total));
-            }
-            self.part(now, stream, &body, events)
-        }))
+        let (reply, target) = (message.reply, message.target);
+        let total = self.assemblies.begin(FirstPart { stream, total, what: message })?;
+        if !reply {
+            events.push(Event::Begun(target, total));
+        }
+        self.part(now, stream, &body, events)
     }
 
     fn arrived(
@@ -282,24 +248,23 @@ impl Session {
         now: Timestamp,
         kind: Kind,
         number: WireNumber,
-        frame: &Bytes,
         mut reader: Reader<'_>,
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
         match kind {
             Kind::Resolve => {
-                let body: ResolveBody = read(&rest(frame, &reader), kind)?;
+                let body: ResolveBody = read(reader.rest(), kind)?;
                 let ResolveBody { name, pin, env } = body;
                 events.push(Event::Resolve(number, TargetKey { name, pin, env }));
             }
             Kind::Release => events.push(Event::Release(number)),
             Kind::Resolved => {
-                let body: ResolvedBody = read(&rest(frame, &reader), kind)?;
+                let body: ResolvedBody = read(reader.rest(), kind)?;
                 let id = self.resolving(number)?;
                 self.target_resolved(now, id, body);
             }
             Kind::Unresolved => {
-                let failure = read_failure(&rest(frame, &reader));
+                let failure = read_failure(reader.rest());
                 let id = self.resolving(number)?;
                 self.tell(id, Notice::Unresolved(failure.clone()));
                 let error = failure.into_error().with_outcome(Outcome::NeverSent);
@@ -495,8 +460,74 @@ fn known_kind(header: Header) -> Result<Kind, Close> {
     Ok(kind)
 }
 
-fn rest(frame: &Bytes, reader: &Reader<'_>) -> Bytes {
-    frame.slice(reader.position().min(frame.len())..)
+/// What a message's frame says before the body.
+struct MessageFrame {
+    message: IncomingMessage,
+    /// The number of its stream and the size of the whole body, if this is a first part.
+    large: Option<(u32, u64)>,
+}
+
+impl MessageFrame {
+    /// `None` if the frame ends early.
+    fn read(
+        now: Timestamp,
+        kind: Kind,
+        header: Header,
+        reader: &mut Reader<'_>,
+    ) -> Option<Result<Self, Close>> {
+        let large = if header.flags & FLAG_FIRST != 0 {
+            Some((reader.u32()?, reader.u64()?))
+        } else {
+            None
+        };
+        let call = if kind == Kind::OneWay { None } else { Some(reader.u64()?) };
+        let target = if kind == Kind::Reply { 0 } else { reader.u32()? };
+        let deadline = if kind == Kind::Ask {
+            let left = Duration::from_millis(u64::from(reader.u32()?)).min(MAX_REMAINING);
+            now.saturating_add(left)
+        } else {
+            Timestamp::MAX
+        };
+        let name = if header.flags & FLAG_NAMED != 0 {
+            Some(Arc::from(reader.short_text()?))
+        } else {
+            None
+        };
+        let trace = if header.flags & FLAG_HEADERS != 0 {
+            match headers::read(reader)? {
+                Ok(trace) => trace,
+                Err(close) => return Some(Err(close)),
+            }
+        } else {
+            None
+        };
+        let message = IncomingMessage {
+            target,
+            number: header.message,
+            name,
+            lane: if header.flags & FLAG_BULK != 0 { Lane::Bulk } else { Lane::Normal },
+            call,
+            deadline,
+            trace,
+            body: Bytes::new(),
+            in_parts: large.is_some(),
+            reply: kind == Kind::Reply,
+        };
+        Some(Ok(Self { message, large }))
+    }
+}
+
+/// Takes a frame off the bytes that have come; its body, which begins at `at` of the payload. A
+/// small one that came alone is copied: it costs one allocation, and the buffer stays whole.
+fn take_body(bytes: &mut BytesMut, at: usize, whole: usize) -> Bytes {
+    let begin = HEADER.saturating_add(at);
+    if whole == bytes.len() && whole <= ALONE {
+        let body = Bytes::copy_from_slice(bytes.get(begin..).unwrap_or_default());
+        bytes.clear();
+        return body;
+    }
+    bytes.advance(begin);
+    bytes.split_to(whole.saturating_sub(begin)).freeze()
 }
 
 fn need<T>(field: Option<T>, kind: Kind) -> Result<T, Close> {

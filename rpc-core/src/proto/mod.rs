@@ -20,6 +20,7 @@ mod releasing;
 mod resolution;
 mod sending;
 mod serving;
+mod store;
 mod session;
 mod target;
 mod targets;

@@ -102,13 +102,9 @@ impl Session {
         self.numbers.large_begins(number);
         let flight = self.depart(&going, relayed);
         self.goes(&going, flight, Progress::Sent);
-        let (kind, mut flags, message, fields) =
-            request_fields(now, number, lane, message, flight, deadline);
-        let mut fields = fields.as_slice().to_vec();
-        if let Some(headers) = self.headers(&going) {
-            flags |= FLAG_HEADERS;
-            fields.extend_from_slice(&headers);
-        }
+        let mut head = RequestHead::new(now, number, lane, message, flight, deadline);
+        let fields = head.with_headers(self.headers(&going).as_deref());
+        let RequestHead { kind, flags, message, .. } = head;
         let head = FirstFrame { kind, flags, message, fields };
         self.lanes.put_large(lane, head, body, Some((number, lane)), call);
     }
@@ -137,15 +133,13 @@ impl Session {
         let Some(number) = target.number else { return };
         target.spend(body.len());
         let message = target.message(&going.name);
-        let (kind, flags, message, fields) =
-            request_fields(now, number, lane, message, flight, going.deadline);
-        let fields = fields.as_slice();
-        let offset = match self.headers(going) {
-            None => self.lanes.put_small(lane, kind, flags, message, fields, body),
-            Some(headers) => {
-                let (flags, fields) = (flags | FLAG_HEADERS, [fields, &headers].concat());
-                self.lanes.put_small(lane, kind, flags, message, &fields, body)
-            }
+        let mut head = RequestHead::new(now, number, lane, message, flight, going.deadline);
+        let headers = self.headers(going);
+        let offset = if headers.is_none() && head.name.is_none() {
+            self.lanes.put_small(lane, head.kind, head.flags, head.message, head.fixed(), body)
+        } else {
+            let fields = head.with_headers(headers.as_deref());
+            self.lanes.put_small(lane, head.kind, head.flags, head.message, &fields, body)
         };
         if let Some((messages, bytes)) = self.ready.get_mut(lane).filter(|_| !relayed) {
             *messages = messages.saturating_add(1);
@@ -231,58 +225,61 @@ fn does_not_relay(key: &TargetKey, relay: &str) -> RpcError {
     RpcError::new(ErrorKind::Unreachable, text).with_outcome(Outcome::NeverSent)
 }
 
-/// The fixed fields of a request, without an allocation.
-struct Fields {
-    bytes: [u8; 16 + 256],
+/// What a message's frame says before its body.
+struct RequestHead<'a> {
+    kind: Kind,
+    flags: u8,
+    message: u16,
+    fixed: [u8; 16],
     length: usize,
+    /// The message's name, where it has no number.
+    name: Option<&'a str>,
 }
 
-impl Fields {
-    fn put(&mut self, part: &[u8]) {
-        let end = self.length.saturating_add(part.len());
-        if let Some(place) = self.bytes.get_mut(self.length..end) {
-            place.copy_from_slice(part);
-            self.length = end;
-        }
+impl<'a> RequestHead<'a> {
+    fn new(
+        now: Timestamp,
+        target: u32,
+        lane: usize,
+        name: MessageName<'a>,
+        call: Option<u64>,
+        deadline: Timestamp,
+    ) -> Self {
+        let (number, text) = match name {
+            MessageName::Number(number) => (number, None),
+            MessageName::Text(text) => (0, Some(text)),
+        };
+        let named = if text.is_some() { FLAG_NAMED } else { 0 };
+        let flags = named | if lane == 1 { FLAG_BULK } else { 0 };
+        let [a, b, c, d] = target.to_be_bytes();
+        let (kind, fixed, length) = match call {
+            Some(call) => {
+                // Rounded up, so that a call never ends earlier there than here.
+                let left = deadline.since(now).as_micros().div_ceil(1000);
+                let [e, f, g, h] = u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes();
+                let [i, j, k, l, m, n, o, p] = call.to_be_bytes();
+                (Kind::Ask, [i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h], 16)
+            }
+            None => (Kind::OneWay, [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 4),
+        };
+        Self { kind, flags, message: number, fixed, length, name: text }
     }
 
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+    fn fixed(&self) -> &[u8] {
+        self.fixed.get(..self.length).unwrap_or_default()
     }
-}
 
-fn request_fields(
-    now: Timestamp,
-    target: u32,
-    lane: usize,
-    name: MessageName<'_>,
-    call: Option<u64>,
-    deadline: Timestamp,
-) -> (Kind, u8, u16, Fields) {
-    let mut fields = Fields { bytes: [0; 272], length: 0 };
-    let mut flags = if lane == 1 { FLAG_BULK } else { 0 };
-    let kind = match call {
-        Some(call) => {
-            fields.put(&call.to_be_bytes());
-            fields.put(&target.to_be_bytes());
-            // Rounded up, so that a call never ends earlier there than here.
-            let left = deadline.since(now).as_micros().div_ceil(1000);
-            fields.put(&u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes());
-            Kind::Ask
+    /// All fields; sets the flag of headers if there are any.
+    fn with_headers(&mut self, headers: Option<&[u8]>) -> Vec<u8> {
+        let mut fields = self.fixed().to_vec();
+        if let Some(name) = self.name {
+            fields.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            fields.extend_from_slice(name.as_bytes());
         }
-        None => {
-            fields.put(&target.to_be_bytes());
-            Kind::OneWay
+        if let Some(headers) = headers {
+            self.flags |= FLAG_HEADERS;
+            fields.extend_from_slice(headers);
         }
-    };
-    let message = match name {
-        MessageName::Number(number) => number,
-        MessageName::Text(text) => {
-            flags |= FLAG_NAMED;
-            fields.put(&[u8::try_from(text.len()).unwrap_or(u8::MAX)]);
-            fields.put(text.as_bytes());
-            0
-        }
-    };
-    (kind, flags, message, fields)
+        fields
+    }
 }

@@ -9,6 +9,7 @@ use super::lanes::Lanes;
 use super::numbers::Numbers;
 use super::pulse::Pulse;
 use super::serving::Serving;
+use super::store::Store;
 use super::target::{Going, Named, Pending, Phase, TargetId, lane_index};
 use super::targets::Targets;
 use crate::deadline::Timestamp;
@@ -35,6 +36,7 @@ pub struct Session {
     pub(super) targets: Targets,
     pub(super) numbers: Numbers,
     pub(super) lanes: Lanes,
+    pub(super) store: Store,
     pub(super) serving: Serving,
     pub(super) assemblies: Assemblies<IncomingMessage>,
     /// Messages that have not been given to the socket, and their bytes.
@@ -119,7 +121,7 @@ impl<'a> Request<'a> {
         message: crate::seam::Outgoing<'a>,
         submission: Submission,
     ) -> Self {
-        let crate::seam::Outgoing { name, lane, body, deadline, trace } = message;
+        let crate::seam::Outgoing { name, lane, body, deadline, trace, .. } = message;
         Self { target, name, lane, body, deadline, trace, submission }
     }
 }
@@ -138,6 +140,7 @@ impl Session {
             targets: Targets::default(),
             numbers: Numbers::default(),
             lanes: Lanes::new(),
+            store: Store::default(),
             queued: 0,
             queued_bytes: 0,
             ready: [(0, 0); 2],
@@ -164,13 +167,13 @@ impl Session {
     }
 
     /// Queues a message, in order behind those to the same target and lane. The number of the
-    /// call, for all but [`Submission::Send`].
+    /// call, of an ask and of a [`Submission::SendWait`] that has to wait for room.
     ///
     /// # Errors
     /// `Overloaded`, `TooLarge`.
     pub fn submit(
         &mut self,
-        now: Timestamp,
+        now: impl FnOnce() -> Timestamp,
         request: Request<'_>,
     ) -> Result<Option<u64>, RpcError> {
         let bytes = request.body.len();
@@ -181,10 +184,7 @@ impl Session {
         let fits = self.queued < self.outbox_for(system).messages;
         let call = match request.submission {
             Submission::Send => None,
-            Submission::SendWait if fits => {
-                let done = Progress::Done(Ok(Bytes::new()));
-                Some(self.open(request.target, done)?)
-            }
+            Submission::SendWait if fits => None,
             Submission::SendWait => Some(self.open(request.target, Progress::Waiting)?),
             Submission::Ask => Some(self.open(request.target, Progress::Pending)?),
         };
@@ -200,11 +200,13 @@ impl Session {
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask, bytes) {
             let Request { name, deadline, trace, .. } = request;
             let going = Going { name: Named::Ours(name), call, ask, deadline, trace };
+            // One way, the time says nothing.
+            let now = if ask { now() } else { Timestamp::START };
             self.put_small(now, request.target, lane, &going, request.body);
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
-            Bytes::copy_from_slice(request.body)
+            self.store.keep(request.body)
         } else {
             Bytes::from(std::mem::take(request.body))
         };
@@ -216,7 +218,9 @@ impl Session {
                 queue.push_back(pending);
             }
             self.ask_for(request.target);
-            self.pump(now, request.target);
+            if self.may_pump(request.target) {
+                self.pump(now(), request.target);
+            }
         }
         Ok(call)
     }
@@ -384,6 +388,18 @@ impl Session {
             && (!ask || self.flights.len() < in_flight)
     }
 
+    /// Whether something of a target's queues may go now.
+    fn may_pump(&self, target: TargetId) -> bool {
+        let Some(target) = self.targets.get(target) else { return false };
+        let mut lanes = target.pending.iter().zip(target.large);
+        !self.leaving
+            && target.phase == Phase::Resolved
+            && lanes.any(|(pending, large)| {
+                let front = pending.front();
+                !large && front.is_some_and(|front| target.has_credit(front.body.len()))
+            })
+    }
+
     /// Whether there is something for the socket.
     #[must_use]
     pub fn has_output(&self) -> bool {
@@ -429,6 +445,9 @@ impl Session {
             self.large_done(now, number, lane);
         }
         self.release_numbers();
+        if self.queued == 0 {
+            self.store.clear();
+        }
         if let Closing::Soon(close) = &self.closing
             && self.lanes.is_empty()
         {

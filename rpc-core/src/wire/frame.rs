@@ -1,6 +1,5 @@
 //! Frames: eight bytes of header, then fields of fixed width, then a body. See `docs/WIRE.md`.
 
-use crate::wire::read::Reader;
 use bytes::{BufMut, BytesMut};
 
 /// The first bytes in each direction of every connection.
@@ -8,6 +7,17 @@ pub const MAGIC: [u8; 4] = *b"ARPC";
 /// Bytes before a frame's payload: length (u32), kind (u8), flags (u8), message number (u16),
 /// all big-endian.
 pub const HEADER: usize = 8;
+/// A message whose frame comes alone and is no longer than this is copied out of the buffer that
+/// it was read into, which is at once free for the next one.
+pub const ALONE: usize = 4096;
+
+/// Whether that is all there is.
+#[must_use]
+pub fn is_alone(bytes: &[u8]) -> bool {
+    let header = Header::read(bytes);
+    header.is_some_and(|header| HEADER.saturating_add(header.length) == bytes.len())
+        && bytes.len() <= ALONE
+}
 
 /// What a frame is. Unknown kinds of 0x80 and above are skipped, others end the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,22 +127,22 @@ impl Header {
     /// Reads a header; `None` if there are fewer than eight bytes.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        Some(Self {
-            length: usize::try_from(reader.u32()?).ok()?,
-            kind: reader.u8()?,
-            flags: reader.u8()?,
-            message: reader.u16()?,
-        })
+        let [a, b, c, d, kind, flags, high, low] = *bytes.first_chunk::<HEADER>()?;
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+        Some(Self { length, kind, flags, message: u16::from_be_bytes([high, low]) })
     }
 }
 
 /// Writes a frame's header for a payload of `length` bytes.
 pub fn put_header(into: &mut BytesMut, length: usize, kind: Kind, flags: u8, message: u16) {
-    into.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    into.put_u8(kind as u8);
-    into.put_u8(flags);
-    into.put_u16(message);
+    into.put_slice(&header(length, kind, flags, message));
+}
+
+/// A frame's header for a payload of `length` bytes.
+pub(crate) fn header(length: usize, kind: Kind, flags: u8, message: u16) -> [u8; HEADER] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    let [high, low] = message.to_be_bytes();
+    [a, b, c, d, kind as u8, flags, high, low]
 }
 
 /// Writes a whole frame whose payload is a number and a body.

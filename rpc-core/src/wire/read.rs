@@ -28,6 +28,12 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
+    /// All that is left.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }

@@ -244,7 +244,8 @@ impl Pair {
         let deadline = self.now + Duration::from_secs(10);
         let message = Outgoing::new(name, lane, &mut body, deadline).traced(trace);
         let request = Request::new(target, message, how);
-        self.nodes[side].session.submit(self.now, request)
+        let now = self.now;
+        self.nodes[side].session.submit(|| now, request)
     }
 
     pub(super) fn ask(&mut self, side: Side, target: TargetId, number: u32, bytes: usize) -> u64 {
