@@ -9,6 +9,7 @@ mod chain;
 mod child;
 mod exactly_once;
 mod greedy;
+mod instructions;
 mod messages;
 mod raw_client;
 mod relay;
@@ -28,6 +29,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 struct Size {
     short: bool,
+    /// Figures that are compared with accepted ones become the accepted ones.
+    accept: bool,
 }
 
 impl Size {
@@ -100,10 +103,15 @@ const CHECKS: &[Check] = &[
         about: "local ask and send, remote ask with 1 and 128 in flight",
         run: |size| Box::pin(bench::run(size.pick(20_000, 200_000))),
     },
+    Check {
+        name: "instructions",
+        about: "instructions per message under valgrind: at most 5 % above those in tests/instructions.toml",
+        run: |size| Box::pin(instructions::run(size.accept)),
+    },
 ];
 
 fn usage() -> ExitCode {
-    say("usage: checks NAME... [--short]");
+    say("usage: checks NAME... [--short] [--accept]");
     for check in CHECKS {
         say(&format!("  {:14} {}", check.name, check.about));
     }
@@ -118,7 +126,8 @@ fn main() -> ExitCode {
     {
         return child::main(serve(role, rest));
     }
-    let size = Size { short: args.iter().any(|arg| arg == "--short") };
+    let flag = |name: &str| args.iter().any(|arg| arg == name);
+    let size = Size { short: flag("--short"), accept: flag("--accept") };
     let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let known = |name: &String| name == "all" || CHECKS.iter().any(|check| check.name == name);
     if names.is_empty() || !names.iter().all(|name| known(name)) {
@@ -154,6 +163,7 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         chain::FIRST => Box::pin(chain::serve_first(args)),
         chain::LAST => Box::pin(chain::serve_last()),
         greedy::SERVER => Box::pin(greedy::serve(args)),
+        instructions::COUNTED => Box::pin(instructions::send(args)),
         greedy::PEER => Box::pin(greedy::offer(args)),
         relay::MIDDLE => Box::pin(relay::serve()),
         relay::END => Box::pin(relay::talk(args)),

@@ -68,9 +68,23 @@ pub(crate) struct Msg {
 impl Msg {
     pub(crate) fn new(id: u64) -> Self {
         let payload: Vec<u8> = (0..64).collect();
-        Self { id, name: "sixteen-byte-nam".to_owned(), payload: payload.into() }
+        Self::with(id, payload.into())
+    }
+
+    pub(crate) fn with(id: u64, payload: bytes::Bytes) -> Self {
+        Self { id, name: "sixteen-byte-nam".to_owned(), payload }
     }
 }
+
+/// The same with structs as arrays.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = Msg, compact)]
+pub(crate) struct CompactMsg(pub Msg);
+
+/// Asks how long its payload is.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = usize)]
+pub(crate) struct Measure(pub Msg);
 
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
 pub(crate) struct Note {
@@ -94,6 +108,16 @@ impl Mirror {
     #[receive_and_reply]
     async fn mirror(&mut self, msg: Msg) -> HandlerResult<Msg> {
         Ok(msg)
+    }
+
+    #[receive_and_reply]
+    async fn mirror_compact(&mut self, msg: CompactMsg) -> HandlerResult<Msg> {
+        Ok(msg.0)
+    }
+
+    #[receive_and_reply]
+    async fn measure(&mut self, msg: Measure) -> HandlerResult<usize> {
+        Ok(msg.0.payload.len())
     }
 
     #[receive]
