@@ -56,6 +56,10 @@ pub(crate) struct Driver {
     /// Whether the peer seems to be gone, unless something waits to be read.
     probe: Option<rt::Looked>,
     stalled: bool,
+    /// Whether something was written since the stream was flushed.
+    unflushed: bool,
+    /// The waker that the link knows for orders.
+    watched: Option<Waker>,
 }
 
 impl Driver {
@@ -82,6 +86,8 @@ impl Driver {
             fresh: true,
             probe: None,
             stalled: false,
+            unflushed: false,
+            watched: None,
         }
     }
 
@@ -248,12 +254,14 @@ impl Driver {
                 if given >= TURN {
                     return Poll::Ready(Ok(Writing::More));
                 }
-                let now = self.link.now();
-                let write = &mut self.write;
-                self.link.drive(&mut self.wakes, |s| s.transmit(now, WRITE_SIZE, write));
+                let (link, write) = (&self.link, &mut self.write);
+                link.drive(&mut self.wakes, |s| s.transmit(|| link.now(), WRITE_SIZE, write));
                 self.wakes.drain(..).for_each(Waker::wake);
                 if self.write.is_empty() {
-                    ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                    if self.unflushed {
+                        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
                     return Poll::Ready(Ok(Writing::Done));
                 }
             }
@@ -264,6 +272,7 @@ impl Driver {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
             }
             given = given.saturating_add(written);
+            self.unflushed = true;
             self.advance(written);
         }
     }
@@ -382,7 +391,10 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RpcError> {
         let this = self.get_mut();
-        this.link.watch(cx);
+        if !this.watched.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            this.link.watch(cx);
+            this.watched = Some(cx.waker().clone());
+        }
         if std::mem::take(&mut this.fresh) {
             // What came right behind the hello.
             this.process();

@@ -440,6 +440,9 @@ fn wake_with_driver(mut state: MutexGuard<'_, State>) {
 
 /// Wakes what the session has made ready, after the lock is gone.
 fn wake_all(mut state: MutexGuard<'_, State>) {
+    if !state.session.has_wakes() {
+        return;
+    }
     let mut wakes = Vec::new();
     state.session.take_wakes(&mut wakes);
     drop(state);

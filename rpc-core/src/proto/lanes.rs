@@ -21,6 +21,8 @@ pub(crate) struct Lanes {
 #[derive(Debug, Default)]
 struct LaneBuffer {
     ready: BytesMut,
+    /// How many bytes of them went out together last, which is how much room the next ones get.
+    usual: usize,
     /// The answers among its frames.
     answers: usize,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
@@ -87,6 +89,9 @@ pub(crate) struct Dropped {
     pub(crate) then: Option<(u32, usize)>,
 }
 
+/// The room that a buffer has at first is not more than this.
+const MOST_USUAL: usize = 64 * 1024;
+
 /// Large bodies of a lane that are under way at once. A peer takes 256, of both lanes together.
 const MAX_BEGUN: usize = 64;
 
@@ -131,7 +136,10 @@ impl Lanes {
         let offset = buffer.gone.saturating_add(buffer.ready.len() as u64);
         let length = fields.len().saturating_add(body.len());
         buffer.answers = buffer.answers.saturating_add(usize::from(is_answer(kind as u8)));
-        buffer.ready.reserve(HEADER.saturating_add(length));
+        let whole = HEADER.saturating_add(length);
+        if buffer.ready.capacity() == 0 {
+            buffer.ready.reserve(whole.max(buffer.usual));
+        }
         frame::put_header(&mut buffer.ready, length, kind, flags, message);
         buffer.ready.put_slice(fields);
         buffer.ready.put_slice(body);
@@ -236,12 +244,14 @@ impl Lanes {
     pub(crate) fn transmit(&mut self, budget: usize, out: &mut VecDeque<Bytes>) -> Transmitted {
         let mut result = Transmitted::default();
         let mut left = budget;
-        push(out, &mut left, self.control.split());
+        // The buffers go as wholes: what stayed of one would keep its memory.
+        push(out, &mut left, std::mem::take(&mut self.control));
         for lane in 0..self.lanes.len() {
             if left == 0 {
                 break;
             }
-            if let Some(buffer) = self.lanes.get_mut(lane) {
+            let Some(buffer) = self.lanes.get_mut(lane) else { break };
+            if !buffer.ready.is_empty() {
                 push_ready(buffer, &mut left, out);
             }
             while left > 0
@@ -343,19 +353,20 @@ fn is_answer(kind: u8) -> bool {
 
 /// Moves whole frames out of a lane's buffer, all of them if they fit.
 fn push_ready(lane: &mut LaneBuffer, left: &mut usize, out: &mut VecDeque<Bytes>) {
-    let mut end = lane.ready.len();
-    if end <= left.saturating_mul(2) {
+    let part = if lane.ready.len() <= left.saturating_mul(2) {
         lane.answers = 0;
+        lane.usual = lane.ready.len().min(MOST_USUAL);
+        std::mem::take(&mut lane.ready)
     } else {
-        end = 0;
+        let mut end = 0_usize;
         while end < *left
             && let Some(header) = lane.ready.get(end..).and_then(Header::read)
         {
             end = end.saturating_add(HEADER).saturating_add(header.length);
             lane.answers = lane.answers.saturating_sub(usize::from(is_answer(header.kind)));
         }
-    }
-    let part = lane.ready.split_to(end.min(lane.ready.len()));
+        lane.ready.split_to(end.min(lane.ready.len()))
+    };
     lane.gone = lane.gone.saturating_add(part.len() as u64);
     push(out, left, part);
 }

@@ -421,13 +421,30 @@ impl Session {
     }
 
     /// Moves about `budget` bytes out, to be written in this order. They count as sent.
-    pub fn transmit(&mut self, now: Timestamp, budget: usize, out: &mut VecDeque<Bytes>) {
+    pub fn transmit(
+        &mut self,
+        now: impl FnOnce() -> Timestamp,
+        budget: usize,
+        out: &mut VecDeque<Bytes>,
+    ) {
         if self.peer.is_none() || matches!(self.closing, Closing::Said) {
             return;
         }
         if !self.lanes.is_empty() {
-            self.pulse.said(now);
+            self.transmit_lanes(now(), budget, out);
         }
+        if let Closing::Soon(close) = &self.closing
+            && self.lanes.is_empty()
+        {
+            let mut last = BytesMut::new();
+            close.put(&mut last);
+            out.push_back(last.freeze());
+            self.closing = Closing::Said;
+        }
+    }
+
+    fn transmit_lanes(&mut self, now: Timestamp, budget: usize, out: &mut VecDeque<Bytes>) {
+        self.pulse.said(now);
         let done = self.lanes.transmit(budget, out);
         for lane in 0..2 {
             let all_gone = self.lanes.ready_is_empty(lane);
@@ -448,14 +465,12 @@ impl Session {
         if self.queued == 0 {
             self.store.clear();
         }
-        if let Closing::Soon(close) = &self.closing
-            && self.lanes.is_empty()
-        {
-            let mut last = BytesMut::new();
-            close.put(&mut last);
-            out.push_back(last.freeze());
-            self.closing = Closing::Said;
-        }
+    }
+
+    /// Whether calls have ended whose callers are to be woken.
+    #[must_use]
+    pub fn has_wakes(&self) -> bool {
+        !self.wakes.is_empty()
     }
 
     /// The wakers of calls that have ended, to be woken outside of the lock.

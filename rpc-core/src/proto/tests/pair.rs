@@ -284,7 +284,7 @@ impl Pair {
     /// Gives one side's output to the wire, about `budget` bytes of it.
     pub(super) fn transmit(&mut self, side: Side, budget: usize) -> bool {
         let node = &mut self.nodes[side];
-        node.session.transmit(self.now, budget, &mut node.out);
+        node.session.transmit(|| self.now, budget, &mut node.out);
         let moved = !node.out.is_empty();
         for bytes in node.out.drain(..) {
             self.wires[side].extend_from_slice(&bytes);
