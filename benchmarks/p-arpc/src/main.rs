@@ -89,7 +89,26 @@ fn config(config: RpcEnvConfig) -> RpcEnvConfig {
             config = config.set(key, &value).unwrap();
         }
     }
+    if workload().starts_with('F') {
+        for (key, value) in MANY_IN_FLIGHT {
+            config = config.set(key, value).unwrap();
+        }
+    }
     config
+}
+
+/// What has to be raised for 100,000 asks in flight on one connection.
+const MANY_IN_FLIGHT: [(&str, &str); 5] = [
+    ("rpc.io.maxInFlight", "1000000"),
+    ("rpc.inbox.maxMessages", "1000000"),
+    ("rpc.inbox.maxBytes", "1GiB"),
+    ("rpc.outbox.maxMessages", "1000000"),
+    ("rpc.outbox.maxBytes", "1GiB"),
+];
+
+/// Which workload it is: the runner tells both sides.
+fn workload() -> String {
+    std::env::var("WORKLOAD").unwrap_or_default()
 }
 
 #[derive(Clone)]
@@ -148,6 +167,10 @@ async fn run() {
         Args::Server { addr } => {
             let env = rpc_actix::create(config(RpcEnvConfig::server("server", addr))).await.unwrap();
             env.setup_endpoint("bench", Bench::default()).await.unwrap();
+            let others = workload().strip_prefix('E').map_or(1, |n| n.parse().unwrap());
+            for n in 1..others {
+                env.setup_endpoint(format!("bench-{n}"), Bench::default()).await.unwrap();
+            }
             peerbench::ready();
             env.await_termination().await;
         }
