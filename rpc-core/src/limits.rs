@@ -324,8 +324,8 @@ limits! {
     reconnect_max, with_reconnect_max: Duration = "rpc.io.reconnectMax", Duration, "5s",
         5 * SECOND, in SECOND / 1000, DAY; "L16, R66";
         "The bound of the time between two tries to connect grows up to this.";
-    socket_buffer, with_socket_buffer: usize = "rpc.io.socketBuffer", Bytes, "256KiB",
-        256 * KIB, in 0, 64 * MIB; "L1";
+    socket_buffer, with_socket_buffer: usize = "rpc.io.socketBuffer", Bytes, "512KiB",
+        512 * KIB, in 0, 64 * MIB; "L1";
         "What the system may hold of a connection in each direction, at either end: nothing can overtake that, so it is what a small message waits for behind a large one. A fast line over a long way needs more: 6 MiB for 1 Gbit/s at 50 ms. 0 leaves it to the system.";
 }
 

@@ -11,7 +11,15 @@ use std::path::{Path, PathBuf};
 const CORE: &[&[&str]] = &[
     &["error", "deadline", "address", "limits", "wakers", "trace"],
     &["message", "spark_keys", "config", "config_source"],
-    &["wire/read", "wire/frame", "wire/prescan", "wire/in_place", "wire/payload", "wire/mod"],
+    &[
+        "wire/read",
+        "wire/frame",
+        "wire/prescan",
+        "wire/in_place",
+        "wire/spare",
+        "wire/payload",
+        "wire/mod",
+    ],
     &["seam"],
     &[
         "proto/close",
@@ -37,6 +45,7 @@ const CORE: &[&[&str]] = &[
         "proto/answering",
         "proto/connection",
         "proto/incoming",
+        "proto/landing",
         "proto/mod",
     ],
     &["timers", "core", "scope"],

@@ -9,7 +9,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// What a read has brought is moved out of its buffer if it is no more than this: a message that
 /// waits in an inbox holds all of what it was read into, and must not hold much more than it counts.
 /// Copying so little costs less than the next buffer would.
-const SMALL_READ: usize = ALONE;
+pub(crate) const SMALL_READ: usize = ALONE;
 
 thread_local! {
     /// A buffer for whichever connection of this thread reads next, or none.

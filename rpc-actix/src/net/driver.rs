@@ -7,9 +7,10 @@ use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use crate::rt;
-use bytes::{Buf, Bytes, BytesMut};
-use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, WireNumber};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
 use rpc_core::spi::{Origin, WireMessage};
+use rpc_core::wire::spare;
 use rpc_core::{ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -43,6 +44,10 @@ pub(crate) struct Driver {
     stream: Box<dyn ByteStream>,
     pub(super) sender: RpcAddress,
     read: BytesMut,
+    /// Where the rest of a large body's part is read into, instead of `read`.
+    landing: Option<Landing>,
+    /// Whether the last read went there: then the next part's header comes first.
+    landed: bool,
     write: VecDeque<Bytes>,
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
@@ -76,6 +81,8 @@ impl Driver {
             stream,
             sender,
             read: rest,
+            landing: None,
+            landed: false,
             write: VecDeque::new(),
             events: Vec::new(),
             wakes: Vec::new(),
@@ -94,9 +101,10 @@ impl Driver {
     /// Takes frames off what has been read, and acts on them.
     fn process(&mut self) {
         let now = self.link.now();
-        let (read, events) = (&mut self.read, &mut self.events);
-        let received =
-            self.link.drive(&mut self.wakes, |session| session.receive(now, read, events));
+        let (landing, read, events) = (self.landing.take(), &mut self.read, &mut self.events);
+        let received = self
+            .link
+            .drive(&mut self.wakes, |session| session.receive_with(now, landing, read, events));
         self.wakes.drain(..).for_each(Waker::wake);
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -107,8 +115,9 @@ impl Driver {
         }
         self.events = events;
         self.deliver_batch();
-        if let Err(close) = received {
-            self.end(&close);
+        match received {
+            Ok(landing) => self.landing = landing,
+            Err(close) => self.end(&close),
         }
         buffer::forget(&mut self.read);
     }
@@ -220,8 +229,7 @@ impl Driver {
                 self.link.drive(&mut self.wakes, |session| session.held(now));
                 return Ok(Reading::Held);
             }
-            buffer::make_room(&mut self.read);
-            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read) {
+            match self.poll_read_some(cx) {
                 Poll::Ready(Ok(0)) => {
                     let text = format!("the connection to {} was closed by the peer", self.sender);
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
@@ -239,6 +247,19 @@ impl Driver {
             }
         }
         Ok(Reading::More)
+    }
+
+    fn poll_read_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        if let Some(landing) = &mut self.landing {
+            self.landed = true;
+            return poll_read_buf(stream, cx, &mut landing.room());
+        }
+        buffer::make_room(&mut self.read);
+        let most = if self.landed { buffer::SMALL_READ } else { usize::MAX };
+        let polled = poll_read_buf(stream, cx, &mut (&mut self.read).limit(most));
+        self.landed &= polled.is_pending();
+        polled
     }
 
     /// A peer that asks more and more, and does not read its answers, is not read from either.
@@ -317,8 +338,10 @@ impl Driver {
             let part = written.min(front.len());
             front.advance(part);
             written = written.saturating_sub(part);
-            if front.is_empty() {
-                self.write.pop_front();
+            if front.is_empty()
+                && let Some(gone) = self.write.pop_front()
+            {
+                spare::give(gone);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Large bodies that arrive in parts.
 
 use super::close::{Close, CloseCode};
-use bytes::{Bytes, BytesMut};
+use crate::wire::spare;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// What the first frame of a large body said.
@@ -26,13 +27,15 @@ pub(crate) struct Assemblies<T> {
 struct Assembly<T> {
     what: T,
     total: usize,
-    body: BytesMut,
+    body: Vec<u8>,
 }
 
 /// Large bodies that one peer may have open at once.
 const MAX_OPEN: usize = 256;
-/// What is reserved before a byte has come: a large body's buffer then grows with what arrives.
-const FIRST_RESERVE: usize = 1024 * 1024;
+/// What is reserved for a body before its second part has come, if it is larger than that.
+const FIRST_RESERVE: usize = 256 * 1024;
+/// Up to this, all of it is.
+const WHOLE_RESERVE: usize = 2 * 1024 * 1024;
 
 impl<T> Assemblies<T> {
     /// Bodies of at most `max_message` bytes, and of `budget` together. As for a window, one of them
@@ -62,7 +65,8 @@ impl<T> Assemblies<T> {
             ));
         }
         self.total = together;
-        let body = BytesMut::with_capacity(total.min(FIRST_RESERVE));
+        let first_reserve = if total <= WHOLE_RESERVE { total } else { FIRST_RESERVE };
+        let body = spare::take(total).unwrap_or_else(|| Vec::with_capacity(first_reserve));
         self.open.insert(first.stream, Assembly { what: first.what, total, body });
         Ok(total)
     }
@@ -81,14 +85,14 @@ impl<T> Assemblies<T> {
         ))
     }
 
-    /// Adds a part; the whole body if that was the last one.
-    pub(crate) fn add(&mut self, stream: u32, part: &[u8]) -> Result<Option<(T, Bytes)>, Close> {
+    /// The buffer of a body, with room for a part of so many bytes.
+    fn room_for(&mut self, stream: u32, part: usize) -> Result<&mut Vec<u8>, Close> {
         let Some(assembly) = self.open.get_mut(&stream) else {
             return Err(Close::protocol(format!(
                 "a part of a large message {stream} that is not open"
             )));
         };
-        let length = assembly.body.len().saturating_add(part.len());
+        let length = assembly.body.len().saturating_add(part);
         if length > assembly.total {
             return Err(Close::protocol(format!(
                 "large message {stream} has more than the {} bytes it was announced with",
@@ -97,13 +101,39 @@ impl<T> Assemblies<T> {
         }
         if assembly.body.capacity() < length {
             // It has begun to come in earnest: one reservation for the rest.
-            assembly.body.reserve(assembly.total.saturating_sub(assembly.body.len()));
+            assembly.body.reserve_exact(assembly.total.saturating_sub(assembly.body.len()));
         }
-        assembly.body.extend_from_slice(part);
-        if length < assembly.total {
-            return Ok(None);
+        Ok(&mut assembly.body)
+    }
+
+    /// Whether a part of so many bytes may come.
+    pub(crate) fn expect(&mut self, stream: u32, part: usize) -> Result<(), Close> {
+        self.room_for(stream, part).map(drop)
+    }
+
+    /// Adds a part; the whole body if that was the last one.
+    pub(crate) fn add(&mut self, stream: u32, part: &[u8]) -> Result<Option<(T, Bytes)>, Close> {
+        self.room_for(stream, part.len())?.extend_from_slice(part);
+        Ok(self.finished(stream))
+    }
+
+    /// Lends the buffer of a body, to be read into.
+    pub(crate) fn lend(&mut self, stream: u32) -> Option<Vec<u8>> {
+        self.open.get_mut(&stream).map(|assembly| std::mem::take(&mut assembly.body))
+    }
+
+    /// Takes it back with what has come; the whole body if that was the last of it.
+    pub(crate) fn take_back(&mut self, stream: u32, body: Vec<u8>) -> Option<(T, Bytes)> {
+        self.open.get_mut(&stream)?.body = body;
+        self.finished(stream)
+    }
+
+    fn finished(&mut self, stream: u32) -> Option<(T, Bytes)> {
+        let assembly = self.open.get(&stream)?;
+        if assembly.body.len() < assembly.total {
+            return None;
         }
-        Ok(self.close(stream).map(|done| (done.what, done.body.freeze())))
+        self.close(stream).map(|done| (done.what, Bytes::from(done.body)))
     }
 
     fn close(&mut self, stream: u32) -> Option<Assembly<T>> {

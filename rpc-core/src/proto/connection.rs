@@ -84,6 +84,7 @@ impl Session {
         self.lanes.clear();
         self.serving.clear(&mut self.wakes);
         self.assemblies.clear();
+        self.middle = None;
         self.end_relayed(&error.clone().with_outcome(Outcome::NeverSent));
         for target in self.targets.iter_mut() {
             target.unresolve();

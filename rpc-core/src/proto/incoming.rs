@@ -14,7 +14,8 @@ use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::{Encoding, Lane};
 use crate::seam::{CallEnd, Incarnation};
 use crate::wire::frame::{
-    ALONE, FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind, put_control,
+    ALONE, FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, KNOWN_FLAGS, Kind,
+    put_control,
 };
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
@@ -62,6 +63,9 @@ impl Session {
         let max = self.limits.frame_max_size();
         self.pulse.heard(now);
         loop {
+            if !self.fill(now, bytes, events)? {
+                return Ok(());
+            }
             let Some(header) = Header::read(bytes) else {
                 self.pulse.partial(now, !bytes.is_empty());
                 return Ok(());
@@ -77,6 +81,9 @@ impl Session {
             }
             let whole = HEADER.saturating_add(header.length);
             let here = bytes.len();
+            if here < whole && self.land(now, header, bytes, events)? {
+                continue;
+            }
             let Some(payload) = bytes.get(HEADER..whole) else {
                 bytes.reserve(whole.saturating_sub(here));
                 self.pulse.partial(now, true);
@@ -164,7 +171,7 @@ impl Session {
         }
     }
 
-    fn part(
+    pub(super) fn part(
         &mut self,
         now: Timestamp,
         stream: u32,
@@ -196,15 +203,25 @@ impl Session {
             self.assemblies.allow(body.len())?;
             return self.arrived(now, message, body, events);
         };
-        let (reply, target) = (message.reply, message.target);
-        let total = self.assemblies.begin(FirstPart { stream, total, what: message })?;
-        if !reply {
-            events.push(Event::Begun(target, total));
-        }
+        self.begin(FirstPart { stream, total, what: message }, events)?;
         self.part(now, stream, &body, events)
     }
 
-    fn arrived(
+    /// Begins a large body.
+    pub(super) fn begin(
+        &mut self,
+        first: FirstPart<IncomingMessage>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        let (reply, target) = (first.what.reply, first.what.target);
+        let total = self.assemblies.begin(first)?;
+        if !reply {
+            events.push(Event::Begun(target, total));
+        }
+        Ok(())
+    }
+
+    pub(super) fn arrived(
         &mut self,
         now: Timestamp,
         mut message: IncomingMessage,
@@ -447,7 +464,7 @@ impl Session {
 }
 
 /// What a frame is, if it is one of this version.
-fn known_kind(header: Header) -> Result<Kind, Close> {
+pub(super) fn known_kind(header: Header) -> Result<Kind, Close> {
     let unknown = || Close::protocol(format!("unknown frame kind {:#04x}", header.kind));
     let kind = Kind::from_byte(header.kind).ok_or_else(unknown)?;
     let message = matches!(kind, Kind::OneWay | Kind::Ask);
@@ -461,15 +478,15 @@ fn known_kind(header: Header) -> Result<Kind, Close> {
 }
 
 /// What a message's frame says before the body.
-struct MessageFrame {
-    message: IncomingMessage,
+pub(super) struct MessageFrame {
+    pub(super) message: IncomingMessage,
     /// The number of its stream and the size of the whole body, if this is a first part.
-    large: Option<(u32, u64)>,
+    pub(super) large: Option<(u32, u64)>,
 }
 
 impl MessageFrame {
     /// `None` if the frame ends early.
-    fn read(
+    pub(super) fn read(
         now: Timestamp,
         kind: Kind,
         header: Header,

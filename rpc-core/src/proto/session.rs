@@ -39,6 +39,8 @@ pub struct Session {
     pub(super) store: Store,
     pub(super) serving: Serving,
     pub(super) assemblies: Assemblies<IncomingMessage>,
+    /// The part of a large body that is in the middle of its frame: its stream, and what is to come.
+    pub(super) middle: Option<(u32, usize)>,
     /// Messages that have not been given to the socket, and their bytes.
     pub(super) queued: usize,
     pub(super) queued_bytes: usize,
@@ -133,6 +135,7 @@ impl Session {
         Self {
             serving: Serving::new(limits.max_in_flight()),
             assemblies: Assemblies::new(limits.message_max_size(), limits.max_assembly()),
+            middle: None,
             peer_name: peer.into(),
             peer: None,
             connections: 0,

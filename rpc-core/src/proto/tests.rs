@@ -3,6 +3,7 @@
 mod budgets;
 mod calls;
 mod credit;
+mod landing;
 mod lifetimes;
 mod pair;
 mod relaying;

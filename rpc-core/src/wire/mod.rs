@@ -5,3 +5,4 @@ pub mod in_place;
 pub(crate) mod payload;
 pub mod prescan;
 pub mod read;
+pub mod spare;

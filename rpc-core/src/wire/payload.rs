@@ -4,6 +4,7 @@ use crate::error::{ErrorKind, RpcError};
 use crate::message::Encoding;
 use crate::wire::in_place;
 use crate::wire::prescan::{PrescanLimits, prescan};
+use crate::wire::spare;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -101,6 +102,21 @@ struct Capped<'a> {
     over: bool,
 }
 
+impl Capped<'_> {
+    /// Makes room for `length` bytes in all, at least twice what there was.
+    #[cold]
+    fn grow(&mut self, length: usize) {
+        let room = length.max(self.into.capacity().saturating_mul(2));
+        match spare::take(room) {
+            Some(mut larger) => {
+                larger.extend_from_slice(self.into);
+                *self.into = larger;
+            }
+            None => self.into.reserve_exact(room.saturating_sub(self.into.len())),
+        }
+    }
+}
+
 impl io::Write for Capped<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -109,9 +125,13 @@ impl io::Write for Capped<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.into.len().saturating_add(bytes.len()) > self.max {
+        let length = self.into.len().saturating_add(bytes.len());
+        if length > self.max {
             self.over = true;
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        if length > self.into.capacity() {
+            self.grow(length);
         }
         self.into.extend_from_slice(bytes);
         Ok(())
@@ -120,6 +140,21 @@ impl io::Write for Capped<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// As [`decode_body`] of a body that is not needed any more: its buffer is for another one.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_whole<T: DeserializeOwned>(
+    body: Bytes,
+    limits: &PrescanLimits,
+) -> Result<T, RpcError> {
+    let decoded = decode_body(&body, limits);
+    if body.len() >= spare::LEAST {
+        spare::give(body);
+    }
+    decoded
 }
 
 /// As [`decode`]; large byte strings may stay where they are.

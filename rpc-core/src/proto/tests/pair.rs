@@ -5,12 +5,12 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::proto::{
-    Close, Event, Hello, IncomingMessage, PeerInfo, PeerLimits, Request, Resolution, Session,
-    Submission, TargetId, TargetKey, WireNumber,
+    Close, Event, Hello, IncomingMessage, Landing, PeerInfo, PeerLimits, Request, Resolution,
+    Session, Submission, TargetId, TargetKey, WireNumber,
 };
 use crate::spi::{CallEnd, Incarnation, Outgoing};
 use crate::trace::TraceContext;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -103,6 +103,7 @@ pub(super) struct Node {
     pub(super) seen: Vec<Seen>,
     out: VecDeque<Bytes>,
     read: BytesMut,
+    landing: Option<Landing>,
     pub(super) goodbye: Option<String>,
     pub(super) closed: Option<Close>,
 }
@@ -159,6 +160,7 @@ impl Pair {
             seen: Vec::new(),
             out: VecDeque::new(),
             read: BytesMut::new(),
+            landing: None,
             goodbye: None,
             closed: None,
         };
@@ -188,6 +190,7 @@ impl Pair {
             node.session.detach(&error, false);
             node.out.clear();
             node.read.clear();
+            node.landing = None;
             node.bound.clear();
             node.inbox.clear();
         }
@@ -311,9 +314,8 @@ impl Pair {
     /// Gives bytes to one side, as if the other had sent them.
     pub(super) fn arrive(&mut self, side: Side, bytes: &[u8]) -> Result<(), Close> {
         let node = &mut self.nodes[side];
-        node.read.extend_from_slice(bytes);
         let mut events = Vec::new();
-        let received = node.session.receive(self.now, &mut node.read, &mut events);
+        let received = node.receive(side, self.now, bytes, &mut events);
         events.into_iter().for_each(|event| node.act(side, event));
         if !node.hold {
             while self.handle(side) {}
@@ -368,6 +370,35 @@ impl Pair {
 }
 
 impl Node {
+    /// Side B reads into landings, as drivers do; side A does not know of them.
+    fn receive(
+        &mut self,
+        side: Side,
+        now: Timestamp,
+        mut bytes: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Close> {
+        if side == A {
+            self.read.extend_from_slice(bytes);
+            return self.session.receive(now, &mut self.read, events);
+        }
+        loop {
+            let mut landing = self.landing.take();
+            if let Some(landing) = &mut landing {
+                let mut room = landing.room();
+                let (part, rest) = bytes.split_at(bytes.len().min(room.remaining_mut()));
+                room.put_slice(part);
+                bytes = rest;
+            } else {
+                self.read.extend_from_slice(std::mem::take(&mut bytes));
+            }
+            self.landing = self.session.receive_with(now, landing, &mut self.read, events)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     fn act(&mut self, side: Side, event: Event) {
         match event {
             Event::Resolve(target, key) => self.resolve(side, target, &key),

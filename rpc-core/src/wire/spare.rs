@@ -1,0 +1,114 @@
+//! Large buffers that have been used, for the next large body: the system takes as long to hand out
+//! fresh memory, page by page, as copying into it does.
+
+use bytes::Bytes;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Smaller buffers are not kept: the allocator has them at hand.
+pub(crate) const LEAST: usize = 128 * 1024;
+/// The bytes that all of the process's spare buffers have together.
+const MOST: usize = 16 * 1024 * 1024;
+/// The number of them.
+const COUNT: usize = 16;
+
+static SPARES: Mutex<Spares> = Mutex::new(Spares(Vec::new()));
+
+fn lock() -> MutexGuard<'static, Spares> {
+    SPARES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An empty buffer with room for `bytes`, and not for more than twice as much: who counts the bytes
+/// of a body must not hold much more. `None` if there is none.
+pub(crate) fn take(bytes: usize) -> Option<Vec<u8>> {
+    if bytes < LEAST { None } else { lock().take(bytes) }
+}
+
+/// Keeps the buffer of a body that is not needed any more, if nobody else has a part of it.
+pub fn give(body: Bytes) {
+    let Ok(mut body) = body.try_into_mut() else { return };
+    body.clear();
+    let buffer = Vec::from(body);
+    if buffer.capacity() < LEAST || buffer.capacity() > MOST {
+        return;
+    }
+    let old = lock().keep(buffer);
+    // Giving it back to the system takes long: not under the lock.
+    drop(old);
+}
+
+/// The ones used last are at the end.
+#[derive(Debug)]
+struct Spares(Vec<Vec<u8>>);
+
+impl Spares {
+    fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        let fits = |buffer: &Vec<u8>| buffer.capacity() >= bytes && buffer.capacity() / 2 <= bytes;
+        let place = self.0.iter().rposition(fits)?;
+        Some(self.0.remove(place))
+    }
+
+    /// Keeps a buffer; the older ones for which there is no room any more.
+    fn keep(&mut self, buffer: Vec<u8>) -> Vec<Vec<u8>> {
+        self.0.push(buffer);
+        let mut bytes = 0_usize;
+        let kept = self.0.iter().rev().take(COUNT).take_while(|buffer| {
+            bytes = bytes.saturating_add(buffer.capacity());
+            bytes <= MOST
+        });
+        let old = self.0.len().saturating_sub(kept.count());
+        self.0.drain(..old).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(spares: &Spares) -> Vec<usize> {
+        spares.0.iter().map(Vec::capacity).collect()
+    }
+
+    fn buffer(bytes: usize) -> Vec<u8> {
+        Vec::with_capacity(bytes)
+    }
+
+    #[test]
+    fn a_buffer_is_not_much_larger_than_what_it_is_for() {
+        let mut spares = Spares(vec![buffer(LEAST), buffer(4 * LEAST)]);
+        assert_eq!(spares.take(4 * LEAST + 1), None);
+        assert_eq!(spares.take(2 * LEAST - 1), None);
+        assert_eq!(spares.take(LEAST).unwrap().capacity(), LEAST);
+        assert_eq!(spares.take(2 * LEAST).unwrap().capacity(), 4 * LEAST);
+        assert_eq!(kept(&spares), [0; 0]);
+    }
+
+    #[test]
+    fn the_newest_are_kept_within_their_number_and_bytes() {
+        let mut spares = Spares(Vec::new());
+        for more in 0..COUNT {
+            assert_eq!(spares.keep(buffer(LEAST + more)).len(), 0);
+        }
+        assert_eq!(spares.keep(buffer(LEAST))[0].capacity(), LEAST);
+        assert_eq!(kept(&spares).len(), COUNT);
+        assert_eq!(spares.keep(buffer(MOST - LEAST)).len(), COUNT - 1);
+        assert_eq!(kept(&spares), [LEAST, MOST - LEAST]);
+        assert_eq!(spares.keep(buffer(MOST)).len(), 2);
+    }
+
+    /// Of a size that no other test of this process uses.
+    #[test]
+    fn a_body_of_which_nobody_has_a_part_is_kept() {
+        let size = 3 * 1024 * 1024 + 4321;
+        let (body, place) = (Bytes::from(vec![7; size]), |body: &[u8]| body.as_ptr().addr());
+        let (was, part) = (place(&body), body.slice(size - 1..));
+        give(body);
+        assert_eq!(take(size), None, "a part of it is in use");
+        give(part);
+        let buffer = take(size).unwrap();
+        assert_eq!((place(&buffer), buffer.len(), buffer.capacity()), (was, 0, size));
+        for size in [LEAST - 1, MOST + 1] {
+            give(Bytes::from(vec![7; size]));
+            assert_eq!(take(size), None, "{size}");
+        }
+    }
+}
