@@ -181,7 +181,7 @@ impl Side {
     ) -> Option<u64> {
         let mut body = body.to_vec();
         let message = Outgoing::new(message, lane, &mut body, IN_TEN_SECONDS);
-        self.0.submit(NOW, Request::new(0, message, how)).unwrap()
+        self.0.submit(|| NOW, Request::new(0, message, how)).unwrap()
     }
 
     /// The same as part of a trace.
@@ -195,7 +195,7 @@ impl Side {
         let mut body = body.to_vec();
         let message = Outgoing::new(message, Lane::Normal, &mut body, IN_TEN_SECONDS);
         let message = message.traced(Some(trace.clone()));
-        self.0.submit(NOW, Request::new(0, message, how)).unwrap();
+        self.0.submit(|| NOW, Request::new(0, message, how)).unwrap();
     }
 
     fn send(&mut self, message: &'static str, body: &[u8]) {
@@ -323,7 +323,7 @@ fn resolving_an_endpoint_of_the_system() {
     let mut submit = |target| {
         let mut body = vec![0xc0];
         let message = Outgoing::new("Heartbeat", Lane::Normal, &mut body, IN_TEN_SECONDS);
-        client.0.submit(NOW, Request::new(target, message, Submission::Send)).is_ok()
+        client.0.submit(|| NOW, Request::new(target, message, Submission::Send)).is_ok()
     };
     assert_eq!((0..20).take_while(|_| submit(other)).count(), 14);
     assert_eq!((0..20).take_while(|_| submit(target)).count(), 2);

@@ -452,7 +452,7 @@ impl Talk {
         let mut body = body.to_vec();
         let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
         let request = Request::new(self.target, message, Submission::Ask);
-        self.asker.submit(START, request).unwrap().unwrap()
+        self.asker.submit(|| START, request).unwrap().unwrap()
     }
 
     /// Brings the asker's output to the other side.
@@ -719,7 +719,7 @@ fn s151_a_large_message_holds_up_its_own_endpoint_only() {
         let deadline = START + Duration::from_secs(10);
         let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
         let request = Request::new(target, message, Submission::Ask);
-        talk.asker.submit(START, request).unwrap();
+        talk.asker.submit(|| START, request).unwrap();
     };
     let first = talk.target;
     ask(&mut talk, first, &[7; 1 << 19]);
