@@ -143,7 +143,7 @@ impl Side {
         let mut all = Vec::new();
         let mut out = VecDeque::new();
         loop {
-            self.0.transmit(NOW, 64 * 1024, &mut out);
+            self.0.transmit(|| NOW, 64 * 1024, &mut out);
             if out.is_empty() {
                 return all;
             }
@@ -705,7 +705,7 @@ fn a_large_body_given_up() {
     let body = vec![0xc0; 300_011];
     let call = client.submit("Journal", Lane::Bulk, &body, Submission::Ask).unwrap();
     let mut out = VecDeque::new();
-    client.0.transmit(NOW, 1, &mut out);
+    client.0.transmit(|| NOW, 1, &mut out);
     assert!(!out.is_empty());
     client.0.abandon(NOW, call);
     let said = client.output();

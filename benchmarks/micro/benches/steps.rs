@@ -172,7 +172,7 @@ mod protocol {
 
     fn carry(from: &mut Session, to: &mut Session, bytes: &mut BytesMut, events: &mut Vec<Event>) {
         let mut out = VecDeque::new();
-        from.transmit(NOW, usize::MAX, &mut out);
+        from.transmit(|| NOW, usize::MAX, &mut out);
         for part in out {
             bytes.extend_from_slice(&part);
         }

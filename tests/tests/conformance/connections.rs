@@ -373,7 +373,7 @@ fn s114_s115_a_connection_lives_as_long_as_its_peer_is_heard() {
             assert_eq!((one.look(now), one.is_quiet(now)), (Vital::Fine, true));
             one.heartbeat();
             let mut out = VecDeque::new();
-            one.transmit(now, usize::MAX, &mut out);
+            one.transmit(|| now, usize::MAX, &mut out);
             let mut bytes: bytes::BytesMut = out.into_iter().flatten().collect();
             two.receive(now, &mut bytes, &mut Vec::new()).unwrap();
             std::mem::swap(&mut one, &mut two);

@@ -413,7 +413,7 @@ fn session(name: &str, peer_env: u64) -> Session {
 
 fn output(session: &mut Session) -> BytesMut {
     let mut out = VecDeque::new();
-    session.transmit(START, usize::MAX, &mut out);
+    session.transmit(|| START, usize::MAX, &mut out);
     out.into_iter().flatten().collect()
 }
 
@@ -727,7 +727,7 @@ fn s151_a_large_message_holds_up_its_own_endpoint_only() {
     let mut seen = Vec::new();
     for turn in 0..100 {
         let mut out = VecDeque::new();
-        talk.asker.transmit(START, 1, &mut out);
+        talk.asker.transmit(|| START, 1, &mut out);
         let mut bytes: BytesMut = out.into_iter().flatten().collect();
         if bytes.is_empty() {
             break;
