@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// The key, the suite (from the root of the workspace), and the test there that sets it. Where a
 /// test uses the setter, its name stands for the key.
@@ -87,6 +90,7 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "tests/tests/bad_input.rs",
         "too_many_bytes_that_wait_for_room_in_an_inbox",
     ),
+    ("rpc.io.busyPoll", "tests/tests/keys.rs", "the_thread_of_a_busy_connection_does_not_sleep"),
     (
         "rpc.io.socketBuffer",
         "tests/tests/conformance/connections.rs",
@@ -345,4 +349,38 @@ async fn the_longest_wait_between_tries() {
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     }
     env.shutdown().await;
+}
+
+/// How often the thread of two envs sleeps while a timer of a tenth of a second runs, after an ask.
+fn naps(key: &'static str, value: &'static str) -> usize {
+    let naps = Arc::new(AtomicUsize::new(0));
+    let counter = naps.clone();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().on_thread_park(move || _ = counter.fetch_add(1, Ordering::Relaxed));
+    let config = |config: RpcEnvConfig| {
+        let config = config.set("rpc.actix.mode", "inline").unwrap();
+        config.set(key, value).unwrap()
+    };
+    tokio::task::LocalSet::new().block_on(&runtime.build().unwrap(), async move {
+        let server = config(RpcEnvConfig::server("server", "127.0.0.1:0"));
+        let server = rpc_actix::create(server).await.unwrap();
+        let here =
+            server.setup_endpoint("probe", Probe::new(&ProbeWatch::default())).await.unwrap();
+        let client = rpc_actix::create(config(RpcEnvConfig::client("client"))).await.unwrap();
+        let uri = here.endpoint_address().to_string();
+        let probe = client.endpoint_ref::<Probe>(&uri).await.unwrap();
+        probe.ask(Echo::of("hello")).await.unwrap();
+        let before = naps.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let naps = naps.load(Ordering::Relaxed) - before;
+        client.shutdown().await;
+        server.shutdown().await;
+        naps
+    })
+}
+
+#[test]
+fn the_thread_of_a_busy_connection_does_not_sleep() {
+    assert!(naps("rpc.io.busyPoll", "0s") > 0);
+    assert_eq!(naps("rpc.io.busyPoll", "1h"), 0);
 }

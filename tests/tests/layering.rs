@@ -91,6 +91,7 @@ const ACTIX: &[&[&str]] = &[
         "net/relay",
         "net/bindings",
         "net/buffer",
+        "net/busy",
         "net/peers",
         "net/admission",
         "net/handshake",

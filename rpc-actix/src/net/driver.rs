@@ -3,6 +3,7 @@
 use super::binding::{Binding, stopped};
 use super::bindings::{Bindings, Bound};
 use super::buffer;
+use super::busy::BusyPoll;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
@@ -65,6 +66,7 @@ pub(crate) struct Driver {
     unflushed: bool,
     /// The waker that the link knows for orders.
     watched: Option<Waker>,
+    busy: BusyPoll,
 }
 
 impl Driver {
@@ -75,6 +77,7 @@ impl Driver {
         sender: RpcAddress,
         rest: BytesMut,
     ) -> Self {
+        let busy = BusyPoll::new(node.config().limits().busy_poll());
         Self {
             node,
             link,
@@ -95,6 +98,7 @@ impl Driver {
             stalled: false,
             unflushed: false,
             watched: None,
+            busy,
         }
     }
 
@@ -236,6 +240,7 @@ impl Driver {
                 }
                 Poll::Ready(Ok(read)) => {
                     taken = taken.saturating_add(read);
+                    self.busy.note();
                     buffer::compact(&mut self.read);
                     self.process();
                 }
@@ -294,6 +299,7 @@ impl Driver {
             }
             given = given.saturating_add(written);
             self.unflushed = true;
+            self.busy.note();
             self.advance(written);
         }
     }
@@ -455,6 +461,10 @@ impl Future for Driver {
                         continue;
                     }
                     if reading == Reading::More || this.link.park(cx) {
+                        let link = &this.link;
+                        if reading == Reading::Done && this.busy.goes_on(|| link.now()) {
+                            rt::yield_now(cx);
+                        }
                         return Poll::Pending;
                     }
                 }

@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 pub(crate) mod binding;
 pub(crate) mod bindings;
 mod buffer;
+mod busy;
 pub(crate) mod dialing;
 pub(crate) mod driver;
 pub(crate) mod handshake;
