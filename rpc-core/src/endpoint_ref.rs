@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
 use crate::raw_ref::RawRef;
-use crate::scope::{self, To};
+use crate::scope::{self, For};
 use crate::seam::{Incarnation, Outgoing, RemoteTarget};
 use crate::ticket::Ticket;
 use crate::trace::TraceContext;
@@ -67,7 +67,7 @@ impl RawRef {
                 hand_over(&**target, message.traced(trace))
             })
         };
-        let encoded = scope::within_for(core, || To::Target(target.clone()), send);
+        let encoded = scope::within_for(core, For::Target(target), send);
         encoded.map_err(|error| self.explain(M::NAME, &error))?
     }
 

@@ -6,7 +6,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{BRIDGE_ENCODING, LocalAsk};
 use crate::message::Encoding;
-use crate::scope::{self, To};
+use crate::scope::{self, For};
 use crate::seam::Origin;
 use crate::wire::payload;
 use serde::Serialize;
@@ -100,11 +100,9 @@ impl Way {
                     call.reply_bytes(body, core.prescan())
                 })
             }),
-            Self::Wire(origin, id) => scope::within_for(
-                core,
-                || To::Origin(origin.clone()),
-                || payload::with_encoded(reply, encoding, max, |body| origin.reply(*id, body)),
-            ),
+            Self::Wire(origin, id) => scope::within_for(core, For::Origin(origin), || {
+                payload::with_encoded(reply, encoding, max, |body| origin.reply(*id, body))
+            }),
         };
         sent.and_then(|sent| sent).map_err(|error| {
             // The handler has run, whatever kind of error its reply meets.

@@ -12,41 +12,83 @@ thread_local! {
     static KNOWN: RefCell<Option<Weak<dyn RefBinder>>> = const { RefCell::new(None) };
     /// Whether that env's scope is active now.
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
-    /// Whom the value goes to, where that matters: for envs that do not listen.
+    /// Whom the value goes to, where that matters: for envs that do not listen. As with `KNOWN`, it
+    /// stays when the scope ends, and counts only within one.
     static TO: RefCell<Option<To>> = const { RefCell::new(None) };
+    /// Whether there is such a one now.
+    static ADDRESSED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whom a value is encoded for.
 #[derive(Clone)]
-pub(crate) enum To {
-    Target(Arc<dyn RemoteTarget>),
-    Origin(Arc<dyn Origin>),
+enum To {
+    Target(Weak<dyn RemoteTarget>),
+    Origin(Weak<dyn Origin>),
+}
+
+/// The same, borrowed.
+#[derive(Clone, Copy)]
+pub(crate) enum For<'a> {
+    Target(&'a Arc<dyn RemoteTarget>),
+    Origin(&'a Arc<dyn Origin>),
 }
 
 impl To {
     fn relay(&self) -> Option<RpcAddress> {
         match self {
-            Self::Target(target) => target.relay(),
-            Self::Origin(origin) => origin.relay(),
+            Self::Target(target) => target.upgrade()?.relay(),
+            Self::Origin(origin) => origin.upgrade()?.relay(),
+        }
+    }
+
+    fn is(&self, whom: For<'_>) -> bool {
+        match (self, whom) {
+            (Self::Target(known), For::Target(target)) => {
+                std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(target))
+            }
+            (Self::Origin(known), For::Origin(origin)) => {
+                std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(origin))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<For<'_>> for To {
+    fn from(whom: For<'_>) -> Self {
+        match whom {
+            For::Target(target) => Self::Target(Arc::downgrade(target)),
+            For::Origin(origin) => Self::Origin(Arc::downgrade(origin)),
         }
     }
 }
 
 /// As [`within`], for a value that goes to another env.
-pub(crate) fn within_for<R>(core: &EnvCore, to: impl FnOnce() -> To, f: impl FnOnce() -> R) -> R {
+pub(crate) fn within_for<R>(core: &EnvCore, whom: For<'_>, f: impl FnOnce() -> R) -> R {
     if core.address().is_some() {
         return within(core, f);
     }
-    let _restore = RestoreTo(TO.replace(Some(to())));
+    // One that is known costs no shared counter.
+    let same = TO.with_borrow(|to| to.as_ref().is_some_and(|to| to.is(whom)));
+    let before = if same { None } else { Some(TO.replace(Some(whom.into()))) };
+    let _restore = RestoreTo { addressed: ADDRESSED.replace(true), before };
     within(core, f)
 }
 
-struct RestoreTo(Option<To>);
+struct RestoreTo {
+    addressed: bool,
+    before: Option<Option<To>>,
+}
 
 impl Drop for RestoreTo {
     fn drop(&mut self) {
-        // What was there is dropped outside of the cell.
-        let _over = TO.replace(self.0.take());
+        // Only an outer scope needs its own back. What was there is dropped outside of the cell.
+        if self.addressed
+            && let Some(before) = self.before.take()
+        {
+            let _over = TO.replace(before);
+        }
+        ADDRESSED.set(self.addressed);
     }
 }
 
@@ -57,7 +99,7 @@ pub(crate) fn relay_for(location: &EndpointLocation) -> Option<RpcAddress> {
     match binder.location() {
         EndpointLocation::Listening(own) => Some(own.clone()),
         own if own == location => {
-            let to = TO.with_borrow(Clone::clone);
+            let to = if ADDRESSED.get() { TO.with_borrow(Clone::clone) } else { None };
             to.and_then(|to| to.relay())
         }
         _ => None,

@@ -16,6 +16,8 @@ pub(crate) struct Binding {
     /// The connection that this belongs to: handlers may answer long after it has ended, when the
     /// link has another one.
     connection: Option<u64>,
+    /// Set once a call of that connection was given up, or the connection is gone.
+    cancels: Arc<AtomicBool>,
     target: WireNumber,
     inbox: Arc<Inbox>,
     sender: RpcAddress,
@@ -36,10 +38,11 @@ impl Binding {
         inbox: Arc<Inbox>,
         sender: RpcAddress,
     ) -> Self {
-        let connection = link.with(|session| session.connection());
+        let (connection, cancels) = link.with(|session| (session.connection(), session.cancels()));
         Self {
             link,
             connection,
+            cancels,
             target,
             inbox,
             sender,
@@ -161,6 +164,9 @@ impl Origin for Binding {
     }
 
     fn is_cancelled(&self, id: u64) -> bool {
+        if !self.cancels.load(Ordering::Acquire) && self.connection.is_some() {
+            return false;
+        }
         self.with(|session| session.is_cancelled(id)).unwrap_or(true)
     }
 

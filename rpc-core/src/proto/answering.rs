@@ -7,6 +7,8 @@ use crate::message::Encoding;
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
 use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 impl Session {
@@ -81,6 +83,13 @@ impl Session {
     /// Ready when the caller of `id` gave up or is gone, or has its answer.
     pub fn poll_cancelled(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
         self.serving.poll_closed(id, cx)
+    }
+
+    /// Set once a caller of this connection gave up, or the connection is gone: until then nobody
+    /// need ask [`is_cancelled`](Self::is_cancelled).
+    #[must_use]
+    pub fn cancels(&self) -> Arc<AtomicBool> {
+        self.serving.cancels().clone()
     }
 
     /// Whether the caller of `id` gave up or is gone, or has its answer.

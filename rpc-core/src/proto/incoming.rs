@@ -140,7 +140,7 @@ impl Session {
                 self.answered(now, id, Err(end))
             }
             Kind::Cancel => {
-                let waiting = self.serving.close(need(reader.u64(), kind)?);
+                let waiting = self.serving.cancel(need(reader.u64(), kind)?);
                 self.wakes.extend(waiting.into_iter().flatten());
                 Ok(())
             }

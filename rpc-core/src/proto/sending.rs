@@ -255,7 +255,8 @@ impl<'a> RequestHead<'a> {
         let (kind, fixed, length) = match call {
             Some(call) => {
                 // Rounded up, so that a call never ends earlier there than here.
-                let left = deadline.since(now).as_micros().div_ceil(1000);
+                let left = deadline.as_nanos().saturating_sub(now.as_nanos());
+                let left = left.div_ceil(1_000_000);
                 let [e, f, g, h] = u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes();
                 let [i, j, k, l, m, n, o, p] = call.to_be_bytes();
                 (Kind::Ask, [i, j, k, l, m, n, o, p, a, b, c, d, e, f, g, h], 16)

@@ -3,6 +3,8 @@
 use super::calls::slot_of;
 use super::close::{Close, CloseCode};
 use crate::wakers::Wakers;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// Open calls by slot. A peer chooses the numbers, but within its limit of calls in flight, so
@@ -12,6 +14,8 @@ pub(crate) struct Serving {
     slots: Vec<Option<Served>>,
     max: usize,
     open: usize,
+    /// See [`cancels`](Self::cancels); every connection has its own.
+    cancels: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -23,7 +27,20 @@ struct Served {
 
 impl Serving {
     pub(crate) fn new(max: usize) -> Self {
-        Self { slots: Vec::new(), max, open: 0 }
+        Self { slots: Vec::new(), max, open: 0, cancels: Arc::default() }
+    }
+
+    /// Set once a call of this connection was given up, or the connection is gone. Until then an
+    /// endpoint need not ask, under the lock, whether each call is still open.
+    pub(crate) fn cancels(&self) -> &Arc<AtomicBool> {
+        &self.cancels
+    }
+
+    /// The caller gave up.
+    pub(crate) fn cancel(&mut self, id: u64) -> Option<Wakers> {
+        let waiting = self.close(id)?;
+        self.cancels.store(true, Ordering::Release);
+        Some(waiting)
     }
 
     /// A call has arrived.
@@ -89,6 +106,8 @@ impl Serving {
     /// The connection is gone, and every caller with it.
     pub(crate) fn clear(&mut self, wakes: &mut Vec<Waker>) {
         self.open = 0;
+        self.cancels.store(true, Ordering::Release);
+        self.cancels = Arc::default();
         wakes.extend(std::mem::take(&mut self.slots).into_iter().flatten().flat_map(|s| s.waiting));
     }
 }
