@@ -15,7 +15,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// The reply to come, from [`RpcEndpointRef::ask`](crate::RpcEndpointRef::ask) and its kin.
 ///
@@ -28,66 +28,76 @@ use std::task::{Context, Poll};
 #[must_use = "an ask that is dropped is cancelled"]
 pub struct AskFuture<R> {
     state: State<R>,
-    call: Option<Pending>,
-}
-
-/// What is known of a call while it is open.
-struct Pending {
-    core: Arc<EnvCore>,
-    target: RawRef,
-    timeout: RpcTimeout,
-    timer: TimerKey,
     behalf: Behalf,
     checked_for_cycle: bool,
 }
 
+enum State<R> {
+    /// Ended as it was made: with an error, or with nothing to wait for.
+    Failed(RpcError),
+    Ready(fn() -> R),
+    Local {
+        call: Arc<dyn LocalReply<R>>,
+        inbox: Arc<Inbox>,
+    },
+    Remote {
+        call: RemoteCall,
+        decode: Decode<R>,
+        core: Arc<EnvCore>,
+        target: RawRef,
+        timeout: RpcTimeout,
+        timer: TimerKey,
+    },
+    Done,
+}
+
 /// How a call is made.
 pub(crate) struct Terms {
-    pub(crate) core: Arc<EnvCore>,
-    pub(crate) target: RawRef,
     pub(crate) timeout: RpcTimeout,
     pub(crate) now: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) behalf: Behalf,
 }
 
-enum State<R> {
-    /// It was over when it was made.
-    Ready(fn() -> R),
-    Failed(RpcError),
-    Local(Arc<dyn LocalReply<R>>),
-    Remote(RemoteCall, Decode<R>),
-    Done,
-}
-
 pub(crate) type Decode<R> = fn(&EnvCore, &RawRef, &Bytes) -> Result<R, RpcError>;
 
 impl<R> AskFuture<R> {
     pub(crate) fn failed(error: RpcError) -> Self {
-        Self { state: State::Failed(error), call: None }
+        Self::ended(State::Failed(error))
     }
 
-    /// A call that was over when it was made.
+    /// One that is over before anybody waits for it.
     pub(crate) fn ready(result: fn() -> R) -> Self {
-        Self { state: State::Ready(result), call: None }
+        Self::ended(State::Ready(result))
     }
 
-    /// A call within this process. `answered` says that it waits for a handler, and might be one
-    /// that waits for itself.
-    pub(crate) fn local<C: LocalReply<R> + 'static>(
-        call: Arc<C>,
-        terms: Terms,
+    fn ended(state: State<R>) -> Self {
+        Self { state, behalf: Behalf::default(), checked_for_cycle: true }
+    }
+
+    /// A call within this process, whose deadline its inbox keeps. `answered` says that it waits for
+    /// a handler, and might be one that waits for itself.
+    pub(crate) fn local(
+        call: Arc<dyn LocalReply<R>>,
+        inbox: Arc<Inbox>,
+        behalf: Behalf,
         answered: bool,
     ) -> Self {
-        let timer = terms.core.add_timer(terms.deadline, call.clone(), 0);
-        let call: Arc<dyn LocalReply<R>> = call;
-        Self { state: State::Local(call), call: Some(Pending::new(terms, timer, !answered)) }
+        let checked_for_cycle = !answered || behalf.asker.is_none();
+        Self { state: State::Local { call, inbox }, behalf, checked_for_cycle }
     }
 
-    pub(crate) fn remote(call: RemoteCall, decode: Decode<R>, terms: Terms) -> Self {
-        let timer = terms.core.add_timer(terms.deadline, call.calls.clone(), call.id);
-        let pending = Pending::new(terms, timer, true);
-        Self { state: State::Remote(call, decode), call: Some(pending) }
+    pub(crate) fn remote(
+        call: RemoteCall,
+        decode: Decode<R>,
+        core: Arc<EnvCore>,
+        target: RawRef,
+        terms: Terms,
+    ) -> Self {
+        let Terms { timeout, deadline, behalf, .. } = terms;
+        let timer = core.add_timer(deadline, call.calls.clone(), call.id);
+        let state = State::Remote { call, decode, core, target, timeout, timer };
+        Self { state, behalf, checked_for_cycle: true }
     }
 
     /// Ends the call as [`ErrorKind::Cancelled`], as dropping the future would.
@@ -99,63 +109,84 @@ impl<R> AskFuture<R> {
 
     fn cancel(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Local(call) => call.abandon(),
-            State::Remote(call, _) => call.calls.abandon(call.id),
-            State::Ready(_) | State::Failed(_) | State::Done => {}
+            State::Local { call, .. } => call.abandon(),
+            State::Remote { call, core, timer, .. } => {
+                call.calls.abandon(call.id);
+                core.cancel_timer(timer);
+            }
+            State::Failed(_) | State::Ready(_) | State::Done => {}
         }
-        if let Some(pending) = self.call.take() {
-            pending.core.cancel_timer(pending.timer);
-        }
-    }
-
-    fn finish(&mut self, result: Result<R, CallEnd>) -> Result<R, RpcError> {
-        self.state = State::Done;
-        let Some(pending) = self.call.take() else {
-            return Err(RpcError::new(ErrorKind::Internal, "a call ended twice"));
-        };
-        pending.core.cancel_timer(pending.timer);
-        result.map_err(|end| match end {
-            CallEnd::Failed(error) => error,
-            CallEnd::Relayed(failure) => failure.into_error(),
-            CallEnd::TimedOut { sent } => pending.timed_out(sent),
-        })
     }
 
     fn end_early(&mut self, error: RpcError) -> Poll<Result<R, RpcError>> {
         self.cancel();
         Poll::Ready(Err(error))
     }
-}
 
-impl Pending {
-    fn new(terms: Terms, timer: TimerKey, checked_for_cycle: bool) -> Self {
-        let Terms { core, target, timeout, behalf, .. } = terms;
-        Self { core, target, timeout, timer, behalf, checked_for_cycle }
-    }
-
-    fn timed_out(&self, sent: bool) -> RpcError {
-        let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
-        if self.core.is_terminated() {
-            return env_stopped().with_outcome(outcome);
+    /// The call's end, if it has come.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, RpcError>> {
+        match &self.state {
+            State::Local { call, inbox } => {
+                drive(inbox.core(), cx);
+                let result = ready!(call.poll_reply(cx));
+                Poll::Ready(result.map_err(|end| {
+                    explain(end, inbox.core(), call.timeout(), || inbox.address().to_string())
+                }))
+            }
+            State::Remote { call, decode, core, target, timeout, timer } => {
+                drive(core, cx);
+                let result = ready!(call.calls.poll(call.id, cx));
+                core.cancel_timer(*timer);
+                let result = result.map_err(|end| explain(end, core, *timeout, || target.peer()));
+                Poll::Ready(result.and_then(|body| decode(core, target, &body)))
+            }
+            State::Failed(error) => Poll::Ready(Err(error.clone())),
+            State::Ready(result) => Poll::Ready(Ok(result())),
+            State::Done => Poll::Ready(Err(RpcError::new(
+                ErrorKind::Internal,
+                "an ask was polled after it had ended",
+            ))),
         }
-        let text = self.timeout.error_text(self.target.peer());
-        RpcError::new(ErrorKind::Timeout, text).with_outcome(outcome)
     }
 
-    /// An ask that waits, directly or through others, for the handler that waits for it. `awaited`
-    /// marks the ask as one that its handler waits for.
-    fn cycle(&mut self, awaited: impl FnOnce()) -> Option<RpcError> {
+    /// An ask that waits, directly or through others, for the handler that waits for it.
+    fn cycle(&mut self) -> Option<RpcError> {
         if std::mem::replace(&mut self.checked_for_cycle, true) {
             return None;
         }
-        let asker = self.behalf.asker.clone()?;
-        let target = self.target.local_inbox()?;
+        let State::Local { call, inbox } = &self.state else { return None };
+        let asker = self.behalf.asker.as_ref()?;
         if !turn::is_inside(|here| Arc::ptr_eq(here, &asker.inbox)) {
             return None;
         }
-        awaited();
-        find_cycle(&asker, &target)
+        call.awaited();
+        find_cycle(asker, inbox)
     }
+}
+
+/// Lets a backend without threads of its own run endpoints.
+fn drive(core: &EnvCore, cx: &mut Context<'_>) {
+    if let Some(backend) = core.backend() {
+        backend.drive(cx);
+    }
+}
+
+fn explain(
+    end: CallEnd,
+    core: &EnvCore,
+    timeout: RpcTimeout,
+    peer: impl FnOnce() -> String,
+) -> RpcError {
+    let sent = match end {
+        CallEnd::Failed(error) => return error,
+        CallEnd::Relayed(failure) => return failure.into_error(),
+        CallEnd::TimedOut { sent } => sent,
+    };
+    let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
+    if core.is_terminated() {
+        return env_stopped().with_outcome(outcome);
+    }
+    RpcError::new(ErrorKind::Timeout, timeout.error_text(peer())).with_outcome(outcome)
 }
 
 /// Follows who waits for whom from `asker` up, looking for `target`.
@@ -189,59 +220,19 @@ impl<R> Future for AskFuture<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Some(pending) = &this.call
-            && let Some(backend) = pending.core.backend()
-        {
-            backend.drive(cx);
+        if let Poll::Ready(result) = this.poll_end(cx) {
+            this.state = State::Done;
+            return Poll::Ready(result);
         }
-        let polled = match &this.state {
-            State::Ready(_) | State::Failed(_) => {
-                return Poll::Ready(match std::mem::replace(&mut this.state, State::Done) {
-                    State::Ready(result) => Ok(result()),
-                    State::Failed(error) => Err(error),
-                    _ => Err(polled_again()),
-                });
-            }
-            State::Local(call) => call.poll_reply(cx),
-            State::Remote(call, decode) => {
-                let decode = *decode;
-                call.calls.poll(call.id, cx).map(|reply| {
-                    let body = reply?;
-                    let Some(pending) = &this.call else {
-                        return Err(CallEnd::TimedOut { sent: true });
-                    };
-                    decode(&pending.core, &pending.target, &body).map_err(CallEnd::Failed)
-                })
-            }
-            State::Done => {
-                return Poll::Ready(Err(polled_again()));
-            }
-        };
-        match polled {
-            Poll::Ready(result) => Poll::Ready(this.finish(result)),
-            Poll::Pending => {
-                if let Some(pending) = &this.call
-                    && pending.behalf.poll_cancelled(cx).is_ready()
-                {
-                    let text = "the caller of the handler that made this ask gave up";
-                    return this.end_early(RpcError::new(ErrorKind::Cancelled, text));
-                }
-                let awaited = || {
-                    if let State::Local(call) = &this.state {
-                        call.awaited();
-                    }
-                };
-                match this.call.as_mut().and_then(|pending| pending.cycle(awaited)) {
-                    Some(error) => this.end_early(error),
-                    None => Poll::Pending,
-                }
-            }
+        if this.behalf.poll_cancelled(cx).is_ready() {
+            let text = "the caller of the handler that made this ask gave up";
+            return this.end_early(RpcError::new(ErrorKind::Cancelled, text));
+        }
+        match this.cycle() {
+            Some(error) => this.end_early(error),
+            None => Poll::Pending,
         }
     }
-}
-
-fn polled_again() -> RpcError {
-    RpcError::new(ErrorKind::Internal, "an ask was polled after it had ended")
 }
 
 impl<R> Unpin for AskFuture<R> {}
@@ -255,10 +246,10 @@ impl<R> Drop for AskFuture<R> {
 impl<R> fmt::Debug for AskFuture<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Ready(_) => "ready",
             State::Failed(_) => "failed",
-            State::Local(_) => "local",
-            State::Remote(..) => "remote",
+            State::Ready(_) => "ready",
+            State::Local { .. } => "local",
+            State::Remote { .. } => "remote",
             State::Done => "done",
         };
         f.debug_struct("AskFuture").field("state", &state).finish_non_exhaustive()

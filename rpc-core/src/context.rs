@@ -11,7 +11,7 @@ use crate::env::{EnvShared, RpcEnv};
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind};
 use crate::later::{self, ScheduledSend};
-use crate::local_call::{LocalAnswer, LocalCall, into_message};
+use crate::local_call::{LocalAnswer, LocalCall, Taken, into_message};
 use crate::message::{Ask, Encoding, OneWay, RpcMessage, SentTo};
 use crate::open_call::Watch;
 use crate::raw::{HandlerError, RawMessage, RawReply};
@@ -210,6 +210,10 @@ impl<E> EndpointContext<E> {
                 let Some(Way::Local(call)) = sink.way() else { return None };
                 let handler = self.inbox.handler_of(call.message_type(), call.name());
                 let handler = self.for_way(handler, false);
+                if handler >= self.inbox.handlers().len() && call.is_cancelled() {
+                    drop(sink.take());
+                    return None;
+                }
                 self.begin_call(sink, deadline).then_some((handler, Work::Ask))
             }
             Kind::Wire(message) => self.begin_wire(message),
@@ -221,7 +225,8 @@ impl<E> EndpointContext<E> {
         let WireMessage { handler, name, body, origin, call, deadline, .. } = message;
         origin.consumed(body.len());
         if let Some(call) = call
-            && !self.begin_call(ReplySink::wire(origin.clone(), call), deadline)
+            && (origin.is_cancelled(call)
+                || !self.begin_call(ReplySink::wire(origin.clone(), call), deadline))
         {
             return None;
         }
@@ -244,12 +249,9 @@ impl<E> EndpointContext<E> {
         }
     }
 
-    /// An ask whose caller has gone, or whose time is over, is not handled.
+    /// An ask whose time is over is not handled. Nor is one whose caller has gone: of a local one
+    /// that is seen when its message is taken.
     fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp) -> bool {
-        if sink.way().is_none_or(Way::is_cancelled) {
-            drop(sink.take());
-            return false;
-        }
         if deadline <= self.core.now() {
             sink.fail(
                 &RpcError::new(
@@ -312,12 +314,12 @@ impl<E> EndpointContext<E> {
     }
 
     /// The message of a local ask of exactly this type, without boxing it.
-    pub(crate) fn take_ask<M: Ask>(&self, work: &Work) -> Option<M> {
-        match (work, self.way()) {
-            (Work::Ask, Some(Way::Local(call))) => {
-                call.as_any().downcast_ref::<LocalCall<M>>()?.take_message()
-            }
-            _ => None,
+    pub(crate) fn take_ask<M: Ask>(&self, work: &Work) -> Taken<M> {
+        let (Work::Ask, Some(Way::Local(call))) = (work, self.way()) else { return Taken::Other };
+        match call.as_any().downcast_ref::<LocalCall<M>>() {
+            Some(call) => call.take_message().map_or(Taken::GivenUp, Taken::Message),
+            None if call.is_cancelled() => Taken::GivenUp,
+            None => Taken::Other,
         }
     }
 

@@ -41,7 +41,7 @@ pub struct RpcEndpointRef<P = Untyped> {
 impl RawRef {
     fn send<M: OneWay>(&self, msg: M) -> Result<(), RpcError> {
         if let Some(inbox) = self.find()? {
-            return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), None, turn::trace());
+            return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), turn::trace());
         }
         let core = self.core()?;
         let (deadline, trace) = (Timestamp::MAX, turn::trace());
@@ -76,36 +76,22 @@ impl RawRef {
         RpcError::new(error.kind(), format!("{message} to {}: {error}", self.address()))
     }
 
-    /// How a call is made from here, and the trace that it is part of.
-    fn terms(&self, timeout: RpcTimeout) -> Result<(Terms, Option<TraceContext>), RpcError> {
-        let core = self.core()?;
-        let now = core.now();
-        let Inherited { behalf, deadline, trace } = turn::inherited();
-        let own = timeout.deadline(now);
-        // No more time than the caller of the handler has that makes it.
-        let (timeout, deadline) = if deadline < own {
-            (RpcTimeout::inherited(deadline.since(now)), deadline)
-        } else {
-            (timeout, own)
-        };
-        Ok((Terms { core, target: self.clone(), timeout, now, deadline, behalf }, trace))
-    }
-
-    fn ask<M: Ask>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<M::Reply> {
+    fn ask<M: Ask>(&self, msg: M, timeout: Option<RpcTimeout>) -> AskFuture<M::Reply> {
         let call = || -> Result<AskFuture<M::Reply>, RpcError> {
-            let (terms, trace) = self.terms(timeout)?;
-            let (core, deadline) = (&terms.core, terms.deadline);
             let Some(inbox) = self.find()? else {
+                let core = self.core()?;
+                let (terms, trace) = terms(&core, timeout);
                 let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| {
                     target.ask(out.made_at(terms.now))
                 };
-                let call = self.remote_send(core, &msg, deadline, trace, ask)?;
-                return Ok(AskFuture::remote(call, Self::decode_reply::<M>, terms));
+                let call = self.remote_send(&core, &msg, terms.deadline, trace, ask)?;
+                let (decode, target) = (Self::decode_reply::<M>, self.clone());
+                return Ok(AskFuture::remote(call, decode, core, target, terms));
             };
-            let call = Arc::new(LocalCall::new(msg));
-            let asker = terms.behalf.asker.clone();
-            inbox.ask(call.clone(), size_of::<M>(), asker, deadline, trace)?;
-            Ok(AskFuture::local(call, terms, true))
+            let (Terms { timeout, deadline, behalf, .. }, trace) = terms(inbox.core(), timeout);
+            let call = Arc::new(LocalCall::new(msg, timeout));
+            inbox.ask(call.clone(), size_of::<M>(), behalf.asker.clone(), deadline, trace)?;
+            Ok(AskFuture::local(call, inbox.into_owned(), behalf, true))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
@@ -123,7 +109,7 @@ impl RawRef {
         })
     }
 
-    fn send_wait<M: OneWay>(&self, msg: M, timeout: RpcTimeout) -> AskFuture<()> {
+    fn send_wait<M: OneWay>(&self, msg: M) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
             let Some(inbox) = self.find()? else {
                 let (core, trace) = (self.core()?, turn::trace());
@@ -131,13 +117,17 @@ impl RawRef {
                 let Some(call) = self.remote_send(&core, &msg, Timestamp::MAX, trace, wait)? else {
                     return Ok(AskFuture::ready(|| ()));
                 };
-                let (terms, _) = self.terms(timeout)?;
-                return Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms));
+                let (terms, _) = terms(&core, None);
+                return Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms));
             };
-            let (terms, trace) = self.terms(timeout)?;
-            let ticket = Arc::new(Ticket::default());
-            inbox.tell(Box::new(Tell(msg)), size_of::<M>(), Some(ticket.clone()), trace)?;
-            Ok(AskFuture::local(ticket, terms, false))
+            let trace = turn::trace();
+            let Some(tell) = inbox.tell_now(Box::new(Tell(msg)), size_of::<M>(), &trace)? else {
+                return Ok(AskFuture::ready(|| ()));
+            };
+            let (Terms { timeout, deadline, behalf, .. }, _) = terms(inbox.core(), None);
+            let ticket = Arc::new(Ticket::new(timeout));
+            inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), deadline, trace)?;
+            Ok(AskFuture::local(ticket, inbox.into_owned(), behalf, false))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
@@ -152,12 +142,26 @@ impl RawRef {
                 return Err(RpcError::new(ErrorKind::Internal, "a local ref is not resolved"));
             };
             let call = target.resolve(deadline)?;
-            let (target, behalf) = (self.clone(), Behalf::default());
-            let terms = Terms { core, target, timeout, now, deadline, behalf };
-            Ok(AskFuture::remote(call, |_, _, _| Ok(()), terms))
+            let terms = Terms { timeout, now, deadline, behalf: Behalf::default() };
+            Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms))
         };
         call().unwrap_or_else(AskFuture::failed)
     }
+}
+
+/// How a call is made from here, and the trace that it is part of.
+fn terms(core: &EnvCore, timeout: Option<RpcTimeout>) -> (Terms, Option<TraceContext>) {
+    let timeout = timeout.unwrap_or_else(|| core.config().ask_timeout());
+    let now = core.now();
+    let Inherited { behalf, deadline, trace } = turn::inherited();
+    let own = timeout.deadline(now);
+    // No more time than the caller of the handler has that makes it.
+    let (timeout, deadline) = if deadline < own {
+        (RpcTimeout::inherited(deadline.since(now)), deadline)
+    } else {
+        (timeout, own)
+    };
+    (Terms { timeout, now, deadline, behalf }, trace)
 }
 
 impl<P> RpcEndpointRef<P> {
@@ -213,7 +217,7 @@ impl<P> RpcEndpointRef<P> {
     /// # Cancel safety
     /// Dropped before it is ready, the message is not handled, unless it has found room already.
     pub fn send_wait<M: OneWay + SentTo<P>>(&self, msg: M) -> AskFuture<()> {
-        self.raw.send_wait(msg, self.ask_timeout())
+        self.raw.send_wait(msg)
     }
 
     /// Sends a message and waits for its answer, for `rpc.askTimeout` at most (10 s by default).
@@ -225,7 +229,7 @@ impl<P> RpcEndpointRef<P> {
     /// # Cancel safety
     /// Dropping the future cancels the call; see [`AskFuture`].
     pub fn ask<M: Ask + SentTo<P>>(&self, msg: M) -> AskFuture<M::Reply> {
-        self.raw.ask(msg, self.ask_timeout())
+        self.raw.ask(msg, None)
     }
 
     /// As [`ask`](Self::ask), with a timeout of its own, cut to 24 h.
@@ -237,7 +241,7 @@ impl<P> RpcEndpointRef<P> {
         msg: M,
         timeout: Duration,
     ) -> AskFuture<M::Reply> {
-        self.raw.ask(msg, RpcTimeout::given(timeout))
+        self.raw.ask(msg, Some(RpcTimeout::given(timeout)))
     }
 
     /// As [`ask`](Self::ask), from a thread without a runtime: the thread sleeps until the answer
@@ -256,10 +260,6 @@ impl<P> RpcEndpointRef<P> {
         }
         drop(core);
         block_on(self.ask(msg))
-    }
-
-    fn ask_timeout(&self) -> RpcTimeout {
-        self.raw.core().map_or_else(|_| RpcTimeout::default(), |core| core.config().ask_timeout())
     }
 
     /// The same endpoint, as a protocol that it covers.

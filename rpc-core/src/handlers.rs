@@ -4,7 +4,7 @@
 use crate::call_context::{ReplyKind, RpcCallContext};
 use crate::context::EndpointContext;
 use crate::delivery::{HandlerInfo, Work};
-use crate::local_call::LocalCall;
+use crate::local_call::{LocalCall, Taken};
 use crate::message::{Ask, OneWay, RpcMessage};
 use crate::raw::HandlerResult;
 use std::any::TypeId;
@@ -118,8 +118,9 @@ impl<E: ReceiveAndReply<M>, M: Ask> HandlerSet<E> for Replies<M> {
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
         let msg = match cx.take_ask::<M>(&work) {
-            Some(msg) => msg,
-            None => cx.decode::<M>(work)?,
+            Taken::Message(msg) => msg,
+            Taken::GivenUp => return Ok(()),
+            Taken::Other => cx.decode::<M>(work)?,
         };
         let reply = if M::ABORT {
             let cancelled = cx.turn_cancelled();
@@ -153,8 +154,9 @@ impl<E: ReceiveAndReplyLater<M>, M: Ask> HandlerSet<E> for RepliesLater<M> {
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
         let msg = match cx.take_ask::<M>(&work) {
-            Some(msg) => msg,
-            None => cx.decode::<M>(work)?,
+            Taken::Message(msg) => msg,
+            Taken::GivenUp => return Ok(()),
+            Taken::Other => cx.decode::<M>(work)?,
         };
         let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
         let call = cx.take_call::<M::Reply, LocalCall<M>>(kind)?;

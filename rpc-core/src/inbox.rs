@@ -7,6 +7,7 @@ use crate::address::{EndpointAddress, EndpointName, RpcAddress};
 use crate::core::EnvCore;
 use crate::credit::{Credit, Pool};
 use crate::deadline::{Timestamp, duration_text};
+use crate::deadlines::Deadlines;
 use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{LocalAsk, LocalTell};
@@ -94,6 +95,9 @@ pub(crate) struct State {
     entered: u64,
     left: u64,
     tickets: VecDeque<(u64, Arc<Ticket>)>,
+    /// Those of local calls, whether they are queued or being handled.
+    deadlines: Deadlines,
+    alarm: Option<TimerKey>,
     /// The endpoint's loop, waiting for work.
     waker: Option<Waker>,
     /// Counts handlers; `asker` is who waits for the current one.
@@ -137,6 +141,8 @@ impl Inbox {
             entered: 0,
             left: 0,
             tickets: VecDeque::new(),
+            deadlines: Deadlines::default(),
+            alarm: None,
             waker: None,
             turn: 0,
             asker: None,
@@ -209,44 +215,91 @@ impl Inbox {
         found.unwrap_or(self.handlers.len())
     }
 
-    /// Puts a local one-way message in the queue. Without a ticket it does not wait for room.
+    /// Puts a local one-way message in the queue, if there is room.
     pub(crate) fn tell(
         &self,
         tell: Box<dyn LocalTell>,
         bytes: usize,
-        ticket: Option<Arc<Ticket>>,
         trace: Option<TraceContext>,
     ) -> Result<(), RpcError> {
-        let mut state = self.admit(tell.name(), bytes, ticket.is_some())?;
-        if let Some(ticket) = &ticket {
-            let number = state.entered;
-            state.tickets.push_back((number, ticket.clone()));
+        let mut state = self.admit(tell.name(), bytes, false)?;
+        state.enter(Item { kind: Kind::Tell { tell, ticket: None }, bytes, trace });
+        wake(state);
+        Ok(())
+    }
+
+    /// The same, giving the message back if there is no room.
+    pub(crate) fn tell_now(
+        &self,
+        tell: Box<dyn LocalTell>,
+        bytes: usize,
+        trace: &Option<TraceContext>,
+    ) -> Result<Option<Box<dyn LocalTell>>, RpcError> {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return Err(self.stopped());
         }
-        state.enter(Item { kind: Kind::Tell { tell, ticket }, bytes, trace });
-        if state.tickets.is_empty() {
-            wake(state);
-        } else {
-            let granted = state.grant_tickets(self.max_messages());
-            wake(state);
-            granted.into_iter().for_each(|ticket| ticket.grant());
+        if !self.has_room(&state, bytes) {
+            return Ok(Some(tell));
         }
+        let trace = trace.clone();
+        state.enter(Item { kind: Kind::Tell { tell, ticket: None }, bytes, trace });
+        wake(state);
+        Ok(None)
+    }
+
+    /// Puts a local one-way message in the queue, where it waits for room.
+    pub(crate) fn tell_in_turn(
+        self: &Arc<Self>,
+        tell: Box<dyn LocalTell>,
+        bytes: usize,
+        ticket: Arc<Ticket>,
+        deadline: Timestamp,
+        trace: Option<TraceContext>,
+    ) -> Result<(), RpcError> {
+        let mut state = self.admit(tell.name(), bytes, true)?;
+        let number = state.entered;
+        state.tickets.push_back((number, ticket.clone()));
+        let alarm = state.expires(deadline, &ticket);
+        state.enter(Item { kind: Kind::Tell { tell, ticket: Some(ticket) }, bytes, trace });
+        let granted = state.grant_tickets(self.max_messages());
+        wake(state);
+        granted.into_iter().for_each(|ticket| ticket.grant());
+        self.arm(alarm);
         Ok(())
     }
 
     /// Puts a local ask in the queue, behind what is there; it waits for room in its place.
-    pub(crate) fn ask(
-        &self,
-        call: Arc<dyn LocalAsk>,
+    pub(crate) fn ask<C: LocalAsk + Expire + 'static>(
+        self: &Arc<Self>,
+        call: Arc<C>,
         bytes: usize,
         asker: Option<Asker>,
         deadline: Timestamp,
         trace: Option<TraceContext>,
     ) -> Result<(), RpcError> {
         let mut state = self.admit(call.name(), bytes, true)?;
+        let alarm = state.expires(deadline, &call);
         let sink = ReplySink::local(call);
         state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });
         wake(state);
+        self.arm(alarm);
         Ok(())
+    }
+
+    /// Sets the alarm for the earliest deadline of the local calls.
+    fn arm(self: &Arc<Self>, alarm: Option<Timestamp>) {
+        if let Some(at) = alarm {
+            // Whoever waits for an answer holds the inbox; nobody else needs the alarm.
+            let alarm = Arc::new(Alarm(Arc::downgrade(self)));
+            let mut other = Some(self.core.add_timer(at, alarm, 0));
+            let mut state = self.lock();
+            if state.deadlines.armed() == at {
+                std::mem::swap(&mut state.alarm, &mut other);
+            }
+            drop(state);
+            other.into_iter().for_each(|timer| self.core.cancel_timer(timer));
+        }
     }
 
     /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
@@ -478,6 +531,12 @@ fn wake(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
+    /// Keeps the deadline of a local call; when the alarm must ring, if one must be set.
+    fn expires<C: Expire + 'static>(&mut self, at: Timestamp, call: &Arc<C>) -> Option<Timestamp> {
+        let call: Weak<C> = Arc::downgrade(call);
+        self.deadlines.add(at, call).then_some(at)
+    }
+
     fn enter(&mut self, item: Item) {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);
@@ -517,6 +576,21 @@ impl Expire for Inbox {
         let running = state.running.take();
         drop(state);
         running.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Rings at the earliest deadline of an inbox's local calls.
+struct Alarm(Weak<Inbox>);
+
+impl Expire for Alarm {
+    fn expire(&self, _id: u64) {
+        let Some(inbox) = self.0.upgrade() else { return };
+        // When the env has ended nobody keeps the time: every call is due.
+        let over = inbox.core.is_terminated();
+        let now = if over { Timestamp::MAX } else { inbox.core.now() };
+        let (due, next) = inbox.lock().deadlines.due(now);
+        due.into_iter().for_each(|call| call.expire(0));
+        inbox.arm(next);
     }
 }
 

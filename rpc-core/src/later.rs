@@ -150,7 +150,8 @@ impl<M: OneWay> Expire for Schedule<M> {
             // With a ticket it takes its place even if the inbox is full.
             let ticket = Arc::new(Ticket::default());
             let (tell, trace) = (Box::new(Tell(msg)), self.trace.clone());
-            let told = inbox.tell(tell, size_of::<M>(), Some(ticket.clone()), trace);
+            let forever = Timestamp::MAX;
+            let told = inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), forever, trace);
             match told {
                 Ok(()) => self.lock().last = Arc::downgrade(&ticket),
                 Err(error) => {

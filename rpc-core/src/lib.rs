@@ -187,6 +187,7 @@ mod context;
 mod core;
 mod credit;
 mod deadline;
+mod deadlines;
 mod delivery;
 mod dispatcher;
 mod endpoint;

@@ -1,5 +1,6 @@
 //! Messages that stay in this process: moved, not encoded, one allocation each.
 
+use crate::deadline::RpcTimeout;
 use crate::error::{ErrorKind, RpcError};
 use crate::message::{Ask, Encoding, RpcMessage};
 use crate::seam::{CallEnd, Expire};
@@ -71,8 +72,10 @@ pub(crate) trait LocalAsk: Send + Sync {
 }
 
 /// An ask by value, as its caller sees it.
-pub(crate) trait LocalReply<R>: Expire {
+pub(crate) trait LocalReply<R>: Send + Sync {
     fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<R, CallEnd>>;
+    /// How long its caller waits.
+    fn timeout(&self) -> RpcTimeout;
     fn abandon(&self);
     /// The asker is a handler, and has begun to wait.
     fn awaited(&self) {}
@@ -86,7 +89,17 @@ pub(crate) trait LocalAnswer<R>: LocalAsk {
 
 /// One ask within this process: message, reply and both wakers in one allocation.
 pub(crate) struct LocalCall<M: Ask> {
+    timeout: RpcTimeout,
     state: Mutex<State<M>>,
+}
+
+/// What a handler finds of a call's message.
+pub(crate) enum Taken<M> {
+    Message(M),
+    /// Nobody waits for an answer.
+    GivenUp,
+    /// The message has another type.
+    Other,
 }
 
 struct State<M: Ask> {
@@ -124,10 +137,10 @@ impl<M: Ask> Phase<M> {
 }
 
 impl<M: Ask> LocalCall<M> {
-    pub(crate) fn new(message: M) -> Self {
+    pub(crate) fn new(message: M, timeout: RpcTimeout) -> Self {
         let (phase, waiting) = (Phase::Queued(message), Wakers::default());
         let state = State { phase, asker: None, awaited: false, waiting };
-        Self { state: Mutex::new(state) }
+        Self { timeout, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<M>> {
@@ -265,6 +278,10 @@ impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
 
     fn abandon(&self) {
         self.give_up(GaveUp::Dropped);
+    }
+
+    fn timeout(&self) -> RpcTimeout {
+        self.timeout
     }
 
     fn awaited(&self) {

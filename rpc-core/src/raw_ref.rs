@@ -6,6 +6,7 @@ use crate::dispatcher::{Dispatcher, env_stopped};
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::Inbox;
 use crate::seam::{Incarnation, RemoteTarget};
+use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 #[derive(Clone)]
@@ -97,7 +98,7 @@ impl RawRef {
 
     /// The endpoint's inbox, if it is in this env.
     pub(crate) fn local_inbox(&self) -> Option<Arc<Inbox>> {
-        self.find().ok().flatten()
+        self.find().ok().flatten().map(Cow::into_owned)
     }
 
     pub(crate) fn core(&self) -> Result<Arc<EnvCore>, RpcError> {
@@ -105,9 +106,9 @@ impl RawRef {
     }
 
     /// The endpoint's inbox; `None` if it is in another env.
-    pub(crate) fn find(&self) -> Result<Option<Arc<Inbox>>, RpcError> {
+    pub(crate) fn find(&self) -> Result<Option<Cow<'_, Arc<Inbox>>>, RpcError> {
         match &self.0.route {
-            Route::Local(inbox) => Ok(Some(inbox.clone())),
+            Route::Local(inbox) => Ok(Some(Cow::Borrowed(inbox))),
             Route::Remote(_) => Ok(None),
             Route::Nowhere(error) => Err(error.clone()),
             Route::Ended => Err(RpcError::new(
@@ -117,7 +118,7 @@ impl RawRef {
             Route::Named(dispatcher) => {
                 let dispatcher = dispatcher.upgrade().ok_or_else(env_stopped)?;
                 if let Some(inbox) = dispatcher.lookup(self.0.address.name().as_str()) {
-                    return Ok(Some(inbox));
+                    return Ok(Some(Cow::Owned(inbox)));
                 }
                 if dispatcher.is_closed() {
                     return Err(env_stopped());

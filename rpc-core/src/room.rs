@@ -5,6 +5,15 @@ use crate::inbox::{Inbox, Phase, State};
 use std::sync::MutexGuard;
 
 impl Inbox {
+    /// Whether a local message has room without waiting.
+    pub(crate) fn has_room(&self, state: &State, bytes: usize) -> bool {
+        let promised = state.pool.promised();
+        let limits = self.core().config().limits();
+        let room = self.max_messages().saturating_sub(promised.messages);
+        let held_bytes = state.held_bytes.saturating_add(promised.bytes).saturating_add(bytes);
+        state.held < room && (state.held == 0 || held_bytes <= limits.inbox_max_bytes())
+    }
+
     /// Checks that a local message may enter. One that can wait may enter above the limit, up to
     /// the number that may wait.
     pub(crate) fn admit(

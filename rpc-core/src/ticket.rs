@@ -1,5 +1,6 @@
 //! A one-way message's place in a full inbox: `send_wait` waits on it.
 
+use crate::deadline::RpcTimeout;
 use crate::error::RpcError;
 use crate::local_call::LocalReply;
 use crate::seam::{CallEnd, Expire};
@@ -9,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 /// Resolves when the message has found room.
 #[derive(Default)]
 pub(crate) struct Ticket {
+    timeout: RpcTimeout,
     state: Mutex<State>,
 }
 
@@ -22,6 +24,10 @@ struct State {
 }
 
 impl Ticket {
+    pub(crate) fn new(timeout: RpcTimeout) -> Self {
+        Self { timeout, state: Mutex::default() }
+    }
+
     /// There is room: the message will be handled.
     pub(crate) fn grant(&self) {
         self.finish(Ok(()), true);
@@ -59,6 +65,10 @@ impl LocalReply<()> for Ticket {
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn timeout(&self) -> RpcTimeout {
+        self.timeout
     }
 
     fn abandon(&self) {

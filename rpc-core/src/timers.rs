@@ -1,4 +1,4 @@
-//! The deadlines of an env's calls, in one queue that costs a call two short locks.
+//! The deadlines of an env, in one queue that costs each two short locks.
 
 use crate::deadline::Timestamp;
 use crate::seam::Expire;

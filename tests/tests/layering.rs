@@ -58,6 +58,7 @@ const CORE: &[&[&str]] = &[
         "open_call",
         "delivery",
         "turns",
+        "deadlines",
         "share",
         "credit",
         "inbox",
