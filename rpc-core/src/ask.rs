@@ -124,7 +124,7 @@ impl<R> AskFuture<R> {
     }
 
     /// The call's end, if it has come.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, RpcError>> {
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<R, RpcError>> {
         match &self.state {
             State::Local { call, inbox } => {
                 drive(inbox.core(), cx);

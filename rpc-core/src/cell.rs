@@ -13,11 +13,13 @@ use crate::inbox::{Inbox, Item, Kind, Step};
 use crate::raw::HandlerResult;
 use crate::reply_sink::Way;
 use crate::turn;
-use futures_util::FutureExt;
 use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use tracing::field::Empty;
@@ -42,8 +44,9 @@ impl<F> EndpointCell<F> {
     {
         let Self { inbox, env, make, started } = self;
         let mut end = End::new(inbox.clone(), env.clone(), started.clone());
-        let run = live(make, inbox.clone(), env, started);
-        end.failure = InHandlers { inbox, run: Box::pin(run) }.await.err();
+        let taken = Taken::default();
+        let run = live(make, inbox.clone(), env, started, taken.clone());
+        end.failure = InHandlers { inbox, taken, run: Box::pin(run) }.await.err();
         drop(end);
     }
 }
@@ -79,10 +82,24 @@ impl Drop for End {
     }
 }
 
+/// What the endpoint's loop has taken out of its inbox, and not begun with.
+type Taken = Rc<RefCell<VecDeque<Item>>>;
+
 /// Marks the thread as inside this endpoint while it is polled, so that asks know who makes them.
+/// While it is not, whatever others may want to see of it is in the inbox.
 struct InHandlers<T> {
     inbox: Arc<Inbox>,
+    taken: Taken,
     run: Pin<Box<T>>,
+}
+
+impl<T> InHandlers<T> {
+    fn put_back(&self) {
+        let mut taken = self.taken.borrow_mut();
+        if !taken.is_empty() {
+            self.inbox.put_back(&mut taken);
+        }
+    }
 }
 
 impl<T: Future> Future for InHandlers<T> {
@@ -90,7 +107,18 @@ impl<T: Future> Future for InHandlers<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
         let _inside = turn::enter(self.inbox.clone());
-        self.run.as_mut().poll(cx)
+        let polled = self.run.as_mut().poll(cx);
+        if polled.is_pending() {
+            turn::write_down();
+            self.put_back();
+        }
+        polled
+    }
+}
+
+impl<T> Drop for InHandlers<T> {
+    fn drop(&mut self) {
+        self.put_back();
     }
 }
 
@@ -100,6 +128,7 @@ async fn live<E: RpcEndpoint>(
     inbox: Arc<Inbox>,
     env: Weak<EnvShared>,
     started: Arc<Started>,
+    taken: Taken,
 ) -> Result<(), RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
     let made = std::panic::catch_unwind(AssertUnwindSafe(make));
@@ -110,7 +139,7 @@ async fn live<E: RpcEndpoint>(
     }
     inbox.end_turn();
     started.open(Ok(()));
-    serve(&mut endpoint, &mut cx, &inbox).await;
+    serve(&mut endpoint, &mut cx, &inbox, &taken).await;
     let stopped = guarded("on_stop", async { endpoint.on_stop(&mut cx).await }).await;
     if let Err(error) = stopped {
         complain(&mut endpoint, error, &mut cx).await;
@@ -127,33 +156,62 @@ fn drop_quietly<E>(endpoint: E) {
 }
 
 /// Handles messages until the endpoint is stopped and its queue is empty.
-async fn serve<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>) {
+async fn serve<E: RpcEndpoint>(
+    endpoint: &mut E,
+    cx: &mut EndpointContext<E>,
+    inbox: &Arc<Inbox>,
+    taken: &Taken,
+) {
     let mut turn = Turn::default();
     loop {
-        let mut waited = false;
-        let step = std::future::poll_fn(|cx| {
-            let polled = inbox.poll_next(cx);
-            waited |= polled.is_pending();
-            polled
-        });
-        let step = step.await;
-        if waited {
-            // Others had their turn meanwhile.
-            turn = Turn::default();
-        }
-        match step {
-            Step::Stop => return,
-            Step::Handle(Item { kind: Kind::Network(event), .. }) => {
-                let hook = guarded("a network hook", network(endpoint, &event, cx));
-                let result = unless_overdue(inbox, hook).await;
-                inbox.end_turn();
-                if let Err(error) = result {
-                    complain(endpoint, error, cx).await;
-                }
+        let (next, unused) = {
+            let mut taken = taken.borrow_mut();
+            (taken.pop_front(), taken.len())
+        };
+        let Some(mut item) = next else {
+            let mut waited = false;
+            let step = std::future::poll_fn(|cx| {
+                let polled = inbox.poll_next(cx, &mut taken.borrow_mut());
+                waited |= polled.is_pending();
+                polled
+            });
+            if let Step::Stop = step.await {
+                return;
             }
-            Step::Handle(item) => {
-                let span = span_of(inbox, &item);
-                handle(endpoint, cx, inbox, item).instrument(span).await;
+            if waited {
+                // Others had their turn meanwhile.
+                turn = Turn::default();
+            }
+            continue;
+        };
+        if inbox.is_drained() {
+            inbox.refuse([item], &inbox.drained_error());
+            continue;
+        }
+        inbox.begin(&mut item, unused);
+        if let Kind::Network(event) = &item.kind {
+            let result = {
+                let mut hook = std::pin::pin!(network(endpoint, event, cx));
+                let poll =
+                    |cx: &mut Context<'_>| poll_handler("a network hook", inbox, hook.as_mut(), cx);
+                std::future::poll_fn(poll).await
+            };
+            inbox.end_turn();
+            if let Err(error) = result {
+                complain(endpoint, error, cx).await;
+            }
+        } else {
+            let span = span_of(inbox, &item);
+            let ended = match cx.begin(item) {
+                Some((handler, work)) => {
+                    let result = handle(endpoint, cx, inbox, handler, work, &span).await;
+                    cx.end(result)
+                }
+                // Nobody wants it any more, but its turn is over.
+                None => cx.end(Ok(())),
+            };
+            if let Err(error) = ended {
+                complain(endpoint, error, cx).instrument(span).await;
             }
         }
         if turn.is_over(inbox.core()) {
@@ -233,25 +291,30 @@ fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> &'a str {
     }
 }
 
+/// Runs a message's handler. Its future lies where it is made: moving it costs more than most
+/// handlers do.
 async fn handle<E: RpcEndpoint>(
     endpoint: &mut E,
     cx: &mut EndpointContext<E>,
     inbox: &Inbox,
-    item: Item,
-) {
-    let Some((handler, work)) = cx.begin(item) else {
-        // Nobody wants it any more, but its turn is over.
-        let _ = cx.end(Ok(()));
-        return;
-    };
-    let result = if handler < E::Handlers::LEN {
-        let handler = guarded("a handler", E::Handlers::dispatch(handler, endpoint, work, cx));
-        unless_overdue(inbox, handler).await
+    handler: usize,
+    work: Work,
+    span: &Span,
+) -> Result<(), RpcError> {
+    if handler < E::Handlers::LEN {
+        let mut run = std::pin::pin!(E::Handlers::dispatch(handler, endpoint, work, cx));
+        let poll = |cx: &mut Context<'_>| {
+            let _entered = span.enter();
+            poll_handler("a handler", inbox, run.as_mut(), cx)
+        };
+        std::future::poll_fn(poll).await
     } else {
-        unless_overdue(inbox, guarded("receive", raw(endpoint, work, cx))).await
-    };
-    if let Err(error) = cx.end(result) {
-        complain(endpoint, error, cx).await;
+        let mut run = std::pin::pin!(raw(endpoint, work, cx));
+        let poll = |cx: &mut Context<'_>| {
+            let _entered = span.enter();
+            poll_handler("receive", inbox, run.as_mut(), cx)
+        };
+        std::future::poll_fn(poll).await
     }
 }
 
@@ -286,32 +349,40 @@ async fn complain<E: RpcEndpoint>(endpoint: &mut E, error: RpcError, cx: &mut En
     }
 }
 
-/// Runs user code; a panic becomes an error of the call, never of the actor. An error's own text
-/// is user code as well.
+/// Runs user code; a panic becomes an error of the call, never of the actor.
 async fn guarded(
     what: &str,
     future: impl Future<Output = HandlerResult<()>>,
 ) -> Result<(), RpcError> {
-    let run = async { future.await.map_err(crate::raw::HandlerError::into_rpc) };
-    let ended = AssertUnwindSafe(run).catch_unwind().await;
-    ended.unwrap_or_else(|panic| Err(panicked(what, &*panic)))
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| poll_guarded(what, future.as_mut(), cx)).await
+}
+
+/// An error's own text is user code as well.
+fn poll_guarded(
+    what: &str,
+    future: Pin<&mut impl Future<Output = HandlerResult<()>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), RpcError>> {
+    let poll = || future.poll(cx).map_err(crate::raw::HandlerError::into_rpc);
+    let polled = std::panic::catch_unwind(AssertUnwindSafe(poll));
+    polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(what, &*panic))))
 }
 
 /// Drops a handler that still runs some time after the drain deadline: one that never ends must not
 /// keep an env from ending. The endpoint is over then, so that nobody sees what is left of its state
 /// but its own `on_stop`.
-async fn unless_overdue(
+fn poll_handler(
+    what: &str,
     inbox: &Inbox,
-    handler: impl Future<Output = Result<(), RpcError>>,
-) -> Result<(), RpcError> {
-    let mut handler = std::pin::pin!(handler);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = handler.as_mut().poll(cx) {
-            return Poll::Ready(ended);
-        }
-        inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
-    })
-    .await
+    handler: Pin<&mut impl Future<Output = HandlerResult<()>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), RpcError>> {
+    let polled = poll_guarded(what, handler, cx);
+    if polled.is_ready() {
+        return polled;
+    }
+    inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
 }
 
 fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {

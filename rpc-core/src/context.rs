@@ -20,6 +20,7 @@ use crate::reply_sink::{ReplySink, Way, in_time};
 use crate::scope;
 use crate::seam::Origin;
 use crate::trace::TraceContext;
+use crate::turn::{self, Serving};
 use crate::wire::payload;
 use std::any::Any;
 use std::fmt;
@@ -200,13 +201,15 @@ impl<E> EndpointContext<E> {
     pub(crate) fn begin(&mut self, item: Item) -> Option<(usize, Work)> {
         match item.kind {
             Kind::Tell { tell, ticket } => {
+                turn::begin(Serving { asker: None, way: None, deadline: Timestamp::MAX });
                 if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
                     return None;
                 }
                 let handler = self.inbox.handler_of(tell.message_type(), tell.name());
                 Some((self.for_way(handler, true), Work::Tell(Tells(tell))))
             }
-            Kind::Ask { sink, deadline, .. } => {
+            Kind::Ask { sink, asker, deadline } => {
+                turn::begin(Serving { asker, way: sink.way().cloned(), deadline });
                 let Some(Way::Local(call)) = sink.way() else { return None };
                 let handler = self.inbox.handler_of(call.message_type(), call.name());
                 let handler = self.for_way(handler, false);
@@ -223,6 +226,9 @@ impl<E> EndpointContext<E> {
 
     fn begin_wire(&mut self, message: WireMessage) -> Option<(usize, Work)> {
         let WireMessage { handler, name, body, origin, call, deadline, .. } = message;
+        let way = call.map(|call| Way::Wire(origin.clone(), call));
+        let until = if call.is_some() { deadline } else { Timestamp::MAX };
+        turn::begin(Serving { asker: None, way, deadline: until });
         origin.consumed(body.len());
         if let Some(call) = call
             && (origin.is_cancelled(call)
@@ -270,7 +276,7 @@ impl<E> EndpointContext<E> {
     /// The handler is done: an error goes to the caller, unless it has its answer, and comes back.
     pub(crate) fn end(&mut self, result: Result<(), RpcError>) -> Result<(), RpcError> {
         if !std::mem::take(&mut self.turn_over) {
-            self.inbox.end_turn();
+            turn::end(&self.inbox);
         }
         let deadline = std::mem::replace(&mut self.deadline, Timestamp::MAX);
         self.origin = None;
@@ -327,7 +333,7 @@ impl<E> EndpointContext<E> {
     pub(crate) fn reply<M: Ask>(&mut self, reply: M::Reply) {
         let Some(way) = self.current.take().and_then(ReplySink::take) else { return };
         // First: asks of the handler that others wait for must not take the answer for a cancel.
-        self.inbox.end_turn();
+        turn::end(&self.inbox);
         self.turn_over = true;
         if let Way::Local(call) = &way
             && let Some(call) = call.as_any().downcast_ref::<LocalCall<M>>()

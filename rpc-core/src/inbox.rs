@@ -22,7 +22,7 @@ use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) struct Asker {
 
 /// What the endpoint's loop does next.
 pub(crate) enum Step {
-    Handle(Item),
+    Handle,
     Stop,
 }
 
@@ -70,6 +70,14 @@ pub struct Inbox {
     network_events: bool,
     /// Whether the current message has a trace: looked at without the lock.
     pub(crate) traced: AtomicBool,
+    /// Local messages, and their bytes, that were begun since the loop took some: they are still
+    /// among those that `State` says are held. Only the loop writes here.
+    begun: AtomicUsize,
+    begun_bytes: AtomicUsize,
+    /// What the loop has taken and not begun.
+    unused: AtomicUsize,
+    /// Whether the drain deadline is over: nothing more is begun.
+    drained: AtomicBool,
     system: bool,
     state: Mutex<State>,
 }
@@ -87,8 +95,8 @@ pub(crate) struct State {
     /// By sender: each peer, by its address, and all senders of this process together.
     pub(crate) queue: Turns<RpcAddress, Item>,
     /// Local messages in the queue, and their bytes.
-    pub(crate) held: usize,
-    pub(crate) held_bytes: usize,
+    held: usize,
+    held_bytes: usize,
     /// What is for the windows of peers.
     pub(crate) pool: Pool,
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
@@ -164,9 +172,22 @@ impl Inbox {
             handlers,
             network_events,
             traced: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
+            begun_bytes: AtomicUsize::new(0),
+            unused: AtomicUsize::new(0),
+            drained: AtomicBool::new(false),
             system,
             state: Mutex::new(state),
         }
+    }
+
+    /// To be locked to put something in the queue.
+    pub(crate) fn open(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if self.unused.load(Ordering::Relaxed) == 0 {
+            state.queue.settle();
+        }
+        state
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -235,7 +256,7 @@ impl Inbox {
         bytes: usize,
         trace: &Option<TraceContext>,
     ) -> Result<Option<Box<dyn LocalTell>>, RpcError> {
-        let mut state = self.lock();
+        let mut state = self.open();
         if state.phase != Phase::Open {
             return Err(self.stopped());
         }
@@ -262,7 +283,8 @@ impl Inbox {
         state.tickets.push_back((number, ticket.clone()));
         let alarm = state.expires(deadline, &ticket);
         state.enter(Item { kind: Kind::Tell { tell, ticket: Some(ticket) }, bytes, trace });
-        let granted = state.grant_tickets(self.max_messages());
+        let left = state.left.wrapping_add(self.begun.load(Ordering::Relaxed) as u64);
+        let granted = state.grant_tickets(self.max_messages(), left);
         wake(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
         self.arm(alarm);
@@ -305,7 +327,7 @@ impl Inbox {
     /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
     /// endpoint is gone comes back.
     pub(crate) fn deliver(&self, line: usize, messages: &mut VecDeque<WireMessage>) {
-        let mut state = self.lock();
+        let mut state = self.open();
         if state.phase != Phase::Open {
             return;
         }
@@ -322,7 +344,7 @@ impl Inbox {
 
     /// Puts a network event in the queue, in order with the messages of the peer that it is about.
     pub(crate) fn network_event(&self, event: &NetworkEvent) {
-        let mut state = self.lock();
+        let mut state = self.open();
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());
             state.queue.push_about(event.peer(), Item { kind, bytes: 0, trace: None });
@@ -348,6 +370,11 @@ impl Inbox {
         error.with_outcome(Outcome::Unknown)
     }
 
+    /// The error of messages that the endpoint did not get to before its drain deadline.
+    pub(crate) fn drained_error(&self) -> RpcError {
+        self.stopped_after("the message still waited", Duration::ZERO)
+    }
+
     fn stopped_after(&self, what: &str, grace: Duration) -> RpcError {
         let timeout = self.core.config().drain_timeout();
         let after = duration_text(timeout.saturating_add(grace));
@@ -360,38 +387,85 @@ impl Inbox {
         RpcError::new(ErrorKind::EndpointStopped, text)
     }
 
-    /// The next thing to do for the endpoint's loop.
-    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Step> {
+    /// Local messages that have not been begun, and their bytes.
+    pub(crate) fn held(&self, state: &State) -> (usize, usize) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let begun_bytes = self.begun_bytes.load(Ordering::Relaxed);
+        (state.held.saturating_sub(begun), state.held_bytes.saturating_sub(begun_bytes))
+    }
+
+    /// The next messages for the endpoint's loop: a part of one sender's turn. What it does not get
+    /// to, because a handler waits, it puts back.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>, into: &mut VecDeque<Item>) -> Poll<Step> {
         let mut state = self.lock();
-        let Some(mut item) = state.queue.pop() else {
+        let granted = self.give_room(&mut state);
+        state.queue.take(into);
+        self.unused.store(into.len(), Ordering::Relaxed);
+        let polled = if !into.is_empty() {
+            Poll::Ready(Step::Handle)
+        } else {
+            // What the endpoint sends at its end is part of nothing.
             self.trace_is(&mut state, None);
-            if state.phase != Phase::Open {
-                return Poll::Ready(Step::Stop);
+            if state.phase == Phase::Open {
+                if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            } else {
+                Poll::Ready(Step::Stop)
             }
-            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.waker = Some(cx.waker().clone());
-            }
-            return Poll::Pending;
         };
-        self.trace_is(&mut state, item.trace.take());
-        state.turn = state.turn.wrapping_add(1);
-        (state.asker, state.way, state.deadline) = match &mut item.kind {
-            Kind::Ask { asker, sink, deadline } => (asker.take(), sink.way().cloned(), *deadline),
-            Kind::Wire(WireMessage { origin, call: Some(call), deadline, .. }) => {
-                (None, Some(Way::Wire(origin.clone(), *call)), *deadline)
-            }
-            _ => (None, None, Timestamp::MAX),
-        };
-        let mut granted = VecDeque::new();
-        if matches!(item.kind, Kind::Tell { .. } | Kind::Ask { .. }) {
-            state.leave(item.bytes);
-            if !state.tickets.is_empty() {
-                granted = state.grant_tickets(self.max_messages());
-            }
+        drop(state);
+        granted.into_iter().for_each(|ticket| ticket.grant());
+        polled
+    }
+
+    /// The loop begins with a message, `unused` are left: its place is free.
+    pub(crate) fn begin(&self, item: &mut Item, unused: usize) {
+        self.unused.store(unused, Ordering::Relaxed);
+        if let Kind::Tell { .. } | Kind::Ask { .. } = item.kind {
+            let begun = self.begun.load(Ordering::Relaxed).saturating_add(1);
+            self.begun.store(begun, Ordering::Relaxed);
+            let bytes = self.begun_bytes.load(Ordering::Relaxed).saturating_add(item.bytes);
+            self.begun_bytes.store(bytes, Ordering::Relaxed);
+        }
+        if item.trace.is_some() || self.traced.load(Ordering::Relaxed) {
+            self.trace_is(&mut self.lock(), item.trace.take());
+        }
+    }
+
+    /// Whether what is queued is not handled any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
+    /// A handler waits, or others have their turn: what the loop has taken and not begun is queued
+    /// again, where others see it.
+    pub(crate) fn put_back(&self, unused: &mut VecDeque<Item>) {
+        let mut state = self.lock();
+        let granted = self.give_room(&mut state);
+        if !self.is_drained() && state.phase != Phase::Closed {
+            state.queue.put_back(unused);
+            self.unused.store(0, Ordering::Relaxed);
         }
         drop(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
-        Poll::Ready(Step::Handle(item))
+        if !unused.is_empty() {
+            self.refuse(unused.drain(..), &self.drained_error());
+        }
+    }
+
+    /// Gives the places of begun messages to those who wait for room.
+    fn give_room(&self, state: &mut State) -> VecDeque<Arc<Ticket>> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        (state.held, state.held_bytes) = self.held(state);
+        state.left = state.left.wrapping_add(begun as u64);
+        self.begun.store(0, Ordering::Relaxed);
+        self.begun_bytes.store(0, Ordering::Relaxed);
+        if state.tickets.is_empty() {
+            return VecDeque::new();
+        }
+        state.grant_tickets(self.max_messages(), state.left)
     }
 
     /// Takes no more messages; what is queued is still handled, until the drain deadline.
@@ -436,14 +510,17 @@ impl Inbox {
         let mut state = self.lock();
         let queue = state.queue.drain();
         let tickets = std::mem::take(&mut state.tickets);
-        state.held = 0;
-        state.held_bytes = 0;
         drop(state);
         for (_, ticket) in tickets {
             ticket.fail(error.clone());
         }
+        self.refuse(queue, error);
+    }
+
+    /// Fails messages that will not be handled.
+    pub(crate) fn refuse(&self, items: impl IntoIterator<Item = Item>, error: &RpcError) {
         let mut dropped = 0_usize;
-        for item in queue {
+        for item in items {
             match item.kind {
                 Kind::Ask { sink, .. } => quietly(|| sink.fail(error)),
                 Kind::Wire(WireMessage { origin, body, call, .. }) => {
@@ -544,18 +621,12 @@ impl State {
         self.queue.push(HERE, item);
     }
 
-    fn leave(&mut self, bytes: usize) {
-        self.held = self.held.saturating_sub(1);
-        self.held_bytes = self.held_bytes.saturating_sub(bytes);
-        self.left = self.left.wrapping_add(1);
-    }
-
     /// Takes the tickets off whose messages are within the limit now.
-    fn grant_tickets(&mut self, max: usize) -> VecDeque<Arc<Ticket>> {
+    fn grant_tickets(&mut self, max: usize, left: u64) -> VecDeque<Arc<Ticket>> {
         let room = max.saturating_sub(self.pool.promised().messages) as u64;
         let mut granted = VecDeque::new();
         while let Some((number, _)) = self.tickets.front()
-            && number.saturating_sub(self.left) < room
+            && number.saturating_sub(left) < room
         {
             granted.extend(self.tickets.pop_front().map(|(_, ticket)| ticket));
         }
@@ -568,8 +639,8 @@ impl Expire for Inbox {
     /// being handled is given up.
     fn expire(&self, id: u64) {
         if id == DRAINED {
-            let late = "the message still waited";
-            return self.fail_queued(&self.stopped_after(late, Duration::ZERO));
+            self.drained.store(true, Ordering::Release);
+            return self.fail_queued(&self.drained_error());
         }
         let mut state = self.lock();
         state.overdue = true;

@@ -10,8 +10,9 @@ impl Inbox {
         let promised = state.pool.promised();
         let limits = self.core().config().limits();
         let room = self.max_messages().saturating_sub(promised.messages);
-        let held_bytes = state.held_bytes.saturating_add(promised.bytes).saturating_add(bytes);
-        state.held < room && (state.held == 0 || held_bytes <= limits.inbox_max_bytes())
+        let (held, held_bytes) = self.held(state);
+        let all_bytes = held_bytes.saturating_add(promised.bytes).saturating_add(bytes);
+        held < room && (held == 0 || all_bytes <= limits.inbox_max_bytes())
     }
 
     /// Checks that a local message may enter. One that can wait may enter above the limit, up to
@@ -22,7 +23,7 @@ impl Inbox {
         bytes: usize,
         waits: bool,
     ) -> Result<MutexGuard<'_, State>, RpcError> {
-        let state = self.lock();
+        let state = self.open();
         if state.phase != Phase::Open {
             return Err(self.stopped());
         }
@@ -30,33 +31,34 @@ impl Inbox {
         let max = self.max_messages();
         let promised = state.pool.promised();
         let room = max.saturating_sub(promised.messages);
+        let (messages, message_bytes) = self.held(&state);
         let held = || {
             let kept = match promised.messages {
                 0 => String::new(),
                 kept => format!(", {kept} places are kept for peers"),
             };
-            format!("{} messages are in its inbox{kept}", state.held)
+            format!("{messages} messages are in its inbox{kept}")
         };
         let waiting = if waits { limits.outbox_max_waiting() } else { 0 };
-        if state.held >= room.saturating_add(waiting) {
+        if messages >= room.saturating_add(waiting) {
             if !waits {
                 let limit = format!("rpc.inbox.maxMessages ({max})");
                 return Err(self.overloaded(message, &held(), &limit));
             }
             let held =
-                format!("{}, {} of them wait for room", held(), state.held.saturating_sub(room));
+                format!("{}, {} of them wait for room", held(), messages.saturating_sub(room));
             let limit = format!("rpc.outbox.maxWaiting ({waiting})");
             return Err(self.overloaded(message, &held, &limit));
         }
         let most = limits.inbox_max_bytes();
         let waiting = if waits { limits.outbox_max_waiting_bytes() } else { 0 };
-        let held_bytes = state.held_bytes.saturating_add(promised.bytes);
-        if state.held > 0 && held_bytes.saturating_add(bytes) > most.saturating_add(waiting) {
+        let held_bytes = message_bytes.saturating_add(promised.bytes);
+        if messages > 0 && held_bytes.saturating_add(bytes) > most.saturating_add(waiting) {
             let kept = match promised.bytes {
                 0 => String::new(),
                 kept => format!(", {kept} are kept for peers"),
             };
-            let held = format!("{} bytes are in its inbox{kept}", state.held_bytes);
+            let held = format!("{message_bytes} bytes are in its inbox{kept}");
             let message = format!("the {bytes} bytes of {message}");
             let limit = match waits {
                 true => format!("rpc.outbox.maxWaitingBytes ({waiting})"),

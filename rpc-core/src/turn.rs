@@ -19,11 +19,32 @@ struct Current {
     call: Option<Arc<OpenCall>>,
     /// A trace whose scope it is in.
     trace: Option<TraceContext>,
+    /// What the handler is for, as long as nobody else has to know.
+    serving: Option<Serving>,
+}
+
+/// Whom a handler answers.
+pub(crate) struct Serving {
+    pub(crate) asker: Option<Asker>,
+    pub(crate) way: Option<Way>,
+    pub(crate) deadline: Timestamp,
 }
 
 thread_local! {
     static CURRENT: RefCell<Current> =
-        const { RefCell::new(Current { handler: None, call: None, trace: None }) };
+        const { RefCell::new(Current { handler: None, call: None, trace: None, serving: None }) };
+}
+
+/// The handler of a message begins. It is written down in the inbox only when the handler waits, or
+/// hands down what it is for.
+pub(crate) fn begin(serving: Serving) {
+    let before = CURRENT.with_borrow_mut(|current| current.serving.replace(serving));
+    drop(before);
+}
+
+/// Takes what the current handler is for, if it was not written down.
+fn take_serving() -> Option<Serving> {
+    CURRENT.try_with(|current| current.borrow_mut().serving.take()).ok().flatten()
 }
 
 /// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
@@ -61,10 +82,12 @@ pub(crate) fn within<R>(
     trace: Option<TraceContext>,
     f: impl FnOnce() -> R,
 ) -> R {
+    write_down();
     let scoped = CURRENT.with_borrow(|current| Current {
         handler: current.handler.clone(),
         call: call.or_else(|| current.call.clone()),
         trace: trace.or_else(|| current.trace.clone()),
+        serving: None,
     });
     let _inside = Inside { before: CURRENT.replace(scoped) };
     f()
@@ -117,8 +140,26 @@ impl Behalf {
     }
 }
 
+/// Writes down in its inbox what the current handler is for.
+pub(crate) fn write_down() {
+    if let Some(serving) = take_serving()
+        && let Some(inbox) = with_current(|current| current.handler.clone())
+    {
+        inbox.serves(serving);
+    }
+}
+
+/// The current handler is done, or its answer is on its way: nobody waits for it any more.
+pub(crate) fn end(inbox: &Inbox) {
+    // What was not written down is nobody's business.
+    if take_serving().is_none() {
+        inbox.end_turn();
+    }
+}
+
 /// What an ask that is made here inherits.
 pub(crate) fn inherited() -> Inherited {
+    write_down();
     with_current(|current| {
         let handler = current.handler.as_ref();
         let mut inherited = handler.map_or_else(Inherited::default, Inbox::hand_down);
@@ -144,8 +185,16 @@ pub(crate) fn trace() -> Option<TraceContext> {
 impl Inbox {
     /// The turn of the current handler, and when its caller stops waiting.
     pub(crate) fn current_call(&self) -> (u64, Timestamp) {
+        write_down();
         let state = self.lock();
         (state.turn, state.deadline)
+    }
+
+    fn serves(&self, serving: Serving) {
+        let Serving { asker, way, deadline } = serving;
+        let mut state = self.lock();
+        state.turn = state.turn.wrapping_add(1);
+        (state.asker, state.way, state.deadline) = (asker, way, deadline);
     }
 
     /// The next message is part of that trace: its handler is a span of its own.
@@ -195,7 +244,7 @@ impl Inbox {
         }
     }
 
-    /// The current handler is done, or its answer is on its way: nobody waits for it any more.
+    /// A turn that was written down is over.
     pub(crate) fn end_turn(&self) {
         let mut state = self.lock();
         state.turn = state.turn.wrapping_add(1);

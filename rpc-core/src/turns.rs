@@ -38,6 +38,8 @@ struct Line<K, T> {
     name: Option<K>,
     users: usize,
     queue: VecDeque<T>,
+    /// Whether it has something, or what it had is being handled in its turn.
+    in_ring: bool,
 }
 
 /// The line of all senders of this process together. It is always there.
@@ -46,7 +48,7 @@ pub(crate) const HERE: usize = 0;
 impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
     pub(crate) fn new() -> Self {
         Self {
-            lines: vec![Line { name: None, users: 1, queue: VecDeque::new() }],
+            lines: vec![Line { name: None, users: 1, queue: VecDeque::new(), in_ring: false }],
             free: Vec::new(),
             names: BTreeMap::new(),
             ring: VecDeque::new(),
@@ -69,7 +71,8 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
     }
 
     fn add(&mut self, name: Option<&K>) -> usize {
-        let line = Line { name: name.cloned(), users: 0, queue: VecDeque::new() };
+        let (name_of, queue) = (name.cloned(), VecDeque::new());
+        let line = Line { name: name_of, users: 0, queue, in_ring: false };
         let place = self.free.pop().unwrap_or(self.lines.len());
         match self.lines.get_mut(place) {
             Some(free) => *free = line,
@@ -92,7 +95,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
     /// Frees a line that nobody uses and that has nothing.
     fn forget(&mut self, place: usize) {
         let Some(line) = self.lines.get_mut(place) else { return };
-        if line.users == 0 && line.queue.is_empty() {
+        if line.users == 0 && !line.in_ring {
             if let Some(name) = line.name.take() {
                 self.names.remove(&name);
             }
@@ -102,11 +105,14 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
 
     pub(crate) fn push(&mut self, place: usize, item: T) {
         let Some(line) = self.lines.get_mut(place) else { return };
-        if line.queue.is_empty() {
-            if let Some(spare) = self.spare.pop() {
-                line.queue = spare;
-            }
+        if !line.in_ring {
+            line.in_ring = true;
             self.ring.push_back(place);
+        }
+        if line.queue.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            line.queue = spare;
         }
         self.length = self.length.saturating_add(1);
         self.size = self.size.saturating_add(item.bytes());
@@ -120,30 +126,59 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         self.leave(place);
     }
 
-    /// The next one.
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        let place = *self.ring.front()?;
-        let line = self.lines.get_mut(place)?;
-        let item = line.queue.pop_front()?;
-        self.length = self.length.saturating_sub(1);
-        self.size = self.size.saturating_sub(item.bytes());
-        self.messages = self.messages.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(item.bytes());
-        let empty = line.queue.is_empty();
-        if empty || self.messages >= TURN_MESSAGES || self.bytes >= TURN_BYTES {
-            (self.messages, self.bytes) = (0, 0);
-            self.ring.pop_front();
-            if empty {
-                let queue = std::mem::take(&mut line.queue);
-                if self.spare.len() < SPARE {
-                    self.spare.push(queue);
-                }
-                self.forget(place);
-            } else {
-                self.ring.push_back(place);
-            }
+    /// Takes out what is left of the turn of the sender whose turn it is.
+    pub(crate) fn take(&mut self, into: &mut VecDeque<T>) {
+        self.settle();
+        let Some(line) = self.ring.front().and_then(|place| self.lines.get_mut(*place)) else {
+            return;
+        };
+        while self.messages < TURN_MESSAGES
+            && self.bytes < TURN_BYTES
+            && let Some(item) = line.queue.pop_front()
+        {
+            self.length = self.length.saturating_sub(1);
+            self.size = self.size.saturating_sub(item.bytes());
+            self.messages = self.messages.saturating_add(1);
+            self.bytes = self.bytes.saturating_add(item.bytes());
+            into.push_back(item);
         }
-        Some(item)
+    }
+
+    /// Puts back what was taken last and not used: its turn goes on.
+    pub(crate) fn put_back(&mut self, unused: &mut VecDeque<T>) {
+        let Some(line) = self.ring.front().and_then(|place| self.lines.get_mut(*place)) else {
+            return;
+        };
+        while let Some(item) = unused.pop_back() {
+            self.length = self.length.saturating_add(1);
+            self.size = self.size.saturating_add(item.bytes());
+            self.messages = self.messages.saturating_sub(1);
+            self.bytes = self.bytes.saturating_sub(item.bytes());
+            line.queue.push_front(item);
+        }
+    }
+
+    /// Goes on to the next sender if the turn is over. To be called when all that was taken is used:
+    /// a sender that has nothing more begins a new turn with what it sends then.
+    pub(crate) fn settle(&mut self) {
+        let Some(place) = self.ring.front().copied() else { return };
+        let Some(line) = self.lines.get_mut(place) else { return };
+        let empty = line.queue.is_empty();
+        if !empty && self.messages < TURN_MESSAGES && self.bytes < TURN_BYTES {
+            return;
+        }
+        (self.messages, self.bytes) = (0, 0);
+        self.ring.pop_front();
+        if empty {
+            line.in_ring = false;
+            let queue = std::mem::take(&mut line.queue);
+            if self.spare.len() < SPARE {
+                self.spare.push(queue);
+            }
+            self.forget(place);
+        } else {
+            self.ring.push_back(place);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -157,11 +192,12 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
 
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
-        let mut all = Vec::with_capacity(self.length);
-        while let Some(item) = self.pop() {
-            all.push(item);
+        let mut all = VecDeque::with_capacity(self.length);
+        while !self.ring.is_empty() {
+            self.take(&mut all);
         }
-        all
+        self.settle();
+        all.into()
     }
 }
 
@@ -182,6 +218,15 @@ mod tests {
         Turns::new()
     }
 
+    /// The next one, the rest of its turn put back.
+    fn pop(turns: &mut Turns<&'static str, Sized>) -> Option<Sized> {
+        let mut taken = VecDeque::new();
+        turns.take(&mut taken);
+        let first = taken.pop_front();
+        turns.put_back(&mut taken);
+        first
+    }
+
     fn fill(turns: &mut Turns<&'static str, Sized>, name: &'static str, count: u32, bytes: usize) {
         let place = turns.join(Some(&name));
         (0..count).for_each(|number| turns.push(place, Sized(name, number, bytes)));
@@ -199,7 +244,7 @@ mod tests {
         assert_eq!((turns.len(), turns.size()), (100, 100 << 20));
         let all: Vec<u32> = turns.drain().into_iter().map(|item| item.1).collect();
         assert_eq!(all, (0..100).collect::<Vec<_>>());
-        assert_eq!((turns.len(), turns.size(), turns.pop()), (0, 0, None));
+        assert_eq!((turns.len(), turns.size(), pop(&mut turns)), (0, 0, None));
     }
 
     #[test]
@@ -215,6 +260,20 @@ mod tests {
         assert_eq!(all[place + 1], "late");
         assert_eq!(all[..TURN_MESSAGES], ["a"; TURN_MESSAGES]);
         assert_eq!(all[place + 2], "a");
+    }
+
+    #[test]
+    fn a_turn_goes_on_with_what_was_put_back() {
+        let mut turns = turns();
+        for name in ["a", "b"] {
+            fill(&mut turns, name, 100, 10);
+        }
+        let one_by_one: Vec<_> = std::iter::from_fn(|| pop(&mut turns)).collect();
+        for name in ["a", "b"] {
+            fill(&mut turns, name, 100, 10);
+        }
+        assert_eq!(one_by_one, turns.drain());
+        assert_eq!((turns.len(), turns.size()), (0, 0));
     }
 
     #[test]
@@ -262,7 +321,8 @@ mod tests {
             turns.push(a, Sized("a", 0, 1));
             [a, a, b].into_iter().for_each(|place| turns.leave(place));
             assert!(turns.names.contains_key("a"), "what it has sent is still there");
-            assert_eq!(turns.pop(), Some(Sized("a", 0, 1)));
+            assert_eq!(pop(&mut turns), Some(Sized("a", 0, 1)));
+            assert_eq!(pop(&mut turns), None);
         }
         assert_eq!((turns.lines.len(), turns.free.len(), turns.names.len()), (3, 2, 0));
     }
