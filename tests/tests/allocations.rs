@@ -10,6 +10,8 @@ use tokio::task::LocalSet;
 
 const MESSAGES: u64 = 1_000;
 
+const IN_FLIGHT: u64 = 100;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Pair {
     one: u64,
@@ -111,6 +113,18 @@ async fn asks(numbers: &RpcEndpointRef<Numbers>) {
     }
 }
 
+async fn asks_in_flight(numbers: &RpcEndpointRef<Numbers>) {
+    for _ in 0..MESSAGES / IN_FLIGHT {
+        let mut asks = Vec::new();
+        for one in 0..IN_FLIGHT {
+            asks.push(numbers.ask(Swap { one, two: 7 }));
+        }
+        for ask in asks {
+            assert_eq!(ask.await.unwrap().one, 7);
+        }
+    }
+}
+
 async fn sends(numbers: &RpcEndpointRef<Numbers>) {
     let before = numbers.ask(Sum).await.unwrap();
     for _ in 0..MESSAGES {
@@ -127,8 +141,8 @@ async fn waiting_sends(numbers: &RpcEndpointRef<Numbers>) {
     assert_eq!(numbers.ask(Sum).await.unwrap() - before, 3 * MESSAGES);
 }
 
-/// What buffers may take anew now and then, of [`MESSAGES`] messages.
-const NOW_AND_THEN: u64 = 50;
+/// What buffers and lists may take anew now and then, of [`MESSAGES`] messages.
+const NOW_AND_THEN: u64 = 250;
 
 fn assert_each(count: u64, each: u64) {
     assert!(
@@ -157,8 +171,14 @@ fn a_local_send_that_may_wait() {
 
 #[test]
 fn a_remote_ask() {
-    // The body that was received, on each side.
-    assert_each(Bench::remote().count(asks), 2);
+    // The buffer that is written and the body that was received, on each side.
+    assert_each(Bench::remote().count(asks), 4);
+}
+
+#[test]
+fn a_remote_ask_among_others() {
+    // Buffers and bodies are shared by what comes together; the lists of this test are counted.
+    assert_each(Bench::remote().count(asks_in_flight), 0);
 }
 
 #[test]
