@@ -89,6 +89,12 @@ pub(crate) struct Dropped {
     pub(crate) then: Option<(u32, usize)>,
 }
 
+/// Control frames and small ones behind them are copied together up to this: one slice to write
+/// costs less than two.
+const JOINED: usize = 2048;
+/// A buffer that has sent no more than this is used again, and kept by an idle connection.
+const KEPT: usize = 1024;
+
 /// The room that a buffer has at first is not more than this.
 const MOST_USUAL: usize = 64 * 1024;
 
@@ -244,16 +250,21 @@ impl Lanes {
     pub(crate) fn transmit(&mut self, budget: usize, out: &mut VecDeque<Bytes>) -> Transmitted {
         let mut result = Transmitted::default();
         let mut left = budget;
-        // The buffers go as wholes: what stayed of one would keep its memory.
-        push(out, &mut left, std::mem::take(&mut self.control));
+        let mut before = std::mem::take(&mut self.control);
         for lane in 0..self.lanes.len() {
-            if left == 0 {
+            if left <= before.len() {
                 break;
             }
             let Some(buffer) = self.lanes.get_mut(lane) else { break };
             if !buffer.ready.is_empty() {
-                push_ready(buffer, &mut left, out);
+                let part = take_ready(buffer, left.saturating_sub(before.len()));
+                if !before.is_empty() && before.len().saturating_add(part.len()) <= JOINED {
+                    before.put_slice(&part);
+                } else {
+                    push(out, &mut left, std::mem::replace(&mut before, part));
+                }
             }
+            push(out, &mut left, std::mem::take(&mut before));
             while left > 0
                 && let Some(large) = self.next_large(lane)
             {
@@ -267,6 +278,7 @@ impl Lanes {
                 }
             }
         }
+        push(out, &mut left, before);
         result
     }
 
@@ -351,15 +363,20 @@ fn is_answer(kind: u8) -> bool {
     kind == Kind::Reply as u8 || kind == Kind::Failure as u8
 }
 
-/// Moves whole frames out of a lane's buffer, all of them if they fit.
-fn push_ready(lane: &mut LaneBuffer, left: &mut usize, out: &mut VecDeque<Bytes>) {
+/// Takes whole frames out of a lane's buffer, all of them if they fit.
+fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
     let part = if lane.ready.len() <= left.saturating_mul(2) {
         lane.answers = 0;
         lane.usual = lane.ready.len().min(MOST_USUAL);
-        std::mem::take(&mut lane.ready)
+        if lane.ready.len() <= KEPT {
+            lane.ready.split()
+        } else {
+            // What stayed of it would keep its memory.
+            std::mem::take(&mut lane.ready)
+        }
     } else {
         let mut end = 0_usize;
-        while end < *left
+        while end < left
             && let Some(header) = lane.ready.get(end..).and_then(Header::read)
         {
             end = end.saturating_add(HEADER).saturating_add(header.length);
@@ -368,7 +385,7 @@ fn push_ready(lane: &mut LaneBuffer, left: &mut usize, out: &mut VecDeque<Bytes>
         lane.ready.split_to(end.min(lane.ready.len()))
     };
     lane.gone = lane.gone.saturating_add(part.len() as u64);
-    push(out, left, part);
+    part
 }
 
 /// Sends the next part of a large body; what is left of it.
