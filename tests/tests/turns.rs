@@ -73,7 +73,8 @@ impl Transport for Roomy {
     fn connect(&self, _: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>> {
         let (here, there) = duplex(2 * LARGE);
         self.door.send(there).unwrap();
-        let socket = End { stream: here, most: self.most.clone(), written: 0, read: 0 };
+        let socket =
+            End { stream: here, most: self.most.clone(), written: 0, read: Arc::default() };
         Box::pin(async move { Ok(Box::new(socket) as Box<dyn Socket>) })
     }
 }
@@ -93,7 +94,7 @@ impl Listener for Door {
         Box::pin(async move {
             let stream = coming.lock().await.recv().await;
             let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-            Ok(Box::new(End { stream, most, written: 0, read: 0 }) as Box<dyn Socket>)
+            Ok(Box::new(End { stream, most, written: 0, read: Arc::default() }) as Box<dyn Socket>)
         })
     }
 }
@@ -101,9 +102,10 @@ impl Listener for Door {
 struct End {
     stream: DuplexStream,
     most: Arc<Most>,
-    /// Since the last read, and since the last write.
+    /// Since the last read.
     written: usize,
-    read: usize,
+    /// Since other tasks of the thread had their turn.
+    read: Arc<AtomicUsize>,
 }
 
 impl Socket for End {
@@ -127,8 +129,13 @@ impl AsyncRead for End {
         self.written = 0;
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, into))?;
-        self.read += into.filled().len() - before;
-        self.most.read.fetch_max(self.read, Ordering::Relaxed);
+        let read = into.filled().len() - before;
+        let earlier = self.read.fetch_add(read, Ordering::Relaxed);
+        self.most.read.fetch_max(earlier + read, Ordering::Relaxed);
+        if earlier == 0 {
+            let since = self.read.clone();
+            tokio::task::spawn_local(async move { since.store(0, Ordering::Relaxed) });
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -145,9 +152,7 @@ impl AsyncWrite for End {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A driver tries to write in each of its turns, and flushes when there is nothing more.
-        self.read = 0;
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
