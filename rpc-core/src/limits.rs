@@ -329,7 +329,7 @@ limits! {
         "How long a thread goes on looking at a connection before it sleeps, after something was last read from it or written to it. An ask that is answered in this time does not wait for a sleeping processor, which is most of what a lone ask costs; the thread uses a whole processor meanwhile. Off.";
     socket_buffer, with_socket_buffer: usize = "rpc.io.socketBuffer", Bytes, "512KiB",
         512 * KIB, in 0, 64 * MIB; "L1";
-        "What the system may hold of a connection in each direction, at either end: nothing can overtake that, so it is what a small message waits for behind a large one. A fast line over a long way needs more: 6 MiB for 1 Gbit/s at 50 ms. 0 leaves it to the system.";
+        "What the system may hold of a connection that has come and is not read, and of which a quarter may wait to be sent: nothing can overtake that, so it is what a small message waits for behind a large one. A fast line over a long way needs more: 24 MiB for 1 Gbit/s at 50 ms. 0 leaves it to the system.";
 }
 
 impl Limits {

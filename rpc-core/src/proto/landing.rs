@@ -52,7 +52,6 @@ impl Session {
                 return Ok(Some(landing));
             }
             self.middle = None;
-            self.pulse.partial(now, false);
             if let Some((message, body)) = self.assemblies.take_back(landing.stream, landing.buffer)
             {
                 self.arrived(now, message, body, events)?;

@@ -42,15 +42,18 @@ fn the_rest_of_a_part_is_read_into_its_body() {
         head.extend_from_slice(&part[..10]);
         let mut landing = receive(&mut pair, None, &mut head, &mut events).unwrap();
         assert!(head.is_empty(), "what has come is in its place");
+        let mut left = PART - 10;
         for piece in part[10..].chunks(70_000) {
             let mut landed = landing.take().expect("there is more to come");
             let mut room = landed.room();
+            assert_eq!(room.remaining_mut(), left, "as much as the frame has");
+            left -= piece.len();
             place = room.chunk_mut().as_mut_ptr().addr();
             room.put_slice(piece);
             let none = &mut BytesMut::new();
             landing = receive(&mut pair, Some(landed), none, &mut events).unwrap();
         }
-        assert!(landing.is_none(), "no more than the frame");
+        assert!(landing.is_none());
     }
     let [Event::Begun(0, TOTAL), Event::Message(message)] = &*events else { panic!("{events:?}") };
     assert!(message.body == content);
