@@ -238,14 +238,19 @@ fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> 
 mod tests {
     use super::*;
     use crate::Untyped;
+    use crate::call_context::RpcCallContext;
     use crate::context::EndpointContext;
     use crate::credit::Credit;
     use crate::delivery::NetworkEvent;
     use crate::endpoint::RpcEndpoint;
-    use crate::message::{OneWay, RpcMessage};
-    use crate::raw::{HandlerResult, RawMessage};
+    use crate::message::{Ask, OneWay, RpcMessage};
+    use crate::raw::{HandlerResult, RawMessage, RawReply};
     use crate::seam::Origin;
     use serde::{Deserialize, Serialize};
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
 
     struct Idle;
 
@@ -261,6 +266,54 @@ mod tests {
     }
 
     impl OneWay for Note {}
+
+    #[derive(Serialize, Deserialize)]
+    struct Question;
+
+    impl RpcMessage for Question {
+        const NAME: &'static str = "Question";
+    }
+
+    impl Ask for Question {
+        type Reply = ();
+    }
+
+    /// Never done with its first message.
+    struct Stuck;
+
+    impl RpcEndpoint for Stuck {
+        type Handlers = ();
+
+        async fn receive_and_reply(
+            &mut self,
+            _msg: RawMessage,
+            _call: RpcCallContext<RawReply>,
+            _cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn what_came_with_a_message_whose_handler_waits_ends_at_the_drain_deadline() {
+        let world = LocalWorld::new();
+        let config = RpcEnvConfig::client("env").set("rpc.shutdown.drainTimeout", "1s").unwrap();
+        let env = world.block_on(world.factory().create(config)).unwrap();
+        let stuck = world.block_on(env.setup_endpoint("stuck", Stuck)).unwrap();
+        let to = stuck.into_untyped();
+        // All of them are there when the endpoint's loop looks.
+        let mut asks = [Question, Question, Question].map(|question| to.ask(question));
+        world.run();
+        env.stop(&to).unwrap();
+        world.advance(Duration::from_secs(1));
+        let mut cx = Context::from_waker(Waker::noop());
+        let ends = asks.each_mut().map(|ask| Pin::new(ask).poll(&mut cx));
+        assert!(ends[0].is_pending(), "{ends:?}");
+        for end in &ends[1..] {
+            let Poll::Ready(Err(error)) = end else { panic!("{end:?}") };
+            assert!(error.text().contains("the message still waited after 1s"), "{error}");
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Watcher(Arc<Mutex<Vec<String>>>);
