@@ -215,6 +215,7 @@ mod setup;
 mod share;
 mod spark_keys;
 pub mod spi;
+mod stopping;
 mod ticket;
 mod timers;
 mod trace;

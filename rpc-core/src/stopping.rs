@@ -1,0 +1,184 @@
+//! How an inbox stops and ends: what is queued is handled until the drain deadline, the rest is
+//! told why not, and so is whoever waits for the end.
+
+use crate::deadline::duration_text;
+use crate::delivery::WireMessage;
+use crate::error::{ErrorKind, Outcome, RpcError};
+use crate::inbox::{Inbox, Item, Kind, Phase, wake};
+use crate::seam::Expire;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// What a handler may still run when its endpoint's drain deadline is over.
+const HANDLER_GRACE: Duration = Duration::from_secs(5);
+const DRAINED: u64 = 0;
+const OVERDUE: u64 = 1;
+
+impl Inbox {
+    /// The error of calls that the endpoint will not handle.
+    pub(crate) fn stopped(&self) -> RpcError {
+        RpcError::new(
+            ErrorKind::EndpointStopped,
+            format!("the endpoint {} has been stopped", self.address()),
+        )
+    }
+
+    /// The error of a handler that was given up.
+    pub(crate) fn overdue(&self) -> RpcError {
+        let error = self.stopped_after("the handler still ran", HANDLER_GRACE);
+        error.with_outcome(Outcome::Unknown)
+    }
+
+    /// The error of messages that the endpoint did not get to before its drain deadline.
+    pub(crate) fn drained_error(&self) -> RpcError {
+        self.stopped_after("the message still waited", Duration::ZERO)
+    }
+
+    fn stopped_after(&self, what: &str, grace: Duration) -> RpcError {
+        let timeout = self.core().config().drain_timeout();
+        let after = duration_text(timeout.saturating_add(grace));
+        let of = if grace.is_zero() { "" } else { " and 5s more" };
+        let text = format!(
+            "the endpoint {} has been stopped: {what} after {after}. This timeout is controlled by rpc.shutdown.drainTimeout ({}{of})",
+            self.address(),
+            duration_text(timeout)
+        );
+        RpcError::new(ErrorKind::EndpointStopped, text)
+    }
+
+    /// Takes no more messages; what is queued is still handled, until the drain deadline.
+    pub(crate) fn stop(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return;
+        }
+        state.phase = Phase::Stopping;
+        wake(state);
+        let drained = self.core().now().saturating_add(self.core().config().drain_timeout());
+        let overdue = drained.saturating_add(HANDLER_GRACE);
+        let timers = [(drained, DRAINED), (overdue, OVERDUE)];
+        let timers = timers.map(|(at, id)| self.core().add_timer(at, self.clone(), id));
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            drop(state);
+            timers.into_iter().for_each(|timer| self.core().cancel_timer(timer));
+        } else {
+            state.drain.extend(timers);
+        }
+    }
+
+    /// Whether what is queued is not handled any more.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
+    /// Ready when the endpoint has been stopped and the time of its handler is over.
+    pub(crate) fn poll_overdue(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.overdue {
+            return Poll::Ready(());
+        }
+        if !state.running.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.running = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Fails what is still queued.
+    pub(crate) fn clear(&self) {
+        self.fail_queued(&self.stopped());
+    }
+
+    fn fail_queued(&self, error: &RpcError) {
+        let mut state = self.lock();
+        let queue = state.queue.drain();
+        let tickets = std::mem::take(&mut state.tickets);
+        drop(state);
+        for (_, ticket) in tickets {
+            ticket.fail(error.clone());
+        }
+        self.refuse(queue, error);
+    }
+
+    /// Fails messages that will not be handled.
+    pub(crate) fn refuse(&self, items: impl IntoIterator<Item = Item>, error: &RpcError) {
+        let mut dropped = 0_usize;
+        for item in items {
+            match item.kind {
+                Kind::Ask { sink, .. } => quietly(|| sink.fail(error)),
+                Kind::Wire(WireMessage { origin, body, call, .. }) => {
+                    // Its room, so that what the peer holds back comes, and is refused as well.
+                    origin.consumed(body.len());
+                    match call {
+                        Some(call) => origin.fail(call, error),
+                        None => dropped = dropped.saturating_add(1),
+                    }
+                }
+                Kind::Tell { tell, .. } => {
+                    quietly(|| drop(tell));
+                    dropped = dropped.saturating_add(1);
+                }
+                Kind::Network(_) => {}
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(endpoint = %self.name(), dropped, "one-way messages dropped because the endpoint is stopped");
+        }
+    }
+
+    /// The endpoint is gone: everyone who waits for it is told. Called once, last.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Closed;
+        (state.asker, state.way, state.open) = (None, None, None);
+        let origins = std::mem::take(&mut state.origins);
+        let closed = std::mem::take(&mut state.closed);
+        let drain = std::mem::take(&mut state.drain);
+        drop(state);
+        // The timers hold the inbox, and the inbox the timers.
+        drain.into_iter().for_each(|timer| self.core().cancel_timer(timer));
+        self.clear();
+        for origin in origins.iter().filter_map(Weak::upgrade) {
+            origin.gone();
+        }
+        closed.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when the endpoint is gone and its `on_stop` has run.
+    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return Poll::Ready(());
+        }
+        if !state.closed.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.closed.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Expire for Inbox {
+    /// At the drain deadline, what is still queued is not handled any more; later, what is still
+    /// being handled is given up.
+    fn expire(&self, id: u64) {
+        if id == DRAINED {
+            self.drained.store(true, Ordering::Release);
+            return self.fail_queued(&self.drained_error());
+        }
+        let mut state = self.lock();
+        state.overdue = true;
+        let running = state.running.take();
+        drop(state);
+        running.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Drops messages of users: a panic in a destructor must not keep others from hearing of the end.
+fn quietly(drops: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(drops)).is_err() {
+        tracing::error!("panic while dropping a message");
+    }
+}
