@@ -102,8 +102,8 @@ pub(crate) struct State {
     left: u64,
     pub(crate) tickets: VecDeque<(u64, Arc<Ticket>)>,
     /// Those of local calls, whether they are queued or being handled.
-    deadlines: Deadlines,
-    alarm: Option<TimerKey>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) alarm: Option<TimerKey>,
     /// The endpoint's loop, waiting for work.
     waker: Option<Waker>,
     /// Counts handlers; `asker` is who waits for the current one.
@@ -307,21 +307,6 @@ impl Inbox {
         Ok(())
     }
 
-    /// Sets the alarm for the earliest deadline of the local calls.
-    fn arm(self: &Arc<Self>, alarm: Option<Timestamp>) {
-        if let Some(at) = alarm {
-            // Whoever waits for an answer holds the inbox; nobody else needs the alarm.
-            let alarm = Arc::new(Alarm(Arc::downgrade(self)));
-            let mut other = Some(self.core.add_timer(at, alarm, 0));
-            let mut state = self.lock();
-            if state.deadlines.armed() == at {
-                std::mem::swap(&mut state.alarm, &mut other);
-            }
-            drop(state);
-            other.into_iter().for_each(|timer| self.core.cancel_timer(timer));
-        }
-    }
-
     /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
     /// endpoint is gone comes back.
     pub(crate) fn deliver(&self, line: usize, messages: &mut VecDeque<WireMessage>) {
@@ -453,12 +438,6 @@ pub(crate) fn wake(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    /// Keeps the deadline of a local call; when the alarm must ring, if one must be set.
-    fn expires<C: Expire + 'static>(&mut self, at: Timestamp, call: &Arc<C>) -> Option<Timestamp> {
-        let call: Weak<C> = Arc::downgrade(call);
-        self.deadlines.add(at, call).then_some(at)
-    }
-
     fn enter(&mut self, item: Item) {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);
@@ -476,21 +455,6 @@ impl State {
             granted.extend(self.tickets.pop_front().map(|(_, ticket)| ticket));
         }
         granted
-    }
-}
-
-/// Rings at the earliest deadline of an inbox's local calls.
-struct Alarm(Weak<Inbox>);
-
-impl Expire for Alarm {
-    fn expire(&self, _id: u64) {
-        let Some(inbox) = self.0.upgrade() else { return };
-        // When the env has ended nobody keeps the time: every call is due.
-        let over = inbox.core.is_terminated();
-        let now = if over { Timestamp::MAX } else { inbox.core.now() };
-        let (due, next) = inbox.lock().deadlines.due(now);
-        due.into_iter().for_each(|call| call.expire(0));
-        inbox.arm(next);
     }
 }
 

@@ -177,6 +177,7 @@
 extern crate self as rpc_core;
 
 mod address;
+mod alarm;
 mod ask;
 mod block;
 mod call_context;

@@ -62,6 +62,7 @@ const CORE: &[&[&str]] = &[
         "share",
         "credit",
         "inbox",
+        "alarm",
         "stopping",
         "room",
         "window",

@@ -1,0 +1,50 @@
+//! The alarm of an inbox: it rings at the earliest deadline of the local calls.
+
+use crate::deadline::Timestamp;
+use crate::inbox::{Inbox, State};
+use crate::seam::Expire;
+use std::sync::{Arc, Weak};
+
+impl Inbox {
+    /// Sets the alarm for the earliest deadline of the local calls.
+    pub(crate) fn arm(self: &Arc<Self>, alarm: Option<Timestamp>) {
+        if let Some(at) = alarm {
+            // Whoever waits for an answer holds the inbox; nobody else needs the alarm.
+            let alarm = Arc::new(Alarm(Arc::downgrade(self)));
+            let mut other = Some(self.core().add_timer(at, alarm, 0));
+            let mut state = self.lock();
+            if state.deadlines.armed() == at {
+                std::mem::swap(&mut state.alarm, &mut other);
+            }
+            drop(state);
+            other.into_iter().for_each(|timer| self.core().cancel_timer(timer));
+        }
+    }
+}
+
+impl State {
+    /// Keeps the deadline of a local call; when the alarm must ring, if one must be set.
+    pub(crate) fn expires<C: Expire + 'static>(
+        &mut self,
+        at: Timestamp,
+        call: &Arc<C>,
+    ) -> Option<Timestamp> {
+        let call: Weak<C> = Arc::downgrade(call);
+        self.deadlines.add(at, call).then_some(at)
+    }
+}
+
+/// Rings at the earliest deadline of an inbox's local calls.
+struct Alarm(Weak<Inbox>);
+
+impl Expire for Alarm {
+    fn expire(&self, _id: u64) {
+        let Some(inbox) = self.0.upgrade() else { return };
+        // When the env has ended nobody keeps the time: every call is due.
+        let over = inbox.core().is_terminated();
+        let now = if over { Timestamp::MAX } else { inbox.core().now() };
+        let (due, next) = inbox.lock().deadlines.due(now);
+        due.into_iter().for_each(|call| call.expire(0));
+        inbox.arm(next);
+    }
+}
