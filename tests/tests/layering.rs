@@ -37,6 +37,7 @@ const CORE: &[&[&str]] = &[
         "proto/lanes",
         "proto/pulse",
         "proto/bodies",
+        "proto/message_frame",
         "proto/session",
         "proto/releasing",
         "proto/relaying",

@@ -3,7 +3,8 @@
 
 use super::assembly::FirstPart;
 use super::close::Close;
-use super::incoming::{Event, MessageFrame, known_kind};
+use super::incoming::{Event, known_kind};
+use super::message_frame::MessageFrame;
 use super::session::Session;
 use crate::deadline::Timestamp;
 use crate::wire::frame::{FLAG_FIRST, HEADER, Header, Kind};

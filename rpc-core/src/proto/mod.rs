@@ -13,6 +13,7 @@ mod hello;
 mod incoming;
 mod landing;
 mod lanes;
+mod message_frame;
 mod notice;
 mod numbers;
 mod pulse;
