@@ -101,6 +101,7 @@ const ACTIX: &[&[&str]] = &[
         "net/handshake",
         "net/target",
         "net/driver",
+        "net/writing",
         "net/node",
         "net/dialing",
         "net/listening",

@@ -8,48 +8,41 @@ use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use crate::rt;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
 use rpc_core::spi::{Origin, WireMessage};
-use rpc_core::wire::spare;
 use rpc_core::{ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::poll_read_buf;
 
-/// Bytes to take from the session at a time: what has been taken counts as sent, and a control
-/// frame waits for it.
-const WRITE_SIZE: usize = 256 * 1024;
 /// Reads before other tasks of the thread get their turn.
 const READS_PER_TURN: usize = 16;
 /// Bytes to read, and bytes to write, in a turn: what a small message waits for behind a large one
 /// of the other direction. A copy of so much takes about 0.1 ms.
-const TURN: usize = 256 * 1024;
+pub(super) const TURN: usize = 256 * 1024;
 /// How long, and how often, a connection that this side ends is still read from.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_READS: usize = 64;
-/// Slices of one vectored write.
-const SLICES: usize = 32;
-
 /// A connection at work. Ready when it has ended, with the reason.
 #[must_use = "a driver does nothing unless polled"]
 pub(crate) struct Driver {
     pub(super) node: Arc<Node>,
     pub(super) link: Arc<Link>,
-    stream: Box<dyn ByteStream>,
+    pub(super) stream: Box<dyn ByteStream>,
     pub(super) sender: RpcAddress,
     read: BytesMut,
     /// Where the rest of a large body's part is read into, instead of `read`.
     landing: Option<Landing>,
     /// Whether the last read went there: then the next part's header comes first.
     landed: bool,
-    write: VecDeque<Bytes>,
+    pub(super) write: VecDeque<Bytes>,
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
     pub(super) bindings: Bindings,
@@ -61,12 +54,12 @@ pub(crate) struct Driver {
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.
     probe: Option<rt::Looked>,
-    stalled: bool,
+    pub(super) stalled: bool,
     /// Whether something was written since the stream was flushed.
-    unflushed: bool,
+    pub(super) unflushed: bool,
     /// The waker that the link knows for orders.
     watched: Option<Waker>,
-    busy: BusyPoll,
+    pub(super) busy: BusyPoll,
 }
 
 impl Driver {
@@ -272,86 +265,6 @@ impl Driver {
         !self.write.is_empty() && self.link.drive(&mut self.wakes, |session| session.is_flooded())
     }
 
-    /// Writes all that is pending, or as much as a turn allows.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Writing>> {
-        let mut given = 0_usize;
-        loop {
-            if self.write.is_empty() {
-                if given >= TURN {
-                    return Poll::Ready(Ok(Writing::More));
-                }
-                let (link, write) = (&self.link, &mut self.write);
-                link.drive(&mut self.wakes, |s| s.transmit(|| link.now(), WRITE_SIZE, write));
-                self.wakes.drain(..).for_each(Waker::wake);
-                if self.write.is_empty() {
-                    if self.unflushed {
-                        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-                        self.unflushed = false;
-                    }
-                    return Poll::Ready(Ok(Writing::Done));
-                }
-            }
-            let polled = self.poll_write_some(cx);
-            self.note_stall(polled.is_pending());
-            let written = ready!(polled)?;
-            if written == 0 {
-                return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
-            }
-            given = given.saturating_add(written);
-            self.unflushed = true;
-            self.busy.note();
-            self.advance(written);
-        }
-    }
-
-    /// Tells the session when the socket stops taking output, and when it goes on.
-    fn note_stall(&mut self, stalled: bool) {
-        if std::mem::replace(&mut self.stalled, stalled) != stalled {
-            let now = self.link.now();
-            self.link.drive(&mut self.wakes, |session| session.stalled(now, stalled));
-        }
-    }
-
-    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let pen = self.link.pen().take(&mut self.write);
-        let polled = Self::write_slices(&mut self.stream, &self.write, cx);
-        let all: usize = self.write.iter().map(Bytes::len).sum();
-        pen.put_down(matches!(polled, Poll::Ready(Ok(written)) if written == all));
-        polled
-    }
-
-    fn write_slices(
-        stream: &mut Box<dyn ByteStream>,
-        write: &VecDeque<Bytes>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(stream);
-        if let (Some(only), 1) = (write.front(), write.len()) {
-            return stream.poll_write(cx, only);
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        for (slot, bytes) in slices.iter_mut().zip(write) {
-            *slot = IoSlice::new(bytes);
-        }
-        let used = write.len().min(SLICES);
-        stream.poll_write_vectored(cx, slices.get(..used).unwrap_or_default())
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        while written > 0
-            && let Some(front) = self.write.front_mut()
-        {
-            let part = written.min(front.len());
-            front.advance(part);
-            written = written.saturating_sub(part);
-            if front.is_empty()
-                && let Some(gone) = self.write.pop_front()
-            {
-                spare::give(gone);
-            }
-        }
-    }
-
     /// Ends at once if something has taken too long; says goodbye, once, if the env shuts down,
     /// and ends when that is written.
     fn follow_orders(&mut self, cx: &Context<'_>) -> Option<RpcError> {
@@ -489,7 +402,7 @@ enum Reading {
 
 /// How far writing got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writing {
+pub(super) enum Writing {
     /// To the end of what there is.
     Done,
     /// There may be more, but others have their turn first.

@@ -19,3 +19,4 @@ pub(crate) mod resolving;
 pub(crate) mod target;
 pub(crate) mod tcp;
 pub mod transport;
+mod writing;
