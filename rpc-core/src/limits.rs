@@ -325,7 +325,7 @@ limits! {
         5 * SECOND, in SECOND / 1000, DAY; "L16, R66";
         "The bound of the time between two tries to connect grows up to this.";
     busy_poll, with_busy_poll: Duration = "rpc.io.busyPoll", Duration, "0s",
-        0, in 0, DAY; "L1";
+        0, in 0, DAY; "S192";
         "How long a thread goes on looking at a connection before it sleeps, after something was last read from it or written to it. An ask that is answered in this time does not wait for a sleeping processor, which is most of what a lone ask costs; the thread uses a whole processor meanwhile. Off.";
     socket_buffer, with_socket_buffer: usize = "rpc.io.socketBuffer", Bytes, "512KiB",
         512 * KIB, in 0, 64 * MIB; "L1";

@@ -42,7 +42,7 @@ A key that is not known, and a value that is not of its form, is an error that n
 
 | unit | written as |
 |---|---|
-| duration | a whole number with `ms`, `s`, `min` or `h`: `500ms`, `10s`, `2min` |
+| duration | a whole number with `us`, `ms`, `s`, `min` or `h`: `500ms`, `10s`, `2min` |
 | size | a whole number of bytes, or with `k`, `m`, `g` (1,024 each): `4096`, `64k`, `16MiB` |
 | number | a whole number |
 | text | as it is |
