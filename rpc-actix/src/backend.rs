@@ -119,6 +119,12 @@ impl EnvBackend for ActixBackend {
         self.node().ok()?.host().refuses_blocking()
     }
 
+    fn settle_counts(&self) {
+        if let Ok(node) = self.node() {
+            node.settle_counts();
+        }
+    }
+
     fn yield_now(&self, cx: &mut Context<'_>) {
         rt::yield_now(cx);
     }

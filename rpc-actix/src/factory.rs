@@ -100,6 +100,7 @@ async fn create(
             clock: Clock::start(),
             host: host.clone(),
             dispatcher: dispatcher.clone(),
+            tally: core.tally().clone(),
             transport: factory.transport,
         });
         let backend = ActixBackend::new(core, node.clone());

@@ -1,6 +1,7 @@
 //! The future of an ask: it ends once, by its deadline, and its end is the end of the call.
 
 use crate::core::EnvCore;
+use crate::counters::Count;
 use crate::deadline::{RpcTimeout, Timestamp};
 use crate::dispatcher::env_stopped;
 use crate::error::{ErrorKind, Outcome, RpcError};
@@ -186,6 +187,7 @@ fn explain(
     if core.is_terminated() {
         return env_stopped().with_outcome(outcome);
     }
+    core.tally().count(Count::Timeouts);
     RpcError::new(ErrorKind::Timeout, timeout.error_text(peer())).with_outcome(outcome)
 }
 

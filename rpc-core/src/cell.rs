@@ -2,6 +2,7 @@
 
 use crate::context::EndpointContext;
 use crate::core::EnvCore;
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
@@ -132,8 +133,13 @@ async fn live<E: RpcEndpoint>(
 ) -> Result<(), RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
     let made = std::panic::catch_unwind(AssertUnwindSafe(make));
-    let mut endpoint = made.map_err(|panic| panicked("constructor", &*panic))?;
+    let mut endpoint = made.map_err(|panic| {
+        let error = panicked("constructor", &*panic);
+        count_panic(&error, inbox.core());
+        error
+    })?;
     if let Err(error) = guarded("on_start", async { endpoint.on_start(&mut cx).await }).await {
+        count_panic(&error, inbox.core());
         drop_quietly(endpoint);
         return Err(error);
     }
@@ -343,8 +349,10 @@ async fn network<E: RpcEndpoint>(
 
 /// Calls `on_error`; an error of that is ignored (S51).
 async fn complain<E: RpcEndpoint>(endpoint: &mut E, error: RpcError, cx: &mut EndpointContext<E>) {
+    count_panic(&error, cx.core());
     let told = guarded("on_error", async { endpoint.on_error(error, cx).await }).await;
     if let Err(ignored) = told {
+        count_panic(&ignored, cx.core());
         tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
     }
 }
@@ -383,6 +391,12 @@ fn poll_handler(
         return polled;
     }
     inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
+}
+
+fn count_panic(error: &RpcError, core: &EnvCore) {
+    if error.kind() == ErrorKind::HandlerPanicked {
+        core.tally().count(Count::Panics);
+    }
 }
 
 fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {

@@ -3,6 +3,7 @@
 use crate::address::{EndpointName, RpcAddress};
 use crate::call_context::{Deferred, ReplyKind, RpcCallContext};
 use crate::core::EnvCore;
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::delivery::{Tells, WireMessage, Work};
 use crate::dispatcher::env_stopped;
@@ -189,6 +190,10 @@ impl<E> EndpointContext<E> {
         self.core.report(self.inbox.name().as_str(), error);
     }
 
+    pub(crate) fn core(&self) -> &EnvCore {
+        &self.core
+    }
+
     fn way(&self) -> Option<&Way> {
         match (&self.current, &self.deferred) {
             (Some(sink), _) => sink.way(),
@@ -259,6 +264,7 @@ impl<E> EndpointContext<E> {
     /// that is seen when its message is taken.
     fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp) -> bool {
         if deadline <= self.core.now() {
+            self.core.tally().count(Count::AsksExpired);
             sink.fail(
                 &RpcError::new(
                     ErrorKind::Timeout,
@@ -303,7 +309,15 @@ impl<E> EndpointContext<E> {
                 scope::within(&self.core, || payload::decode_whole(body, self.core.prescan()))
             }
         };
-        message.map_err(|error| HandlerError::refused(self.name_message(M::NAME, &error)))
+        message.map_err(|error| {
+            if error.kind() == ErrorKind::Decode {
+                self.core.tally().count(Count::MessagesUndecodable);
+                if self.current.is_none() {
+                    self.core.tally().count(Count::DeadLettersUndecodable);
+                }
+            }
+            HandlerError::refused(self.name_message(M::NAME, &error))
+        })
     }
 
     fn name_message(&self, message: &str, error: &RpcError) -> RpcError {
@@ -403,6 +417,9 @@ impl<E> EndpointContext<E> {
 
     /// What the sender of a message gets that nothing takes (S45-S48).
     pub(crate) fn unsupported(&self, msg: &RawMessage, one_way: bool) -> HandlerError {
+        if one_way {
+            self.core.tally().count(Count::DeadLettersUnsupported);
+        }
         let address = self.inbox.address();
         let has_some = self.inbox.handlers().iter().any(|info| info.one_way == one_way);
         let other_way = self.inbox.handlers().iter().any(|info| info.name == msg.name());

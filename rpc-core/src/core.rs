@@ -2,6 +2,7 @@
 
 use crate::address::{EndpointAddress, EndpointLocation, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
+use crate::counters::{Count, Tally};
 use crate::deadline::Timestamp;
 use crate::error::RpcError;
 use crate::seam::{EnvBackend, Expire, Incarnation};
@@ -42,7 +43,7 @@ pub struct EnvCore {
     backend: OnceLock<Arc<dyn EnvBackend>>,
     binder: OnceLock<Weak<dyn RefBinder>>,
     timers: Timers,
-    errors: AtomicU64,
+    tally: Arc<Tally>,
     /// As in `termination`, to be read without its lock.
     over: AtomicBool,
     /// Spans that were named so far.
@@ -74,7 +75,7 @@ impl EnvCore {
             backend: OnceLock::new(),
             binder: OnceLock::new(),
             timers: Timers::default(),
-            errors: AtomicU64::new(0),
+            tally: Arc::default(),
             over: AtomicBool::new(false),
             spans: AtomicU64::new(0),
             termination: Mutex::default(),
@@ -110,6 +111,12 @@ impl EnvCore {
     #[must_use]
     pub fn address(&self) -> Option<&RpcAddress> {
         self.address.as_ref()
+    }
+
+    /// What the env counts.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     pub(crate) fn location(&self) -> &EndpointLocation {
@@ -195,12 +202,8 @@ impl EnvCore {
 
     /// The last stop of an error that no endpoint handled: it is logged and counted.
     pub(crate) fn report(&self, endpoint: &str, error: &RpcError) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.tally.count(Count::ErrorsUnhandled);
         tracing::error!(env = %self.config.name(), endpoint, kind = ?error.kind(), %error, "error in an endpoint");
-    }
-
-    pub(crate) fn error_count(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::address::{EndpointAddress, EndpointLocation, EndpointName, RpcAddress
 use crate::ask::{AskFuture, Terms};
 use crate::block::block_on;
 use crate::core::EnvCore;
+use crate::counters::Count;
 use crate::deadline::{RpcTimeout, Timestamp};
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::local_call::{LocalCall, Tell};
@@ -40,12 +41,28 @@ pub struct RpcEndpointRef<P = Untyped> {
 
 impl RawRef {
     fn send<M: OneWay>(&self, msg: M) -> Result<(), RpcError> {
-        if let Some(inbox) = self.find()? {
-            return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), turn::trace());
+        let send = || {
+            if let Some(inbox) = self.find()? {
+                return inbox.tell(Box::new(Tell(msg)), size_of::<M>(), turn::trace());
+            }
+            let core = self.core()?;
+            let (deadline, trace) = (Timestamp::MAX, turn::trace());
+            self.remote_send(&core, &msg, deadline, trace, |target, out| target.send(out))
+        };
+        send().map_err(|error| self.refused(error))
+    }
+
+    /// Counts what is refused for want of room.
+    #[cold]
+    fn refused(&self, error: RpcError) -> RpcError {
+        if let (ErrorKind::Overloaded, Ok(core)) = (error.kind(), self.core()) {
+            core.tally().count(Count::Overloads);
         }
-        let core = self.core()?;
-        let (deadline, trace) = (Timestamp::MAX, turn::trace());
-        self.remote_send(&core, &msg, deadline, trace, |target, out| target.send(out))
+        error
+    }
+
+    fn failed<R>(&self, error: RpcError) -> AskFuture<R> {
+        AskFuture::failed(self.refused(error))
     }
 
     /// Encodes a message outside of every lock and hands it to the target.
@@ -93,7 +110,7 @@ impl RawRef {
             inbox.ask(call.clone(), size_of::<M>(), behalf.asker.clone(), deadline, trace)?;
             Ok(AskFuture::local(call, inbox.into_owned(), behalf, true))
         };
-        call().unwrap_or_else(AskFuture::failed)
+        call().unwrap_or_else(|error| self.failed(error))
     }
 
     fn decode_reply<M: Ask>(
@@ -103,6 +120,7 @@ impl RawRef {
     ) -> Result<M::Reply, RpcError> {
         scope::within(core, || payload::decode_body(body, core.prescan())).map_err(|error| {
             let of = format!("the reply to {} from {}", M::NAME, from.address());
+            core.tally().count(Count::RepliesUndecodable);
             // The handler has run.
             RpcError::new(error.kind(), format!("{of}: {error}"))
                 .with_outcome(Outcome::FailedInHandler)
@@ -129,7 +147,7 @@ impl RawRef {
             inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), deadline, trace)?;
             Ok(AskFuture::local(ticket, inbox.into_owned(), behalf, false))
         };
-        call().unwrap_or_else(AskFuture::failed)
+        call().unwrap_or_else(|error| self.failed(error))
     }
 
     /// Whether the endpoint exists; for refs made from a URI.
@@ -145,7 +163,7 @@ impl RawRef {
             let terms = Terms { timeout, now, deadline, behalf: Behalf::default() };
             Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms))
         };
-        call().unwrap_or_else(AskFuture::failed)
+        call().unwrap_or_else(|error| self.failed(error))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::core::{EnvCore, Opaque, RefBinder};
+use crate::counters::{Count, Counters};
 use crate::dispatcher::Dispatcher;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::error::{ErrorKind, RpcError};
@@ -97,7 +98,22 @@ impl RpcEnv {
     /// Errors that reached the env because no endpoint handled them.
     #[must_use]
     pub fn unhandled_errors(&self) -> u64 {
-        self.0.shared.core.error_count()
+        self.0.shared.core.tally().get(Count::ErrorsUnhandled)
+    }
+
+    /// What the env has counted since it was made: messages, connections, and whatever went wrong,
+    /// a number for each cause. To be looked at by a person or a metrics exporter, now and then: it
+    /// takes the lock of each endpoint and each connection once.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let EnvShared { core, dispatcher, .. } = &*self.0.shared;
+        for inbox in dispatcher.endpoints() {
+            inbox.settle_counts();
+        }
+        if let Some(backend) = core.backend() {
+            backend.settle_counts();
+        }
+        Counters::read(core.tally())
     }
 
     /// A ref to the endpoint at a URI, `rpc://name@host:port`, once its env has said that it is

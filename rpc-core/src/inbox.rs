@@ -5,6 +5,7 @@
 
 use crate::address::{EndpointAddress, EndpointName, RpcAddress};
 use crate::core::EnvCore;
+use crate::counters::{Count, Traffic};
 use crate::credit::{Credit, Pool};
 use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
@@ -100,6 +101,9 @@ pub(crate) struct State {
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
     entered: u64,
     left: u64,
+    /// Messages that were queued: of this env, and of others.
+    local: Traffic,
+    received: Traffic,
     pub(crate) tickets: VecDeque<(u64, Arc<Ticket>)>,
     /// Those of local calls, whether they are queued or being handled.
     pub(crate) deadlines: Deadlines,
@@ -146,6 +150,8 @@ impl Inbox {
             pool: Pool::new(room, system),
             entered: 0,
             left: 0,
+            local: Traffic::default(),
+            received: Traffic::default(),
             tickets: VecDeque::new(),
             deadlines: Deadlines::default(),
             alarm: None,
@@ -316,6 +322,7 @@ impl Inbox {
         }
         for mut message in messages.drain(..) {
             let (trace, bytes) = (message.trace.take(), message.body.len());
+            state.received.message(message.call.is_some());
             state.queue.push(line, Item { kind: Kind::Wire(message), bytes, trace });
         }
         wake(state);
@@ -415,6 +422,14 @@ impl Inbox {
         state.grant_tickets(self.max_messages(), state.left)
     }
 
+    /// Adds what was counted under the lock to what the env has counted.
+    pub(crate) fn settle_counts(&self) {
+        use Count::{AsksLocal, AsksReceived, SendsLocal, SendsReceived};
+        let (tally, mut state) = (self.core.tally(), self.lock());
+        state.local.settle(tally, [Some(AsksLocal), Some(SendsLocal), None, None]);
+        state.received.settle(tally, [Some(AsksReceived), Some(SendsReceived), None, None]);
+    }
+
     /// Messages in the queue, and their bytes.
     pub(crate) fn queued(&self) -> (usize, usize) {
         let state = self.lock();
@@ -442,6 +457,7 @@ impl State {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);
         self.entered = self.entered.wrapping_add(1);
+        self.local.message(matches!(item.kind, Kind::Ask { .. }));
         self.queue.push(HERE, item);
     }
 

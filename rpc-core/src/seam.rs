@@ -75,6 +75,10 @@ pub trait EnvBackend: Send + Sync {
         let _ = cx;
     }
 
+    /// Somebody wants to see what the env has counted: what was counted under the backend's locks is
+    /// to be added to [`EnvCore::tally`](crate::spi::EnvCore::tally) now.
+    fn settle_counts(&self) {}
+
     /// An endpoint has had its turn, of `rpc.dispatcher.yieldAfter` messages: wakes `cx` when the
     /// others of its thread, and what comes from outside, had theirs.
     fn yield_now(&self, cx: &mut Context<'_>) {

@@ -2,6 +2,7 @@
 //! given. Everything here is object-safe and free of any runtime's types.
 
 pub use crate::core::EnvCore;
+pub use crate::counters::{Count, Tally};
 pub use crate::credit::Credit;
 pub use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 pub use crate::dispatcher::Dispatcher;

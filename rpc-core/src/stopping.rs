@@ -1,6 +1,7 @@
 //! How an inbox stops and ends: what is queued is handled until the drain deadline, the rest is
 //! told why not, and so is whoever waits for the end.
 
+use crate::counters::Count;
 use crate::deadline::duration_text;
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RpcError};
@@ -125,6 +126,7 @@ impl Inbox {
             }
         }
         if dropped > 0 {
+            self.core().tally().add(Count::DeadLettersStopped, dropped as u64);
             tracing::warn!(endpoint = %self.name(), dropped, "one-way messages dropped because the endpoint is stopped");
         }
     }
@@ -144,6 +146,7 @@ impl Inbox {
         for origin in origins.iter().filter_map(Weak::upgrade) {
             origin.gone();
         }
+        self.settle_counts();
         closed.into_iter().for_each(Waker::wake);
     }
 

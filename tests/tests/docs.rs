@@ -1,7 +1,7 @@
 //! The pages say what the code says: keys, examples, links.
 #![cfg(test)]
 
-use rpc_core::{ConfigKey, RpcEnvConfig, Unit};
+use rpc_core::{ConfigKey, Counters, RpcEnvConfig, Unit};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,23 @@ fn config_page_is_what_the_code_says() {
         assert_eq!(found, want, "write docs/CONFIG.md again with UPDATE_DOCS=1");
     }
     assert_eq!(found.len(), want.len(), "write docs/CONFIG.md again with UPDATE_DOCS=1");
+}
+
+const COUNTERS_HEAD: &str = "| counter | what it counts |\n|---|---|\n";
+
+#[test]
+fn the_table_of_counters_is_what_the_code_says() {
+    let path = root().join("docs/GUIDE.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(COUNTERS_HEAD).unwrap();
+    let (found, after) = rest.split_once("\n\n").unwrap();
+    let row = |(name, meaning): (&str, &str)| format!("| `{name}` | {meaning} |");
+    let want = Counters::meanings().map(row).collect::<Vec<_>>().join("\n");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, [before, COUNTERS_HEAD, &want, "\n\n", after].concat()).unwrap();
+    } else {
+        assert_eq!(found, want, "write docs/GUIDE.md again with UPDATE_DOCS=1");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The files of rpc-core from the ground up, a floor in each row. A file imports from those before
 /// it only, in its own row as well.
 const CORE: &[&[&str]] = &[
-    &["error", "deadline", "address", "limits", "wakers", "trace"],
+    &["error", "deadline", "address", "limits", "wakers", "trace", "counters"],
     &["message", "spark_keys", "config", "config_source"],
     &[
         "wire/read",
@@ -39,6 +39,7 @@ const CORE: &[&[&str]] = &[
         "proto/bodies",
         "proto/message_frame",
         "proto/session",
+        "proto/counting",
         "proto/releasing",
         "proto/relaying",
         "proto/sending",

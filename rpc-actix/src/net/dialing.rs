@@ -5,6 +5,7 @@ use super::link::{Busy, Link, env_stopped};
 use super::node::{Node, require_loopback};
 use super::transport::ByteStream;
 use crate::rt;
+use rpc_core::spi::Count;
 use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
 use std::sync::Arc;
 
@@ -87,6 +88,7 @@ impl Node {
         }
         let timeout = self.config.connect_timeout();
         let failed = |cause: String| {
+            self.tally.count(Count::DialsFailed);
             RpcError::new(
                 ErrorKind::Unreachable,
                 format!("Failed to connect to {address}: {cause}"),
@@ -97,6 +99,7 @@ impl Node {
             .ok_or_else(|| failed(format!("timed out after {timeout}")))?
             .map_err(|error| failed(error.to_string()).with_source(error))?;
         let mut stream = socket.open().map_err(|error| failed(error.to_string()))?;
+        self.tally.count(Count::ConnectionsDialed);
         let greeted = introduce(self, &mut stream, &address.to_string()).await?;
         Ok((stream, greeted, address.clone()))
     }

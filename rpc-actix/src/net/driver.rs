@@ -10,7 +10,7 @@ use super::transport::ByteStream;
 use crate::rt;
 use bytes::{BufMut, Bytes, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
-use rpc_core::spi::{Origin, WireMessage};
+use rpc_core::spi::{Count, Origin, WireMessage};
 use rpc_core::{ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -50,6 +50,8 @@ pub(crate) struct Driver {
     batch_for: Option<Arc<Binding>>,
     /// Why this side is closing: the rest of the output is written, then it ends.
     ending: Option<RpcError>,
+    /// Whether the connection's end was counted: it has one cause.
+    counted: bool,
     /// The first poll has not been.
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.
@@ -86,6 +88,7 @@ impl Driver {
             batch: VecDeque::new(),
             batch_for: None,
             ending: None,
+            counted: false,
             fresh: true,
             probe: None,
             stalled: false,
@@ -146,6 +149,7 @@ impl Driver {
                 Ok(())
             }
             Event::Closed(close) => {
+                self.note_end(Count::close_received(close.code));
                 self.ending = Some(close.to_error(&self.sender.to_string()));
                 self.write.clear();
                 Ok(())
@@ -196,9 +200,16 @@ impl Driver {
         // What is left came for an endpoint that has stopped.
         for message in self.batch.drain(..) {
             message.origin.consumed(message.body.len());
-            if let Some(call) = message.call {
-                message.origin.fail(call, &stopped(binding.inbox().address()));
+            match message.call {
+                Some(call) => message.origin.fail(call, &stopped(binding.inbox().address())),
+                None => self.node.tally.count(Count::DeadLettersStopped),
             }
+        }
+    }
+
+    fn note_end(&mut self, cause: Count) {
+        if !std::mem::replace(&mut self.counted, true) {
+            self.node.tally.count(cause);
         }
     }
 
@@ -206,6 +217,7 @@ impl Driver {
     fn end(&mut self, close: &Close) {
         if self.ending.is_none() {
             tracing::warn!(peer = %self.sender, %close, "closing a connection");
+            self.note_end(Count::close_sent(close.code));
             self.link.drive(&mut self.wakes, |session| session.close(close));
             self.ending = Some(close.to_error(&self.sender.to_string()));
         }
@@ -232,6 +244,8 @@ impl Driver {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
                 Poll::Ready(Ok(read)) => {
+                    self.node.tally.count(Count::Reads);
+                    self.node.tally.add(Count::BytesReceived, read as u64);
                     taken = taken.saturating_add(read);
                     self.busy.note();
                     buffer::compact(&mut self.read);
@@ -284,6 +298,7 @@ impl Driver {
                     session.goodbye("shutdown");
                     session.close(&close);
                 });
+                self.note_end(Count::ClosesSentShutdown);
                 let text = "this RpcEnv has been shut down";
                 self.ending = Some(RpcError::new(ErrorKind::EnvStopped, text));
                 None
@@ -296,6 +311,7 @@ impl Driver {
     /// Ends the connection without waiting for the peer to read all of it.
     fn break_off(&mut self, close: &Close) -> RpcError {
         tracing::warn!(peer = %self.sender, %close, "breaking a connection");
+        self.note_end(Count::close_sent(close.code));
         self.link.drive(&mut self.wakes, |session| session.close(close));
         close.to_error(&self.sender.to_string())
     }
@@ -411,6 +427,7 @@ pub(super) enum Writing {
 
 impl Driver {
     fn broken(&mut self, error: &io::Error) -> RpcError {
+        self.note_end(Count::ConnectionsBroken);
         self.ending.take().unwrap_or_else(|| {
             let text = if error.kind() == io::ErrorKind::UnexpectedEof {
                 error.to_string()

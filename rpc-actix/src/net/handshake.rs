@@ -7,6 +7,7 @@ use super::transport::ByteStream;
 use crate::rt;
 use bytes::BytesMut;
 use rpc_core::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
+use rpc_core::spi::Count;
 use rpc_core::{ErrorKind, RpcError, RpcTimeout};
 use std::future::Future;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,12 +55,14 @@ pub(crate) async fn in_time<T, E: From<RpcError>>(
     let limit = node.config().limits().handshake_timeout();
     let timeout = RpcTimeout::new(limit, "rpc.io.handshakeTimeout");
     rt::within(limit, exchange).await.unwrap_or_else(|| {
+        node.tally.count(Count::HellosTimedOut);
         let text = format!("{peer} sent no hello within {timeout}");
         Err(E::from(RpcError::new(ErrorKind::Timeout, text)))
     })
 }
 
-fn broken(peer: &str, error: std::io::Error) -> RpcError {
+fn broken(node: &Node, peer: &str, error: std::io::Error) -> RpcError {
+    node.tally.count(Count::HellosBroken);
     let text = format!("the connection to {peer} broke during the hello: {error}");
     RpcError::new(ErrorKind::Disconnected, text).with_source(error)
 }
@@ -77,6 +80,7 @@ pub(crate) async fn introduce(
             Err(unheard) if unheard.declined => Err(NotTaken::Declined),
             Err(unheard) => {
                 if let Some(close) = &unheard.tell {
+                    node.tally.count(Count::close_sent(close.code));
                     let mut out = BytesMut::new();
                     close.put(&mut out);
                     let _ = stream.write_all(&out).await;
@@ -103,12 +107,22 @@ pub(crate) async fn hear(
             Err(close) => {
                 let (error, theirs) = (close.to_error(peer), hellos.closed_by_peer());
                 let declined = theirs && close.is(CloseCode::Duplicate);
+                match (theirs, hellos.magic_seen()) {
+                    (true, _) => node.tally.count(Count::close_received(close.code)),
+                    (false, false) => node.tally.count(Count::HellosForeign),
+                    // What is told is counted then.
+                    (false, true) => {}
+                }
                 let tell = (hellos.magic_seen() && !theirs).then_some(close);
                 return Err(Unheard { error, tell, declined });
             }
         }
         let read = stream.read_buf(&mut rest).await;
-        if read.map_err(|error| broken(peer, error))? == 0 {
+        let read = read.map_err(|error| broken(node, peer, error))?;
+        node.tally.count(Count::Reads);
+        node.tally.add(Count::BytesReceived, read as u64);
+        if read == 0 {
+            node.tally.count(Count::HellosBroken);
             let text = format!("{peer} closed the connection during the hello");
             return Err(RpcError::new(ErrorKind::Disconnected, text).into());
         }
@@ -123,11 +137,15 @@ pub(crate) async fn answer(
 ) -> Result<(), RpcError> {
     let mut out = BytesMut::new();
     node.hello().put(&mut out);
-    stream.write_all(&out).await.map_err(|error| broken(peer, error))
+    stream.write_all(&out).await.map_err(|error| broken(node, peer, error))?;
+    node.tally.count(Count::Writes);
+    node.tally.add(Count::BytesSent, out.len() as u64);
+    Ok(())
 }
 
 /// Tells the peer why its hello is not taken, as far as it listens.
-pub(crate) async fn refuse(stream: &mut Box<dyn ByteStream>, close: &Close) {
+pub(crate) async fn refuse(node: &Node, stream: &mut Box<dyn ByteStream>, close: &Close) {
+    node.tally.count(Count::close_sent(close.code));
     let mut out = BytesMut::new();
     close.put_answer(&mut out);
     let _ = stream.write_all(&out).await;

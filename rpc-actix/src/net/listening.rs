@@ -7,6 +7,7 @@ use super::node::Node;
 use super::transport::{ByteStream, Listener, Socket};
 use crate::rt;
 use rpc_core::proto::{Close, CloseCode, PeerInfo};
+use rpc_core::spi::Count;
 use rpc_core::{RpcAddress, RpcError, Timestamp};
 use std::io;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ impl Node {
                     self.accepted(socket);
                 }
                 Err(error) => {
+                    self.tally.count(Count::AcceptErrors);
                     trouble.report(self.clock.now(), &error);
                     if !is_of_one_connection(&error) {
                         rt::sleep(trouble.next_pause()).await;
@@ -39,6 +41,7 @@ impl Node {
     }
 
     fn accepted(self: &Arc<Self>, socket: Box<dyn Socket>) {
+        self.tally.count(Count::ConnectionsAccepted);
         let admitted = self.admission.admit(socket.peer().ip(), self.config.limits());
         let node = self.clone();
         let started = self.host.pick().run(move || {
@@ -54,14 +57,17 @@ impl Node {
         let from = RpcAddress::from(socket.peer());
         let mut stream = match socket.open() {
             Ok(stream) => stream,
-            Err(error) => return tracing::warn!(peer = %from, %error, "a connection was lost"),
+            Err(error) => {
+                self.tally.count(Count::HellosBroken);
+                return tracing::warn!(peer = %from, %error, "a connection was lost");
+            }
         };
         let (closed, evicted) = (self.closed.clone(), admitted.evicted());
         let greeted = tokio::select! {
             // Nothing was promised to the peer before its hello is answered.
             greeted = self.take(&mut stream, &from, &mut admitted) => greeted,
             () = closed.cancelled() => return,
-            () = evicted.cancelled() => return,
+            () = evicted.cancelled() => return self.tally.count(Count::HellosEvicted),
         };
         match greeted {
             Ok((greeted, busy, sender)) => {
@@ -100,7 +106,7 @@ impl Node {
                 Err(unheard) => unheard,
             };
             if let Some(close) = &unheard.tell {
-                handshake::refuse(stream, close).await;
+                handshake::refuse(self, stream, close).await;
             }
             Err(unheard.error)
         })

@@ -10,7 +10,7 @@ use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
-use rpc_core::spi::{Dispatcher, Incarnation, NetworkEvent, RemoteTarget};
+use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally};
 use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,7 @@ pub(crate) struct Node {
     pub(super) clock: Clock,
     pub(super) host: ActixHost,
     pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) tally: Arc<Tally>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) peers: Peers,
     /// Set when the env closes: nothing new is accepted or dialled.
@@ -44,6 +45,7 @@ pub(crate) struct NodeParts {
     pub(crate) clock: Clock,
     pub(crate) host: ActixHost,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) transport: Arc<dyn Transport>,
 }
 
@@ -52,7 +54,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(crate) fn new(parts: NodeParts) -> Arc<Self> {
-        let NodeParts { id, config, address, clock, host, dispatcher, transport } = parts;
+        let NodeParts { id, config, address, clock, host, dispatcher, tally, transport } = parts;
         Arc::new(Self {
             id,
             config,
@@ -60,6 +62,7 @@ impl Node {
             clock,
             host,
             dispatcher,
+            tally,
             transport,
             peers: Peers::default(),
             closed: CancellationToken::new(),
@@ -111,7 +114,7 @@ impl Node {
 
     pub(super) fn link(&self, address: Option<RpcAddress>, peer: String) -> Link {
         let limits = self.config.limits();
-        let session = Session::new(limits.clone(), peer);
+        let session = Session::new(limits.clone(), peer).counting(&self.tally);
         let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         Link::new(self.clock, address, session, limits.clone(), seed)
     }
@@ -191,6 +194,10 @@ impl Node {
         if !busy.connects(greeted.peer) {
             return;
         }
+        self.tally.count(Count::ConnectionsOpened);
+        if link.with(|session| session.connection()) > Some(1) {
+            self.tally.count(Count::ConnectionsReopened);
+        }
         let buffer = self.config.limits().socket_buffer();
         if buffer > 0
             && let Err(error) = stream.limit_buffers(buffer)
@@ -209,6 +216,7 @@ impl Node {
         let mut driver =
             Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = (&mut driver).await;
+        self.tally.count(Count::ConnectionsEnded);
         link.pen().close();
         let last = self.peers.disconnected(env, &link);
         let keep = link.address().is_some() && error.kind() == ErrorKind::Disconnected;
@@ -252,6 +260,13 @@ impl Node {
                 }
                 link.look();
             }
+        }
+    }
+
+    /// Adds what was counted under the links' locks to what the env has counted.
+    pub(crate) fn settle_counts(&self) {
+        for link in self.peers.all() {
+            link.with(Session::settle_counts);
         }
     }
 

@@ -5,7 +5,7 @@ use super::bindings::Bound;
 use super::driver::Driver;
 use super::relay::{self, Passage};
 use rpc_core::proto::{Close, Resolution, TargetKey, WireNumber};
-use rpc_core::spi::{Inbox, Incarnation, Origin};
+use rpc_core::spi::{Count, Inbox, Incarnation, Origin};
 use rpc_core::{EnvId, ErrorKind, RpcAddress, RpcError};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Driver {
         if let Some(env) = key.env.filter(|env| *env != self.node.id()) {
             match self.pass(target, env, key) {
                 Ok(passage) => self.bindings.put(target, Bound::There(passage)),
-                Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
+                Err(error) => self.refuse(target, &error),
             }
             return Ok(());
         }
@@ -32,9 +32,17 @@ impl Driver {
                 self.link.drive(&mut self.wakes, |s| binding.announce(s, &resolution));
                 self.bindings.put(target, Bound::Here(binding));
             }
-            Err(error) => self.link.drive(&mut self.wakes, |s| s.unresolved(target, &error)),
+            Err(error) => self.refuse(target, &error),
         }
         Ok(())
+    }
+
+    fn refuse(&mut self, target: WireNumber, error: &RpcError) {
+        self.node.tally.count(Count::ResolvesRefused);
+        if error.kind() == ErrorKind::Overloaded {
+            self.node.tally.count(Count::WindowsRefused);
+        }
+        self.link.drive(&mut self.wakes, |session| session.unresolved(target, error));
     }
 
     /// A way to an endpoint of another peer.

@@ -4,6 +4,7 @@
 use super::driver::{Driver, TURN, Writing};
 use super::transport::ByteStream;
 use bytes::{Buf, Bytes};
+use rpc_core::spi::Count;
 use rpc_core::wire::spare;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -44,6 +45,8 @@ impl Driver {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
             }
             given = given.saturating_add(written);
+            self.node.tally.count(Count::Writes);
+            self.node.tally.add(Count::BytesSent, written as u64);
             self.unflushed = true;
             self.busy.note();
             self.advance(written);

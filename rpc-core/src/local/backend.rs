@@ -5,6 +5,7 @@ use super::link::{Link, LocalTarget};
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::core::EnvCore;
+use crate::counters::Tally;
 use crate::deadline::Timestamp;
 use crate::dispatcher::Dispatcher;
 use crate::error::{ErrorKind, RpcError};
@@ -19,6 +20,7 @@ pub(crate) struct LocalBackend {
     address: Option<RpcAddress>,
     config: RpcEnvConfig,
     core: Weak<EnvCore>,
+    tally: Arc<Tally>,
     dispatcher: Arc<Dispatcher>,
     port: Option<u16>,
     next: Mutex<Option<Timestamp>>,
@@ -39,6 +41,7 @@ impl LocalBackend {
             address: core.address().cloned(),
             config: core.config().clone(),
             core: Arc::downgrade(core),
+            tally: core.tally().clone(),
             dispatcher,
             port,
             next: Mutex::new(None),
@@ -48,6 +51,10 @@ impl LocalBackend {
 
     pub(crate) fn config(&self) -> &RpcEnvConfig {
         &self.config
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(crate) fn dispatcher(&self) -> &Arc<Dispatcher> {
@@ -82,8 +89,9 @@ impl LocalBackend {
     /// The link to an env of the world.
     pub(crate) fn link(&self, to: &Self) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = to.id;
-        links.entry(id).or_insert_with(|| Arc::new(Link::new(self.address.clone()))).clone()
+        let tallies = || [self.tally.clone(), to.tally.clone()];
+        let make = || Arc::new(Link::new(self.address.clone(), tallies()));
+        links.entry(to.id).or_insert_with(make).clone()
     }
 
     /// Another env is gone: so are the calls to it.

@@ -3,6 +3,7 @@
 use super::World;
 use super::backend::LocalBackend;
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
+use crate::counters::{Count, Tally};
 use crate::deadline::Timestamp;
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
@@ -20,6 +21,8 @@ use std::task::{Context, Poll, Waker};
 /// The calls from one env to another.
 pub(crate) struct Link {
     sender: Option<RpcAddress>,
+    /// What this env counts, and the other one.
+    tallies: [Arc<Tally>; 2],
     state: Mutex<State>,
 }
 
@@ -40,8 +43,14 @@ struct Call {
 }
 
 impl Link {
-    pub(crate) fn new(sender: Option<RpcAddress>) -> Self {
-        Self { sender, state: Mutex::default() }
+    pub(crate) fn new(sender: Option<RpcAddress>, tallies: [Arc<Tally>; 2]) -> Self {
+        Self { sender, tallies, state: Mutex::default() }
+    }
+
+    fn count(&self, here: Count, there: Count) {
+        for (tally, count) in self.tallies.iter().zip([here, there]) {
+            tally.count(count);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -69,17 +78,18 @@ impl Link {
         sender
     }
 
-    /// Ends a call; what comes later is too late.
-    fn end(&self, id: u64, end: Result<Bytes, CallEnd>) {
+    /// Ends a call; what comes later is too late. Whether it was open.
+    fn end(&self, id: u64, end: Result<Bytes, CallEnd>) -> bool {
         let mut state = self.lock();
-        let Some(call) = state.calls.get_mut(&id) else { return };
+        let Some(call) = state.calls.get_mut(&id) else { return false };
         if call.end.is_some() {
-            return;
+            return false;
         }
         call.end = Some(end);
         let wakers = (call.asker.take(), std::mem::take(&mut call.waiting));
         drop(state);
         wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
+        true
     }
 
     /// Ends every call.
@@ -121,13 +131,17 @@ impl Expire for Link {
 
 impl Origin for Link {
     fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        self.end(id, Ok(Bytes::copy_from_slice(body)));
+        if self.end(id, Ok(Bytes::copy_from_slice(body))) {
+            self.count(Count::RepliesReceived, Count::RepliesSent);
+        }
         Ok(())
     }
 
     fn fail(&self, id: u64, error: &RpcError) {
         let failure = RemoteFailure::from(error).into_error();
-        self.end(id, Err(CallEnd::reported(failure)));
+        if self.end(id, Err(CallEnd::reported(failure))) {
+            self.count(Count::FailuresReceived, Count::FailuresSent);
+        }
     }
 
     fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
@@ -222,6 +236,7 @@ impl LocalTarget {
         wire.trace = message.trace.clone();
         let id = link.open();
         wire.call = ask.then_some(id);
+        from.tally().count(if ask { Count::AsksRemote } else { Count::SendsRemote });
         let mut messages = VecDeque::from([wire]);
         link.sender_in(&inbox).deliver(&mut messages);
         if messages.is_empty() && !ask {

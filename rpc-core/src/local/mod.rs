@@ -409,7 +409,7 @@ mod tests {
         let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
         let idle = world.block_on(env.setup_endpoint("idle", Idle)).unwrap();
         let inbox = env.shared().dispatcher.lookup("idle").unwrap();
-        let origin: Arc<dyn Origin> = Arc::new(link::Link::new(None));
+        let origin: Arc<dyn Origin> = Arc::new(link::Link::new(None, Default::default()));
         let promised = || inbox.lock().pool.promised();
         for queued in 0..3 {
             let window = inbox.open_window(&origin).unwrap();

@@ -53,6 +53,7 @@ impl Session {
         }
         if let Some(waker) = self.serving.close(id) {
             self.wakes.extend(waker);
+            self.served.answer(false);
             put(&mut self.lanes);
         }
         Ok(())
@@ -67,6 +68,7 @@ impl Session {
     pub fn fail_as(&mut self, id: u64, failure: RemoteFailure) {
         let Some(waker) = self.serving.close(id) else { return };
         self.wakes.extend(waker);
+        self.served.answer(true);
         self.put_failure(Kind::Failure, &id.to_be_bytes(), failure);
     }
 

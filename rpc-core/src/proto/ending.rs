@@ -4,6 +4,7 @@ use super::calls::{Call, Progress};
 use super::notice::Notice;
 use super::session::Session;
 use super::target::TargetId;
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::seam::CallEnd;
 use crate::wire::frame::{self, Kind};
@@ -122,6 +123,7 @@ impl Session {
             }
         }
         if let Some(flight) = flight {
+            self.tally.count(Count::CancelsSent);
             frame::put_control(self.lanes.control(), Kind::Cancel, &flight.to_be_bytes(), &[]);
         }
         true

@@ -9,6 +9,7 @@ use super::notice::Notice;
 use super::resolution::Resolution;
 use super::session::Session;
 use super::target::{Phase, TargetId, TargetKey, WireNumber};
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::Encoding;
@@ -132,6 +133,7 @@ impl Session {
                 self.answered(now, id, Err(end))
             }
             Kind::Cancel => {
+                self.tally.count(Count::CancelsReceived);
                 let waiting = self.serving.cancel(need(reader.u64(), kind)?);
                 self.wakes.extend(waiting.into_iter().flatten());
                 Ok(())
@@ -159,7 +161,11 @@ impl Session {
             }
             Kind::Hello => Err(Close::protocol("a second hello")),
             // The last three are not for here.
-            Kind::Heartbeat | Kind::Skip | Kind::OneWay | Kind::Ask | Kind::Reply => Ok(()),
+            Kind::Skip => {
+                self.tally.count(Count::FramesSkipped);
+                Ok(())
+            }
+            Kind::Heartbeat | Kind::OneWay | Kind::Ask | Kind::Reply => Ok(()),
         }
     }
 
@@ -240,12 +246,16 @@ impl Session {
         match self.flights.known(id) {
             Known::Open => {
                 if let Some(call) = self.flights.land(id) {
+                    self.called.answer(result.is_err());
                     self.finish(now, call, result);
                 }
                 Ok(())
             }
             // The caller gave up in the meantime.
-            Known::Past => Ok(()),
+            Known::Past => {
+                self.tally.count(Count::AnswersLate);
+                Ok(())
+            }
             Known::Never => {
                 Err(Close::protocol(format!("an answer to call {id:#x}, which was never made")))
             }
@@ -378,6 +388,7 @@ impl Session {
             }
         }
         if lost > 0 {
+            self.tally.add(Count::DeadLettersUnsent, lost as u64);
             let endpoint = &target.key.name;
             tracing::warn!(peer = %self.peer_name, %endpoint, lost, %error, "one-way messages lost");
         }

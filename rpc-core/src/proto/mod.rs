@@ -7,6 +7,7 @@ mod bodies;
 mod calls;
 mod close;
 mod connection;
+mod counting;
 mod ending;
 mod headers;
 mod hello;

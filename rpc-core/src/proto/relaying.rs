@@ -7,6 +7,7 @@ use super::calls::Progress;
 use super::notice::{Notice, Relayed};
 use super::session::Session;
 use super::target::{Named, Pending, Phase, TargetId, TargetKey, lane_index};
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::wire::payload::charged;
@@ -88,6 +89,7 @@ impl Session {
         }
         let ask = message.call.is_some();
         let call = if ask { Some(self.open_relayed(id)?) } else { None };
+        self.tally.count(if ask { Count::AsksRelayed } else { Count::SendsRelayed });
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(id) {
             if let Some(relayed) = &mut target.relayed {

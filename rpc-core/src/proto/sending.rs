@@ -8,6 +8,7 @@ use super::lanes::FirstFrame;
 use super::session::Session;
 use super::target::{Going, MessageName, Pending, Phase, TargetId, TargetKey};
 use crate::address::EnvId;
+use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::message::Encoding;
@@ -114,6 +115,7 @@ impl Session {
         let end = Err(CallEnd::Failed(error.clone()));
         let told = message.call.and_then(|id| self.calls.finish(id, end, &mut self.wakes));
         if told.is_none() {
+            self.tally.count(Count::DeadLettersUnsent);
             tracing::warn!(%error, "a one-way message was lost");
         }
         self.leave(1, message.body.len());

@@ -12,6 +12,7 @@ use super::serving::Serving;
 use super::store::Store;
 use super::target::{Going, Named, Pending, Phase, TargetId, lane_index};
 use super::targets::Targets;
+use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
@@ -20,6 +21,7 @@ use crate::trace::TraceContext;
 use crate::wire::payload::SMALL_BODY;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 /// The protocol's state towards one peer. It does no I/O: it is given bytes and the time, and
@@ -65,6 +67,10 @@ pub struct Session {
     /// Whether the peer has said goodbye: nothing new is sent to it.
     pub(super) leaving: bool,
     pub(super) pulse: Pulse,
+    /// Messages to the peer and their answers, and answers to the peer.
+    pub(super) called: Traffic,
+    pub(super) served: Traffic,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// Whether this side ends the connection.
@@ -159,6 +165,9 @@ impl Session {
             closing: Closing::No,
             leaving: false,
             pulse: Pulse::default(),
+            called: Traffic::default(),
+            served: Traffic::default(),
+            tally: Arc::default(),
             limits,
         }
     }
@@ -197,6 +206,7 @@ impl Session {
         {
             waiting.extend(call.map(|call| (call, self.entered)));
         }
+        self.called.message(ask);
         self.queued = self.queued.saturating_add(1);
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
