@@ -46,6 +46,7 @@ impl ActixBackend {
         node.host().main().run(move || {
             rt::spawn(async move {
                 tokio::select! {
+                    biased;
                     // Nothing is lost with a timer loop: its state is in the env's timers.
                     () = keep_time(core, timer, clock) => {}
                     () = closed.cancelled() => {}
@@ -67,6 +68,7 @@ async fn keep_time(core: Weak<EnvCore>, timer: Arc<Timer>, clock: rt::Clock) {
             }
         };
         tokio::select! {
+            biased;
             // Either may be dropped: the next deadline is read again.
             () = due => {
                 let Some(core) = core.upgrade() else { return };

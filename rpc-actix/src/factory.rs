@@ -11,26 +11,27 @@ use rpc_core::spi::{BoxFuture, EnvBackend, EnvParts};
 use rpc_core::{ErrorKind, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcError};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Makes envs whose endpoints live in actix actors and whose peers are reached over TCP.
 #[derive(Clone)]
 pub struct ActixRpcEnvFactory {
     host: Option<ActixHost>,
     transport: Arc<dyn Transport>,
+    random: Arc<dyn Random>,
 }
 
 impl ActixRpcEnvFactory {
     /// Envs with threads of their own, or on the caller's thread, as `rpc.actix.mode` says.
     #[must_use]
     pub fn new() -> Self {
-        Self { host: None, transport: Arc::new(Tcp) }
+        Self { host: None, transport: Arc::new(Tcp), random: Arc::new(System) }
     }
 
     /// Envs that share the threads of `host`.
     #[must_use]
     pub fn on(host: &ActixHost) -> Self {
-        Self { host: Some(host.clone()), transport: Arc::new(Tcp) }
+        Self { host: Some(host.clone()), ..Self::new() }
     }
 
     /// The same over another transport than TCP: a simulated network, say.
@@ -38,6 +39,33 @@ impl ActixRpcEnvFactory {
     pub fn with_transport(mut self, transport: impl Transport + 'static) -> Self {
         self.transport = Arc::new(transport);
         self
+    }
+
+    /// The same with other random numbers than the system's. All that is random about an env follows
+    /// from its own number, which is drawn when the env is made: so a source that repeats itself
+    /// makes an env that does. No two envs that meet may have the same number.
+    #[must_use]
+    pub fn with_random(mut self, random: impl Random + 'static) -> Self {
+        self.random = Arc::new(random);
+        self
+    }
+}
+
+/// Where the numbers of envs come from.
+pub trait Random: Send + Sync {
+    /// A number that nobody can guess, or that a test has chosen.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn number(&self) -> io::Result<u64>;
+}
+
+/// The system's random numbers.
+struct System;
+
+impl Random for System {
+    fn number(&self) -> io::Result<u64> {
+        getrandom::u64().map_err(io::Error::other)
     }
 }
 
@@ -62,7 +90,7 @@ impl RpcEnvFactory for ActixRpcEnvFactory {
         let factory = self.clone();
         // The thread matters in inline mode, so that is decided before the first await.
         let host = factory.host.clone().map_or_else(|| inline_host(&config), |host| Ok(Some(host)));
-        Box::pin(async move { create(factory, host?, config).await })
+        Box::pin(async move { create(factory, host?, config).await.map(|(env, _)| env) })
     }
 }
 
@@ -74,11 +102,12 @@ fn inline_host(config: &RpcEnvConfig) -> Result<Option<ActixHost>, RpcError> {
     }
 }
 
-async fn create(
+/// Makes an env; what it is to the network comes with it, for whoever looks inside.
+pub(crate) async fn create(
     factory: ActixRpcEnvFactory,
     host: Option<ActixHost>,
     config: RpcEnvConfig,
-) -> Result<RpcEnv, RpcError> {
+) -> Result<(RpcEnv, Weak<Node>), RpcError> {
     config.validate()?;
     let options = Options::read(&config)?;
     let listener = bind(&*factory.transport, &config)?;
@@ -88,10 +117,11 @@ async fn create(
         None => ActixHost::start().await?,
     };
     host.grow(options.arbiters).await?;
-    let id = getrandom::u64().map_err(|error| {
+    let id = factory.random.number().map_err(|error| {
         RpcError::new(ErrorKind::Internal, format!("no random number for the env: {error}"))
     })?;
     let parts = EnvParts::new(config.clone(), id);
+    let mut inside = Weak::new();
     let env = RpcEnv::assemble(parts, address.clone(), |core, dispatcher| {
         let node = Node::new(NodeParts {
             id,
@@ -103,6 +133,7 @@ async fn create(
             tally: core.tally().clone(),
             transport: factory.transport,
         });
+        inside = Arc::downgrade(&node);
         let backend = ActixBackend::new(core, node.clone());
         backend.keep_time(&node)?;
         let watching = node.clone();
@@ -122,7 +153,7 @@ async fn create(
     if let Some(address) = env.address() {
         tracing::info!(env = env.name(), %address, "listening");
     }
-    Ok(env)
+    Ok((env, inside))
 }
 
 /// Binds the configured port, or one of those after it if `port.maxRetries` allows that.

@@ -86,9 +86,11 @@ mod factory;
 mod net;
 mod options;
 mod rt;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use dispatch::host::ActixHost;
-pub use factory::ActixRpcEnvFactory;
+pub use factory::{ActixRpcEnvFactory, Random};
 pub use net::transport;
 pub use rpc_core::*;
 

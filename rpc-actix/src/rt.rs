@@ -88,3 +88,42 @@ pub(crate) fn can_spawn() -> bool {
     tokio::runtime::Handle::try_current().is_ok()
         && std::panic::catch_unwind(|| drop(tokio::task::spawn_local(async {}))).is_ok()
 }
+
+/// What a simulation runs on: one thread, and a clock that jumps to the next timer when nothing can
+/// run.
+#[cfg(feature = "sim")]
+pub(crate) mod simulated {
+    use std::future::Future;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+    use tokio::task::LocalSet;
+
+    /// Runs a future and what it spawns. There is no socket in it: whoever opens one is told so.
+    pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build()?;
+        Ok(LocalSet::new().block_on(&runtime, future))
+    }
+
+    /// Moves the clock by hand; timers that fall due on the way fire late.
+    pub(crate) async fn jump(by: Duration) {
+        tokio::time::advance(by).await;
+    }
+
+    /// The tasks of one node. They run when this is polled, and are dropped with it.
+    #[derive(Debug, Default)]
+    pub(crate) struct Tasks(LocalSet);
+
+    impl Tasks {
+        pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+            self.0.spawn_local(future);
+        }
+
+        /// Runs what can run. `Ready` if nothing is left.
+        pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+            Pin::new(&mut self.0).poll(cx)
+        }
+    }
+}

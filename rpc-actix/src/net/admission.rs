@@ -38,6 +38,13 @@ impl Admission {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Connections that came in, without a hello and with one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.greeting.len(), state.established)
+    }
+
     /// Takes a connection in. If there is no place, the oldest connection without a hello gives
     /// way: of the same source if that has too many, otherwise of the source that has the most.
     /// So whoever floods the port takes places from itself.

@@ -27,6 +27,7 @@ impl Node {
         let link = busy.link().clone();
         let closed = self.closed.clone();
         let connected = tokio::select! {
+            biased;
             // Both may be dropped: a half-made connection is closed, and nothing was sent.
             connected = self.connect(&busy) => connected,
             () = closed.cancelled() => Err(NotTaken::Failed(env_stopped())),
@@ -54,6 +55,7 @@ impl Node {
         // Whoever tries again finds this link, and waits for its time, even if nobody kept a ref.
         let (next, closed) = (link.not_before(), self.closed.clone());
         tokio::select! {
+            biased;
             () = self.clock.sleep_until(next) => {}
             () = closed.cancelled() => {}
         }

@@ -20,9 +20,10 @@ impl Node {
         let mut trouble = Trouble::default();
         loop {
             let accepted = tokio::select! {
+                biased;
                 // An accept that is dropped leaves its connection in the system's queue.
-                accepted = listener.accept() => accepted,
                 () = self.closed.cancelled() => return,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok(socket) => {
@@ -64,6 +65,7 @@ impl Node {
         };
         let (closed, evicted) = (self.closed.clone(), admitted.evicted());
         let greeted = tokio::select! {
+            biased;
             // Nothing was promised to the peer before its hello is answered.
             greeted = self.take(&mut stream, &from, &mut admitted) => greeted,
             () = closed.cancelled() => return,

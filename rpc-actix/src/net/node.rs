@@ -245,6 +245,7 @@ impl Node {
         let mut before = self.clock.now();
         loop {
             tokio::select! {
+                biased;
                 // Both may be dropped: the next round looks at everything again.
                 () = rt::sleep(often) => {}
                 () = self.closed.cancelled() => return,
@@ -289,6 +290,21 @@ impl Node {
         for link in self.peers.all() {
             link.with(|session| session.detach(&env_stopped(), false));
         }
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Node {
+    /// What a node holds that must be gone when it is closed.
+    pub(crate) fn leftovers(&self) -> Option<String> {
+        let (tasks, connections) = (self.tasks.len(), self.peers.connections().len());
+        let (greeting, established) = self.admission.counts();
+        let left = [tasks, connections, greeting, established];
+        left.iter().any(|count| *count > 0).then(|| {
+            format!(
+                "{tasks} tasks, {connections} connections, {greeting} of them without a hello, {established} that came in"
+            )
+        })
     }
 }
 
