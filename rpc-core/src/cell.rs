@@ -2,23 +2,25 @@
 
 use crate::context::EndpointContext;
 use crate::core::EnvCore;
-use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::delivery::{NetworkEvent, Work};
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
 use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
+use crate::guard::{Value, construct, drop_quietly, guarded, poll_handler};
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind, Step};
+use crate::later;
+use crate::policy::{PanicPolicy, Restarts};
 use crate::raw::HandlerResult;
 use crate::reply_sink::Way;
+use crate::termination::Termination;
 use crate::turn;
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -41,39 +43,44 @@ impl<F> EndpointCell<F> {
     /// Runs the endpoint. Dropping the future, or the cell, ends the endpoint without `on_stop`.
     pub(crate) async fn run<E: RpcEndpoint>(self)
     where
-        F: FnOnce() -> E,
+        F: FnMut() -> Option<E>,
     {
         let Self { inbox, env, make, started } = self;
-        let mut end = End::new(inbox.clone(), env.clone(), started.clone());
+        let mut end = Ended::new(inbox.clone(), env.clone(), started.clone());
         let taken = Taken::default();
         let run = live(make, inbox.clone(), env, started, taken.clone());
-        end.failure = InHandlers { inbox, taken, run: Box::pin(run) }.await.err();
+        match (InHandlers { inbox, taken, run: Some(Box::pin(run)) }).await {
+            Ok(how) => end.how = how,
+            Err(failure) => end.failure = Some(failure),
+        }
         drop(end);
     }
 }
 
 /// Frees the name and tells everyone who waits, however the endpoint's life ends.
-pub(crate) struct End {
+pub(crate) struct Ended {
     inbox: Arc<Inbox>,
     env: Weak<EnvShared>,
     started: Arc<Started>,
     /// Why the endpoint did not start, if so.
     failure: Option<RpcError>,
+    how: Termination,
 }
 
-impl End {
+impl Ended {
     pub(crate) fn new(inbox: Arc<Inbox>, env: Weak<EnvShared>, started: Arc<Started>) -> Self {
-        Self { inbox, env, started, failure: None }
+        // Whatever ends it other than in order.
+        Self { inbox, env, started, failure: None, how: Termination::Crashed }
     }
 }
 
-impl Drop for End {
+impl Drop for Ended {
     fn drop(&mut self) {
         let env = self.env.upgrade();
         if let Some(env) = &env {
             env.dispatcher.remove(&self.inbox);
         }
-        self.inbox.close();
+        self.inbox.close(self.how);
         // Told last: whoever hears of a failed start finds the name free again.
         let failure = self.failure.take().unwrap_or_else(|| self.inbox.stopped());
         self.started.open(Err(failure));
@@ -87,11 +94,13 @@ impl Drop for End {
 type Taken = Rc<RefCell<VecDeque<Item>>>;
 
 /// Marks the thread as inside this endpoint while it is polled, so that asks know who makes them.
-/// While it is not, whatever others may want to see of it is in the inbox.
+/// While it is not, whatever others may want to see of it is in the inbox. What panics in it outside
+/// of users' code ends the endpoint, not the thread.
 struct InHandlers<T> {
     inbox: Arc<Inbox>,
     taken: Taken,
-    run: Pin<Box<T>>,
+    /// `None` once it has panicked.
+    run: Option<Pin<Box<T>>>,
 }
 
 impl<T> InHandlers<T> {
@@ -101,14 +110,25 @@ impl<T> InHandlers<T> {
             self.inbox.put_back(&mut taken);
         }
     }
+
+    fn end(&mut self) {
+        // A handler in the middle has values of users, whose destructors may panic.
+        drop_quietly("an endpoint", self.run.take());
+    }
 }
 
-impl<T: Future> Future for InHandlers<T> {
+impl<T: Future<Output = Result<Termination, RpcError>>> Future for InHandlers<T> {
     type Output = T::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
         let _inside = turn::enter(self.inbox.clone());
-        let polled = self.run.as_mut().poll(cx);
+        let Some(run) = &mut self.run else { return Poll::Ready(Ok(Termination::Crashed)) };
+        let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)));
+        let Ok(polled) = polled else {
+            tracing::error!(endpoint = %self.inbox.name(), "an endpoint ends after a panic outside of its handlers");
+            self.end();
+            return Poll::Ready(Ok(Termination::Crashed));
+        };
         if polled.is_pending() {
             turn::write_down();
             self.put_back();
@@ -119,46 +139,109 @@ impl<T: Future> Future for InHandlers<T> {
 
 impl<T> Drop for InHandlers<T> {
     fn drop(&mut self) {
+        self.end();
         self.put_back();
     }
 }
 
 /// Lives an endpoint's life; the error is that of its start.
 async fn live<E: RpcEndpoint>(
-    make: impl FnOnce() -> E,
+    mut make: impl FnMut() -> Option<E>,
     inbox: Arc<Inbox>,
     env: Weak<EnvShared>,
     started: Arc<Started>,
     taken: Taken,
-) -> Result<(), RpcError> {
+) -> Result<Termination, RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
-    let made = std::panic::catch_unwind(AssertUnwindSafe(make));
-    let mut endpoint = made.map_err(|panic| {
-        let error = panicked("constructor", &*panic);
-        count_panic(&error, inbox.core());
-        error
-    })?;
-    if let Err(error) = guarded("on_start", async { endpoint.on_start(&mut cx).await }).await {
-        count_panic(&error, inbox.core());
-        drop_quietly(endpoint);
-        return Err(error);
-    }
+    let mut restarts = Restarts::new(inbox.policy().limit);
+    let mut endpoint = begin(&mut make, &inbox, &mut cx).await?;
     inbox.end_turn();
     started.open(Ok(()));
-    serve(&mut endpoint, &mut cx, &inbox, &taken).await;
-    let stopped = guarded("on_stop", async { endpoint.on_stop(&mut cx).await }).await;
-    if let Err(error) = stopped {
-        complain(&mut endpoint, error, &mut cx).await;
+    loop {
+        let Some(value) = endpoint.get() else { return Ok(Termination::Crashed) };
+        let end = serve(value, &mut cx, &inbox, &taken).await;
+        let restarts_again =
+            end == End::Panicked && inbox.policy().on_panic == PanicPolicy::Restart;
+        if end == End::Panicked && !restarts_again {
+            inbox.crash();
+        }
+        let hook = async { value.on_stop(&mut cx).await };
+        if let Err(error) = guarded("on_stop", &inbox, hook).await {
+            complain(value, error, &inbox, &mut cx).await;
+        }
+        drop(endpoint);
+        if !restarts_again {
+            return Ok(if end == End::Stopped {
+                Termination::Stopped
+            } else {
+                Termination::Crashed
+            });
+        }
+        match again(&mut make, &inbox, &mut cx, &mut restarts).await {
+            Ok(next) => endpoint = next,
+            Err(how) => return Ok(how),
+        }
     }
-    drop_quietly(endpoint);
-    Ok(())
 }
 
-/// A panic in a destructor ends here.
-fn drop_quietly<E>(endpoint: E) {
-    if std::panic::catch_unwind(AssertUnwindSafe(|| drop(endpoint))).is_err() {
-        tracing::error!(endpoint = std::any::type_name::<E>(), "panic while dropping an endpoint");
+/// Makes an endpoint and runs its `on_start`.
+async fn begin<E: RpcEndpoint>(
+    make: &mut impl FnMut() -> Option<E>,
+    inbox: &Inbox,
+    cx: &mut EndpointContext<E>,
+) -> Result<Value<E>, RpcError> {
+    let mut endpoint = construct(inbox, make)?;
+    let used = || RpcError::new(ErrorKind::Internal, "the endpoint was made before");
+    let value = endpoint.get().ok_or_else(used)?;
+    guarded("on_start", inbox, async { value.on_start(cx).await }).await?;
+    inbox.take_panic();
+    Ok(endpoint)
+}
+
+/// Makes the endpoint anew, as often as its limit allows; otherwise how its life ends.
+async fn again<E: RpcEndpoint>(
+    make: &mut impl FnMut() -> Option<E>,
+    inbox: &Arc<Inbox>,
+    cx: &mut EndpointContext<E>,
+    restarts: &mut Restarts,
+) -> Result<Value<E>, Termination> {
+    let core = inbox.core().clone();
+    loop {
+        let Some(delay) = restarts.next(core.now()) else {
+            tracing::error!(endpoint = %inbox.name(), "an endpoint panicked too often and ends");
+            inbox.crash();
+            return Err(Termination::Crashed);
+        };
+        inbox.forget_value();
+        tracing::warn!(endpoint = %inbox.name(), ?delay, restarts = cx.restarts(), "an endpoint is started anew after a panic");
+        let mut pause = std::pin::pin!(later::sleep(&core, delay));
+        let stopped = std::future::poll_fn(|cx| {
+            if inbox.poll_stopping(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            pause.as_mut().poll(cx).map(|()| false)
+        });
+        if stopped.await {
+            inbox.clear();
+            return Err(Termination::Stopped);
+        }
+        match begin(make, inbox, cx).await {
+            Ok(endpoint) => {
+                inbox.end_turn();
+                return Ok(endpoint);
+            }
+            Err(error) => cx.report(&error),
+        }
     }
+}
+
+/// Why an endpoint handles no more messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was stopped, and its queue is empty.
+    Stopped,
+    /// A panic, and its policy is not to go on after one.
+    Panicked,
 }
 
 /// Handles messages until the endpoint is stopped and its queue is empty.
@@ -167,7 +250,7 @@ async fn serve<E: RpcEndpoint>(
     cx: &mut EndpointContext<E>,
     inbox: &Arc<Inbox>,
     taken: &Taken,
-) {
+) -> End {
     let mut turn = Turn::default();
     loop {
         let (next, unused) = {
@@ -182,7 +265,7 @@ async fn serve<E: RpcEndpoint>(
                 polled
             });
             if let Step::Stop = step.await {
-                return;
+                return End::Stopped;
             }
             if waited {
                 // Others had their turn meanwhile.
@@ -195,7 +278,7 @@ async fn serve<E: RpcEndpoint>(
             continue;
         }
         inbox.begin(&mut item, unused);
-        if let Kind::Network(event) = &item.kind {
+        let failed = if let Kind::Network(event) = &item.kind {
             let result = {
                 let mut hook = std::pin::pin!(network(endpoint, event, cx));
                 let poll =
@@ -203,9 +286,7 @@ async fn serve<E: RpcEndpoint>(
                 std::future::poll_fn(poll).await
             };
             inbox.end_turn();
-            if let Err(error) = result {
-                complain(endpoint, error, cx).await;
-            }
+            complain_of(result, endpoint, inbox, cx).await
         } else {
             let span = span_of(inbox, &item);
             let ended = match cx.begin(item) {
@@ -216,9 +297,13 @@ async fn serve<E: RpcEndpoint>(
                 // Nobody wants it any more, but its turn is over.
                 None => cx.end(Ok(())),
             };
-            if let Err(error) = ended {
-                complain(endpoint, error, cx).instrument(span).await;
+            match ended {
+                Ok(()) => false,
+                Err(error) => complain_of(Err(error), endpoint, inbox, cx).instrument(span).await,
             }
+        };
+        if failed {
+            return End::Panicked;
         }
         if turn.is_over(inbox.core()) {
             yield_now(inbox.core()).await;
@@ -347,65 +432,30 @@ async fn network<E: RpcEndpoint>(
     }
 }
 
+/// Tells the endpoint of an error; whether that, or something in the course of it, was a panic after
+/// which it does not go on.
+async fn complain_of<E: RpcEndpoint>(
+    result: Result<(), RpcError>,
+    endpoint: &mut E,
+    inbox: &Inbox,
+    cx: &mut EndpointContext<E>,
+) -> bool {
+    let Err(error) = result else { return false };
+    complain(endpoint, error, inbox, cx).await;
+    inbox.take_panic() && inbox.policy().on_panic != PanicPolicy::Resume
+}
+
 /// Calls `on_error`; an error of that is ignored (S51).
-async fn complain<E: RpcEndpoint>(endpoint: &mut E, error: RpcError, cx: &mut EndpointContext<E>) {
-    count_panic(&error, cx.core());
-    let told = guarded("on_error", async { endpoint.on_error(error, cx).await }).await;
+async fn complain<E: RpcEndpoint>(
+    endpoint: &mut E,
+    error: RpcError,
+    inbox: &Inbox,
+    cx: &mut EndpointContext<E>,
+) {
+    let told = guarded("on_error", inbox, async { endpoint.on_error(error, cx).await }).await;
     if let Err(ignored) = told {
-        count_panic(&ignored, cx.core());
         tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
     }
-}
-
-/// Runs user code; a panic becomes an error of the call, never of the actor.
-async fn guarded(
-    what: &str,
-    future: impl Future<Output = HandlerResult<()>>,
-) -> Result<(), RpcError> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| poll_guarded(what, future.as_mut(), cx)).await
-}
-
-/// An error's own text is user code as well.
-fn poll_guarded(
-    what: &str,
-    future: Pin<&mut impl Future<Output = HandlerResult<()>>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), RpcError>> {
-    let poll = || future.poll(cx).map_err(crate::raw::HandlerError::into_rpc);
-    let polled = std::panic::catch_unwind(AssertUnwindSafe(poll));
-    polled.unwrap_or_else(|panic| Poll::Ready(Err(panicked(what, &*panic))))
-}
-
-/// Drops a handler that still runs some time after the drain deadline: one that never ends must not
-/// keep an env from ending. The endpoint is over then, so that nobody sees what is left of its state
-/// but its own `on_stop`.
-fn poll_handler(
-    what: &str,
-    inbox: &Inbox,
-    handler: Pin<&mut impl Future<Output = HandlerResult<()>>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), RpcError>> {
-    let polled = poll_guarded(what, handler, cx);
-    if polled.is_ready() {
-        return polled;
-    }
-    inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
-}
-
-fn count_panic(error: &RpcError, core: &EnvCore) {
-    if error.kind() == ErrorKind::HandlerPanicked {
-        core.tally().count(Count::Panics);
-    }
-}
-
-fn panicked(what: &str, panic: &(dyn Any + Send)) -> RpcError {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a text");
-    RpcError::new(ErrorKind::HandlerPanicked, format!("{what} panicked: {text}"))
 }
 
 /// Lets the others of the thread have their turn.

@@ -75,6 +75,15 @@ impl<E> EndpointContext<E> {
         self.inbox.name()
     }
 
+    /// How often the endpoint was started anew after a panic ([`PanicPolicy::Restart`]): 0 for its
+    /// first value.
+    ///
+    /// [`PanicPolicy::Restart`]: crate::PanicPolicy::Restart
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.inbox.restarts()
+    }
+
     /// The env that the endpoint is registered in.
     ///
     /// # Errors
@@ -188,10 +197,6 @@ impl<E> EndpointContext<E> {
     /// Passes an error on to the env, which logs and counts it.
     pub fn report(&self, error: &RpcError) {
         self.core.report(self.inbox.name().as_str(), error);
-    }
-
-    pub(crate) fn core(&self) -> &EnvCore {
-        &self.core
     }
 
     fn way(&self) -> Option<&Way> {

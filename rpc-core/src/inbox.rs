@@ -13,8 +13,10 @@ use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::RpcError;
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
+use crate::policy::{PanicPolicy, RestartLimit};
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
+use crate::termination::Termination;
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
@@ -22,7 +24,7 @@ use crate::turns::{HERE, Turns, Weigh};
 use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -77,8 +79,22 @@ pub struct Inbox {
     unused: AtomicUsize,
     /// Whether the drain deadline is over: nothing more is begun.
     pub(crate) drained: AtomicBool,
+    /// Whether that is because it has panicked.
+    pub(crate) crashed: AtomicBool,
     system: bool,
+    policy: Policy,
+    /// Whether users' code has panicked since somebody has asked. Only the loop looks here.
+    panicked: AtomicBool,
+    /// How often its value was replaced.
+    restarts: AtomicU32,
     state: Mutex<State>,
+}
+
+/// What becomes of an endpoint that panics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Policy {
+    pub(crate) on_panic: PanicPolicy,
+    pub(crate) limit: RestartLimit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +125,7 @@ pub(crate) struct State {
     pub(crate) deadlines: Deadlines,
     pub(crate) alarm: Option<TimerKey>,
     /// The endpoint's loop, waiting for work.
-    waker: Option<Waker>,
+    pub(crate) waker: Option<Waker>,
     /// Counts handlers; `asker` is who waits for the current one.
     pub(crate) turn: u64,
     pub(crate) asker: Option<Asker>,
@@ -123,6 +139,8 @@ pub(crate) struct State {
     /// Peers to tell when the endpoint is gone.
     pub(crate) origins: Vec<Weak<dyn Origin>>,
     pub(crate) closed: Vec<Waker>,
+    /// How it has ended.
+    pub(crate) how: Option<Termination>,
     /// Whether the time of a running handler is over as well, and its task, to be told of it.
     pub(crate) overdue: bool,
     pub(crate) running: Option<Waker>,
@@ -138,6 +156,7 @@ impl Inbox {
         handlers: Vec<HandlerInfo>,
         network_events: bool,
         system: bool,
+        policy: Policy,
     ) -> Self {
         let limits = core.config().limits();
         let room =
@@ -164,6 +183,7 @@ impl Inbox {
             trace: None,
             origins: Vec::new(),
             closed: Vec::new(),
+            how: None,
             overdue: false,
             running: None,
             drain: Vec::new(),
@@ -180,9 +200,38 @@ impl Inbox {
             begun_bytes: AtomicUsize::new(0),
             unused: AtomicUsize::new(0),
             drained: AtomicBool::new(false),
+            crashed: AtomicBool::new(false),
             system,
+            policy,
+            panicked: AtomicBool::new(false),
+            restarts: AtomicU32::new(0),
             state: Mutex::new(state),
         }
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    pub(crate) fn note_panic(&self) {
+        self.core.tally().count(Count::Panics);
+        self.panicked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether users' code has panicked since this was asked last.
+    pub(crate) fn take_panic(&self) -> bool {
+        self.panicked.swap(false, Ordering::Relaxed)
+    }
+
+    /// How often the endpoint's value was replaced.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// The endpoint's value is gone, and a new one is to come: what the old one had set up for later
+    /// is not for that.
+    pub(crate) fn forget_value(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// To be locked to put something in the queue.

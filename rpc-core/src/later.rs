@@ -49,6 +49,8 @@ struct Schedule<M> {
     me: Weak<Self>,
     core: Weak<EnvCore>,
     inbox: Weak<Inbox>,
+    /// Which value of the endpoint wanted it: the next one begins anew.
+    value: u32,
     /// What a single message is part of. Those that come again are nobody's.
     trace: Option<TraceContext>,
     state: Mutex<State<M>>,
@@ -90,6 +92,7 @@ fn schedule<M: OneWay>(inbox: &Arc<Inbox>, delay: Duration, source: Source<M>) -
         me: me.clone(),
         core: Arc::downgrade(core),
         inbox: Arc::downgrade(inbox),
+        value: inbox.restarts(),
         trace,
         state: Mutex::new(state),
     });
@@ -141,7 +144,7 @@ fn made<M: OneWay>(make: &mut (dyn FnMut() -> M + Send)) -> Option<M> {
 impl<M: OneWay> Expire for Schedule<M> {
     fn expire(&self, _id: u64) {
         let (Some(core), Some(inbox)) = (self.core.upgrade(), self.inbox.upgrade()) else { return };
-        if !inbox.is_open() {
+        if !inbox.is_open() || inbox.restarts() != self.value {
             self.cancel();
             return;
         }

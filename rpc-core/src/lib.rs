@@ -198,6 +198,7 @@ mod env;
 mod error;
 mod factory;
 mod gate;
+mod guard;
 mod handlers;
 mod inbox;
 mod later;
@@ -206,6 +207,7 @@ mod local;
 mod local_call;
 mod message;
 mod open_call;
+mod policy;
 pub mod proto;
 mod raw;
 mod raw_ref;
@@ -218,6 +220,7 @@ mod share;
 mod spark_keys;
 pub mod spi;
 mod stopping;
+mod termination;
 mod ticket;
 mod timers;
 mod trace;
@@ -248,10 +251,12 @@ pub use local::{LocalRpcEnvFactory, LocalWorld};
 pub use message::{
     Accepts, Ask, CoveredBy, Encoding, Lane, OneWay, RpcMessage, RpcProtocol, SentTo, Untyped,
 };
+pub use policy::{PanicPolicy, RestartLimit};
 pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
 pub use setup::EndpointOptions;
 pub use spark_keys::SparkKey;
+pub use termination::Termination;
 pub use trace::TraceContext;
 pub use wire::in_place as bytes_in_place;
 

@@ -1,14 +1,15 @@
 //! Registering endpoints.
 
 use crate::cell::Started;
-use crate::cell::{End, EndpointCell};
+use crate::cell::{Ended, EndpointCell};
 use crate::endpoint::RpcEndpoint;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{RpcEnv, drive, endpoint_name};
-use crate::error::RpcError;
+use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Policy};
+use crate::policy::{PanicPolicy, RestartLimit};
 use crate::raw_ref::RawRef;
 use crate::seam::{EndpointTask, LocalBoxFuture};
 use std::sync::Arc;
@@ -19,13 +20,14 @@ pub struct EndpointOptions {
     name: String,
     isolated: bool,
     system: bool,
+    policy: Policy,
 }
 
 impl EndpointOptions {
     /// An endpoint with that name, on one of the env's arbiters.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), isolated: false, system: false }
+        Self { name: name.into(), isolated: false, system: false, policy: Policy::default() }
     }
 
     /// Gives the endpoint an arbiter, and so a thread, of its own: it may block without delaying
@@ -46,6 +48,20 @@ impl EndpointOptions {
     #[must_use]
     pub fn system(mut self) -> Self {
         self.system = true;
+        self
+    }
+
+    /// What becomes of the endpoint when its code panics; by default it goes on.
+    #[must_use]
+    pub fn on_panic(mut self, policy: PanicPolicy) -> Self {
+        self.policy.on_panic = policy;
+        self
+    }
+
+    /// How often it is started anew, where that is the policy, and how fast.
+    #[must_use]
+    pub fn restart_limit(mut self, limit: RestartLimit) -> Self {
+        self.policy.limit = limit;
         self
     }
 }
@@ -90,7 +106,42 @@ impl RpcEnv {
         options: impl Into<EndpointOptions>,
         make: impl FnOnce() -> E + Send + 'static,
     ) -> Result<RpcEndpointRef<E>, RpcError> {
-        let (inbox, started) = self.spawn_endpoint(options.into(), make)?;
+        let options = options.into();
+        if options.policy.on_panic == PanicPolicy::Restart {
+            let text = format!(
+                "{} cannot be set up with PanicPolicy::Restart from one value: use setup_endpoint_again, which makes it as often as needed",
+                options.name
+            );
+            return Err(RpcError::new(ErrorKind::InvalidConfig, text));
+        }
+        let mut make = Some(make);
+        self.set_up(options, move || make.take().map(|make| make())).await
+    }
+
+    /// As [`setup_endpoint_with`](Self::setup_endpoint_with), for endpoints that may be started anew
+    /// after a panic ([`PanicPolicy::Restart`]): `make` makes the first value, and each further one.
+    ///
+    /// All values are one life of the endpoint: refs to it stay valid, what is queued waits for the
+    /// next value, and nobody is told that it ended. The new value begins with `on_start`
+    /// ([`EndpointContext::restarts`](crate::EndpointContext::restarts) tells it which it is); what
+    /// the old one had set with `send_after` and `send_every`, and its watches, are gone with it.
+    ///
+    /// # Errors
+    /// As [`setup_endpoint`](Self::setup_endpoint). When the first start fails there is no further one.
+    pub async fn setup_endpoint_again<E: RpcEndpoint>(
+        &self,
+        options: impl Into<EndpointOptions>,
+        mut make: impl FnMut() -> E + Send + 'static,
+    ) -> Result<RpcEndpointRef<E>, RpcError> {
+        self.set_up(options.into(), move || Some(make())).await
+    }
+
+    async fn set_up<E: RpcEndpoint>(
+        &self,
+        options: EndpointOptions,
+        make: impl FnMut() -> Option<E> + Send + 'static,
+    ) -> Result<RpcEndpointRef<E>, RpcError> {
+        let (inbox, started) = self.spawn_endpoint(options, make)?;
         let core = inbox.core().clone();
         std::future::poll_fn(|cx| {
             drive(&core, cx);
@@ -103,7 +154,7 @@ impl RpcEnv {
     fn spawn_endpoint<E: RpcEndpoint>(
         &self,
         options: EndpointOptions,
-        make: impl FnOnce() -> E + Send + 'static,
+        make: impl FnMut() -> Option<E> + Send + 'static,
     ) -> Result<(Arc<Inbox>, Arc<Started>), RpcError> {
         let shared = self.shared();
         let name = endpoint_name(&options.name)?;
@@ -111,13 +162,13 @@ impl RpcEnv {
         E::Handlers::describe(&mut handlers);
         let core = shared.core.clone();
         let inbox = shared.dispatcher.register(&name, |endpoint| {
-            let (events, system) = (E::NETWORK_EVENTS, options.system);
-            Arc::new(Inbox::new(name.clone(), endpoint, core, handlers, events, system))
+            let (events, system, policy) = (E::NETWORK_EVENTS, options.system, options.policy);
+            Arc::new(Inbox::new(name.clone(), endpoint, core, handlers, events, system, policy))
         })?;
         let started = Arc::new(Gate::default());
         let env = Arc::downgrade(shared);
         // If the task is dropped before it starts, the name is freed all the same.
-        let end = End::new(inbox.clone(), env.clone(), started.clone());
+        let end = Ended::new(inbox.clone(), env.clone(), started.clone());
         let cell = EndpointCell { inbox: inbox.clone(), env, make, started: started.clone() };
         let start = move || -> LocalBoxFuture<()> {
             Box::pin(async move {

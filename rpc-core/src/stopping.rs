@@ -7,6 +7,7 @@ use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind, Phase, wake};
 use crate::seam::Expire;
+use crate::termination::Termination;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -33,8 +34,19 @@ impl Inbox {
         error.with_outcome(Outcome::Unknown)
     }
 
+    /// The error of messages to an endpoint that ends because of a panic.
+    pub(crate) fn crashed_error(&self) -> RpcError {
+        RpcError::new(
+            ErrorKind::EndpointStopped,
+            format!("the endpoint {} has panicked and ends (PanicPolicy)", self.address()),
+        )
+    }
+
     /// The error of messages that the endpoint did not get to before its drain deadline.
     pub(crate) fn drained_error(&self) -> RpcError {
+        if self.crashed.load(Ordering::Acquire) {
+            return self.crashed_error();
+        }
         self.stopped_after("the message still waited", Duration::ZERO)
     }
 
@@ -69,6 +81,28 @@ impl Inbox {
         } else {
             state.drain.extend(timers);
         }
+    }
+
+    /// Takes no more messages, and handles none of those that are queued: a panic ends the endpoint.
+    pub(crate) fn crash(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Stopping;
+        }
+        drop(state);
+        self.crashed.store(true, Ordering::Release);
+        self.drained.store(true, Ordering::Release);
+        self.fail_queued(&self.crashed_error());
+    }
+
+    /// Ready when the endpoint has been stopped; otherwise its loop is woken when that is so.
+    pub(crate) fn poll_stopping(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return Poll::Ready(());
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Whether what is queued is not handled any more.
@@ -132,9 +166,10 @@ impl Inbox {
     }
 
     /// The endpoint is gone: everyone who waits for it is told. Called once, last.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, how: Termination) {
         let mut state = self.lock();
         state.phase = Phase::Closed;
+        state.how.get_or_insert(how);
         (state.asker, state.way, state.open) = (None, None, None);
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);

@@ -9,7 +9,17 @@ use std::path::{Path, PathBuf};
 /// The files of rpc-core from the ground up, a floor in each row. A file imports from those before
 /// it only, in its own row as well.
 const CORE: &[&[&str]] = &[
-    &["error", "deadline", "address", "limits", "wakers", "trace", "counters"],
+    &[
+        "error",
+        "deadline",
+        "address",
+        "limits",
+        "wakers",
+        "trace",
+        "counters",
+        "policy",
+        "termination",
+    ],
     &["message", "spark_keys", "config", "config_source"],
     &[
         "wire/read",
@@ -74,7 +84,7 @@ const CORE: &[&[&str]] = &[
     ],
     &["raw", "raw_ref", "call_context", "ask", "endpoint_ref"],
     &["env"],
-    &["context", "handlers", "endpoint"],
+    &["guard", "context", "handlers", "endpoint"],
     &["cell", "setup"],
     &["factory"],
     &["local/executor", "local/link", "local/backend", "local/mod"],

@@ -11,6 +11,7 @@ mod exactly_once;
 mod greedy;
 mod instructions;
 mod messages;
+mod panics;
 mod raw_client;
 mod relay;
 mod report;
@@ -97,6 +98,11 @@ const CHECKS: &[Check] = &[
         name: "blocked",
         about: "a handler that blocks its thread for 5 s: no connection is lost, other threads go on",
         run: |size| Box::pin(blocked::run(size.seconds(2, 5), size.seconds(1, 3))),
+    },
+    Check {
+        name: "panics",
+        about: "1,000,000 panics in handlers: as many typed errors, no endpoint lost, at most 20 us each",
+        run: |size| Box::pin(panics::run(size.pick(50_000, 1_000_000))),
     },
     Check {
         name: "bench",
