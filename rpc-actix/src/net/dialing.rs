@@ -3,11 +3,14 @@
 use super::handshake::{Greeted, NotTaken, introduce};
 use super::link::{Busy, Link, env_stopped};
 use super::node::{Node, require_loopback};
-use super::transport::ByteStream;
+use super::transport::{ByteStream, Socket, Transport};
 use crate::rt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use rpc_core::spi::Count;
 use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Node {
     /// Connects a link that wants it, on an arbiter.
@@ -96,7 +99,7 @@ impl Node {
                 format!("Failed to connect to {address}: {cause}"),
             )
         };
-        let socket = rt::within(timeout.duration(), self.transport.connect(address))
+        let socket = rt::within(timeout.duration(), first_to_connect(&*self.transport, address))
             .await
             .ok_or_else(|| failed(format!("timed out after {timeout}")))?
             .map_err(|error| failed(error.to_string()).with_source(error))?;
@@ -107,6 +110,28 @@ impl Node {
     }
 }
 
+/// Tries again and again, beside the tries that are under way: a system that hears nothing repeats
+/// itself more and more rarely, and would sleep for seconds when the network has healed.
+async fn first_to_connect(
+    transport: &dyn Transport,
+    address: &RpcAddress,
+) -> io::Result<Box<dyn Socket>> {
+    let mut tries = FuturesUnordered::new();
+    loop {
+        tries.push(transport.connect(address));
+        let more = tries.len() < MOST_TRIES;
+        tokio::select! {
+            // Dropped, a try that is under way goes on in the set.
+            Some(first) = tries.next() => return first,
+            () = rt::sleep(BETWEEN_TRIES), if more => {}
+        }
+    }
+}
+
+/// What an answer may take before the next try is made beside, and how many there may be.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+const MOST_TRIES: usize = 8;
+
 /// Dials in a row that may give way to the peer's, whose own dial then does not come.
 const MOST_DECLINES: u32 = 8;
 
@@ -115,4 +140,52 @@ fn declined(address: Option<&RpcAddress>) -> RpcError {
     let text =
         format!("Failed to connect{at}: the peer says that it dials as well, but no dial comes");
     RpcError::new(ErrorKind::Unreachable, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::transport::Listener;
+    use rpc_core::spi::BoxFuture;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Answers the third try only, with an error that says which it is.
+    #[derive(Default)]
+    struct Deaf(AtomicUsize);
+
+    impl Transport for Deaf {
+        fn bind(&self, _: &RpcAddress) -> io::Result<Box<dyn Listener>> {
+            Err(io::Error::other("nobody listens"))
+        }
+
+        fn connect(&self, _: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>> {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                if number != 2 {
+                    std::future::pending::<()>().await;
+                }
+                Err(io::Error::other("the third"))
+            })
+        }
+    }
+
+    fn paused<T>(future: impl Future<Output = T>) -> T {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn what_is_not_answered_is_tried_again_a_few_times_at_once() {
+        let (transport, address) = (Deaf::default(), "127.0.0.1:7077".parse().unwrap());
+        let first = paused(first_to_connect(&transport, &address));
+        assert_eq!(first.err().map(|error| error.to_string()).as_deref(), Some("the third"));
+        assert_eq!(transport.0.load(Ordering::Relaxed), 3);
+        let transport = Deaf(AtomicUsize::new(3));
+        let limit = Duration::from_secs(100);
+        assert!(
+            paused(async { rt::within(limit, first_to_connect(&transport, &address)).await })
+                .is_none()
+        );
+        assert_eq!(transport.0.load(Ordering::Relaxed), 3 + MOST_TRIES);
+    }
 }

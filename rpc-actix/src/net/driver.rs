@@ -30,6 +30,8 @@ pub(super) const TURN: usize = 256 * 1024;
 /// How long, and how often, a connection that this side ends is still read from.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_READS: usize = 64;
+/// The same for a peer that is silent or takes nothing: it has had its time.
+const LINGER_FOR_LOST: Duration = Duration::from_millis(50);
 /// A connection at work. Ready when it has ended, with the reason.
 #[must_use = "a driver does nothing unless polled"]
 pub(crate) struct Driver {
@@ -52,6 +54,8 @@ pub(crate) struct Driver {
     ending: Option<RpcError>,
     /// Whether the connection's end was counted: it has one cause.
     counted: bool,
+    /// Whether the peer has given no sign of life, or taken nothing, for too long.
+    lost: bool,
     /// The first poll has not been.
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.
@@ -89,6 +93,7 @@ impl Driver {
             batch_for: None,
             ending: None,
             counted: false,
+            lost: false,
             fresh: true,
             probe: None,
             stalled: false,
@@ -312,13 +317,19 @@ impl Driver {
     fn break_off(&mut self, close: &Close) -> RpcError {
         tracing::warn!(peer = %self.sender, %close, "breaking a connection");
         self.note_end(Count::close_sent(close.code));
+        self.lost = close.is(CloseCode::Timeout);
         self.link.drive(&mut self.wakes, |session| session.close(close));
         close.to_error(&self.sender.to_string())
     }
 
     /// Closes the connection so that the peer can read to its end what was said last. If it were
     /// closed with something unread, the system would reset it, and the peer lose all that.
+    ///
+    /// A peer that is lost has its connection reset. An end in order would wait behind what is not
+    /// acknowledged: it would never reach a peer that is heard no more but hears us, and the system
+    /// would keep all that a peer does not read.
     pub(crate) async fn linger(mut self) {
+        let limit = if self.lost { LINGER_FOR_LOST } else { LINGER };
         let read = async {
             let _ = self.stream.shutdown().await;
             for _ in 0..LINGER_READS {
@@ -329,7 +340,12 @@ impl Driver {
                 }
             }
         };
-        let _ = rt::within(LINGER, read).await;
+        let _ = rt::within(limit, read).await;
+        if self.lost
+            && let Err(error) = self.stream.reset_on_drop()
+        {
+            tracing::debug!(peer = %self.sender, %error, "a connection could not be reset");
+        }
     }
 
     /// All that the runtime knows of was read: whether the peer is gone.

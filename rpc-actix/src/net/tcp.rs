@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -172,6 +173,11 @@ impl ByteStream for TcpBytes {
         let socket = socket2::SockRef::from(stream);
         socket.set_recv_buffer_size(bytes)?;
         socket.set_send_buffer_size(bytes / SENT)
+    }
+
+    fn reset_on_drop(&self) -> io::Result<()> {
+        let stream: &TcpStream = self.read.as_ref();
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
     }
 }
 

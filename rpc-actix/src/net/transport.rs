@@ -24,6 +24,16 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
         let _ = bytes;
         Ok(())
     }
+
+    /// When the stream is dropped, the system is to forget what it still holds for the peer, and
+    /// to tell the peer at once that the connection has ended. Streams that are gone when they are
+    /// dropped have nothing to do.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn reset_on_drop(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes into a stream that another thread drives, which is kept from writing meanwhile.

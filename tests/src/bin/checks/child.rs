@@ -1,5 +1,6 @@
 //! Other processes: this program again, in another role.
 
+use crate::lan::{Host, Lan};
 use crate::messages::{Mirror, Recorder, Slow};
 use crate::report::say;
 use anyhow::Context;
@@ -31,6 +32,19 @@ impl Process {
         let program = std::env::current_exe().context("this program's path")?;
         let mut command = Command::new(program);
         command.arg(ROLE).arg(role).args(args);
+        Self::spawn(command, role)
+    }
+
+    /// The same on a host of a [`Lan`].
+    pub(crate) fn start_on(
+        (lan, host): (&Lan, Host),
+        role: &str,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program's path")?;
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &lan.namespace(host)]);
+        command.arg(program).arg(ROLE).arg(role).args(args);
         Self::spawn(command, role)
     }
 

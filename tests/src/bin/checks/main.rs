@@ -10,8 +10,11 @@ mod child;
 mod exactly_once;
 mod greedy;
 mod instructions;
+mod lan;
+mod ledger;
 mod messages;
 mod panics;
+mod partitions;
 mod raw_client;
 mod relay;
 mod report;
@@ -105,6 +108,11 @@ const CHECKS: &[Check] = &[
         run: |size| Box::pin(panics::run(size.pick(50_000, 1_000_000))),
     },
     Check {
+        name: "partitions",
+        about: "cables cut in each direction, for short and for long, again and again; a callee killed, stopped: both sides agree, nothing is handled twice",
+        run: |size| Box::pin(partitions::run(size.short)),
+    },
+    Check {
         name: "bench",
         about: "local ask and send, remote ask with 1 and 128 in flight",
         run: |size| Box::pin(bench::run(size.pick(20_000, 200_000))),
@@ -173,7 +181,7 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         greedy::PEER => Box::pin(greedy::offer(args)),
         relay::MIDDLE => Box::pin(relay::serve()),
         relay::END => Box::pin(relay::talk(args)),
-        restarts::SERVER => Box::pin(restarts::serve(args)),
+        ledger::SERVER => Box::pin(ledger::serve(args)),
         scale::SERVER => Box::pin(scale::serve()),
         scale::CLIENTS => Box::pin(scale::connect(args)),
         _ => Box::pin(child::serve()),

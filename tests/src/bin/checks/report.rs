@@ -42,6 +42,12 @@ impl Report {
         self.failures += u32::from(!holds);
     }
 
+    /// Adds all that another report says.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.lines.extend(other.lines);
+        self.failures += other.failures;
+    }
+
     /// Whether everything held.
     pub(crate) fn passed(&self) -> bool {
         self.failures == 0
