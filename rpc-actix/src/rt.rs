@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::thread::ThreadId;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -80,6 +81,15 @@ impl Wake for Seen {
         self.over.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
+}
+
+thread_local! {
+    static THREAD: ThreadId = std::thread::current().id();
+}
+
+/// The current thread, without touching what other threads count.
+pub(crate) fn thread() -> ThreadId {
+    THREAD.with(|thread| *thread)
 }
 
 /// Whether the current thread can run futures that stay on it.

@@ -17,6 +17,7 @@ use crate::raw::HandlerResult;
 use crate::reply_sink::Way;
 use crate::termination::Termination;
 use crate::turn;
+use crate::turn_end;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -121,6 +122,7 @@ impl<T: Future<Output = Result<Termination, RpcError>>> Future for InHandlers<T>
     type Output = T::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
+        let _turn = turn_end::begin();
         let _inside = turn::enter(self.inbox.clone());
         let Some(run) = &mut self.run else { return Poll::Ready(Ok(Termination::Crashed)) };
         let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)));

@@ -225,6 +225,7 @@ mod ticket;
 mod timers;
 mod trace;
 mod turn;
+mod turn_end;
 mod turns;
 mod wakers;
 mod window;

@@ -8,4 +8,5 @@ pub use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 pub use crate::dispatcher::Dispatcher;
 pub use crate::inbox::Inbox;
 pub use crate::seam::*;
+pub use crate::turn_end::{TurnEnd, at_turn_end};
 pub use crate::window::Window;

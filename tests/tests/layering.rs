@@ -80,6 +80,7 @@ const CORE: &[&[&str]] = &[
         "window",
         "dispatcher",
         "turn",
+        "turn_end",
         "later",
     ],
     &["raw", "raw_ref", "call_context", "ask", "endpoint_ref"],
@@ -102,6 +103,7 @@ const ACTIX: &[&[&str]] = &[
         "net/backoff",
         "net/pen",
         "net/link",
+        "net/beside",
         "net/binding",
         "net/relay",
         "net/bindings",
@@ -147,6 +149,8 @@ const CORE_EXCEPTIONS: &[(&str, &str)] = &[
 ];
 
 const ACTIX_EXCEPTIONS: &[(&str, &str)] = &[
+    // A link, and how what it has to say is written: two files of one thing.
+    ("net/link", "net/beside"),
     // The node makes them, and they hold it.
     ("net/handshake", "net/node"),
     ("net/target", "net/node"),

@@ -66,7 +66,7 @@ impl Node {
 
     /// What has not been sent goes out over the next connection.
     pub(super) fn dial_if_wanted(self: &Arc<Self>, link: &Arc<Link>) {
-        if let Ok(((), Some(busy))) = link.with_dial(|_| ())
+        if let Ok(((), Some(busy))) = link.with_dial(false, |_| ())
             && !self.is_closed()
         {
             self.dial(busy);

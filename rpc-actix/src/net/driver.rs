@@ -8,7 +8,7 @@ use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
 use crate::rt;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
 use rpc_core::spi::{Count, Origin, WireMessage};
 use rpc_core::{ErrorKind, RpcAddress, RpcError};
@@ -44,12 +44,13 @@ pub(crate) struct Driver {
     landing: Option<Landing>,
     /// Whether the last read went there: then the next part's header comes first.
     landed: bool,
-    pub(super) write: VecDeque<Bytes>,
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
     pub(super) bindings: Bindings,
     batch: VecDeque<WireMessage>,
     batch_for: Option<Arc<Binding>>,
+    /// How many have something to do because of what was read last: callers, and endpoints.
+    parties: usize,
     /// Why this side is closing: the rest of the output is written, then it ends.
     ending: Option<RpcError>,
     /// Whether the connection's end was counted: it has one cause.
@@ -60,6 +61,8 @@ pub(crate) struct Driver {
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.
     probe: Option<rt::Looked>,
+    /// Whether something was left to write the last time.
+    pub(super) backlog: bool,
     pub(super) stalled: bool,
     /// Whether something was written since the stream was flushed.
     pub(super) unflushed: bool,
@@ -85,17 +88,18 @@ impl Driver {
             read: rest,
             landing: None,
             landed: false,
-            write: VecDeque::new(),
             events: Vec::new(),
             wakes: Vec::new(),
             bindings: Bindings::default(),
             batch: VecDeque::new(),
             batch_for: None,
+            parties: 0,
             ending: None,
             counted: false,
             lost: false,
             fresh: true,
             probe: None,
+            backlog: false,
             stalled: false,
             unflushed: false,
             watched: None,
@@ -110,6 +114,8 @@ impl Driver {
         let received = self
             .link
             .drive(&mut self.wakes, |session| session.receive_with(now, landing, read, events));
+        // Each of those who are woken is somebody else, as far as is known here.
+        self.parties = self.wakes.len();
         self.wakes.drain(..).for_each(Waker::wake);
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -119,6 +125,7 @@ impl Driver {
             }
         }
         self.events = events;
+        self.link.is_spread(self.parties > 1);
         self.deliver_batch();
         match received {
             Ok(landing) => self.landing = landing,
@@ -156,7 +163,7 @@ impl Driver {
             Event::Closed(close) => {
                 self.note_end(Count::close_received(close.code));
                 self.ending = Some(close.to_error(&self.sender.to_string()));
-                self.write.clear();
+                self.link.pen().take().queue().clear();
                 Ok(())
             }
             _ => Ok(()),
@@ -180,6 +187,7 @@ impl Driver {
             let binding = binding.clone();
             self.deliver_batch();
             self.batch_for = Some(binding);
+            self.parties = self.parties.saturating_add(1);
         }
         let Some(binding) = &self.batch_for else { return Ok(()) };
         let handlers = binding.inbox().handlers();
@@ -281,7 +289,7 @@ impl Driver {
 
     /// A peer that asks more and more, and does not read its answers, is not read from either.
     fn is_flooded(&mut self) -> bool {
-        !self.write.is_empty() && self.link.drive(&mut self.wakes, |session| session.is_flooded())
+        self.backlog && self.link.drive(&mut self.wakes, |session| session.is_flooded())
     }
 
     /// Ends at once if something has taken too long; says goodbye, once, if the env shuts down,
@@ -389,6 +397,9 @@ impl Future for Driver {
                 let _ = this.poll_write(cx);
                 return Poll::Ready(error);
             }
+            if reading == Reading::Done && this.is_at_rest() && this.link.park(cx) {
+                return this.rest(cx);
+            }
             let written = this.poll_write(cx);
             let more = matches!(written, Poll::Ready(Ok(Writing::More)));
             if more || reading == Reading::More {
@@ -405,12 +416,11 @@ impl Future for Driver {
                     if reading == Reading::Held {
                         continue;
                     }
-                    if reading == Reading::More || this.link.park(cx) {
-                        let link = &this.link;
-                        if reading == Reading::Done && this.busy.goes_on(|| link.now()) {
-                            rt::yield_now(cx);
-                        }
+                    if reading == Reading::More {
                         return Poll::Pending;
+                    }
+                    if this.link.park(cx) {
+                        return this.rest(cx);
                     }
                 }
                 // The socket is full, and wakes the driver when it is not.
@@ -442,6 +452,20 @@ pub(super) enum Writing {
 }
 
 impl Driver {
+    /// Whether nothing keeps it from sleeping but what there may be to write.
+    fn is_at_rest(&self) -> bool {
+        self.ending.is_none() && !self.backlog && !self.unflushed
+    }
+
+    /// All is read and written: it sleeps, or polls busily for a while.
+    fn rest(&mut self, cx: &mut Context<'_>) -> Poll<RpcError> {
+        let link = &self.link;
+        if self.busy.goes_on(|| link.now()) {
+            rt::yield_now(cx);
+        }
+        Poll::Pending
+    }
+
     fn broken(&mut self, error: &io::Error) -> RpcError {
         self.note_end(Count::ConnectionsBroken);
         self.ending.take().unwrap_or_else(|| {

@@ -1,16 +1,19 @@
 //! A session behind its lock, and the ways to wake whoever has to act on it.
 
 use super::backoff::Backoff;
-use super::pen::{Pen, SignOfLife};
-use crate::rt::Clock;
+use super::beside::{wake_all, wake_with_driver};
+use super::pen::{Pen, SideWrite};
+use super::transport::SideDoor;
+use crate::rt::{self, Clock};
 use bytes::Bytes;
 use rpc_core::proto::{Close, PeerInfo, Session, Vital};
-use rpc_core::spi::{CallEnd, Expire, RemoteCalls};
+use rpc_core::spi::{CallEnd, Expire, RemoteCalls, Tally};
 use rpc_core::{ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
 
 /// One peer, as everything here shares it.
 pub(crate) struct Link {
@@ -19,12 +22,14 @@ pub(crate) struct Link {
     address: Option<RpcAddress>,
     /// Whether there are orders: looked at in every turn of the driver, without the lock.
     ordered: AtomicBool,
+    /// Whether what was read last was for several, whose messages leave together.
+    pub(super) spread: AtomicBool,
     state: Mutex<State>,
-    pen: Pen,
+    pub(super) pen: Pen,
 }
 
-struct State {
-    session: Session,
+pub(super) struct State {
+    pub(super) session: Session,
     phase: Phase,
     /// Counts the tries and connections: what belongs to an earlier one has no say any more.
     turn: u64,
@@ -35,7 +40,13 @@ struct State {
     /// Since when there is a connection.
     connected: Timestamp,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
-    driver: Option<Waker>,
+    pub(super) driver: Option<Waker>,
+    /// Its thread, if others may write in its place.
+    pub(super) home: Option<ThreadId>,
+    /// Output waits for the end of the turn of the endpoint that this thread runs.
+    pub(super) put_off: bool,
+    /// Something was written in part beside the driver, which has to go on with it.
+    pub(super) begun: bool,
     /// The same, awake or asleep: whoever has orders for it wakes it.
     watcher: Option<Waker>,
     orders: Option<Orders>,
@@ -94,13 +105,16 @@ impl Link {
             limits,
             connected: Timestamp::START,
             driver: None,
+            home: None,
+            put_off: false,
+            begun: false,
             watcher: None,
             orders: None,
             successors: Vec::new(),
             closing: false,
         };
-        let (ordered, pen) = (AtomicBool::new(false), Pen::default());
-        Self { clock, address, ordered, state: Mutex::new(state), pen }
+        let (ordered, spread) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { clock, address, ordered, spread, state: Mutex::new(state), pen: Pen::default() }
     }
 
     pub(crate) fn address(&self) -> Option<&RpcAddress> {
@@ -120,7 +134,7 @@ impl Link {
         &self.pen
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,20 +142,23 @@ impl Link {
         self.clock.now()
     }
 
-    /// Works on the session under the lock; wakes what that has made ready, after it.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Session) -> R) -> R {
+    /// Works on the session under the lock; wakes what that has made ready, after it, and sees to it
+    /// that what there is to say is written.
+    pub(crate) fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Session) -> R) -> R {
         let mut state = self.lock();
         let result = f(&mut state.session);
-        wake_with_driver(state);
+        self.write_soon(state, false);
         result
     }
 
-    /// As [`with`](Self::with). What comes with the result must be dialled by the caller.
+    /// As [`with`](Self::with), for a message. What comes with the result must be dialled by the
+    /// caller.
     ///
     /// # Errors
     /// `EnvStopped`.
     pub(crate) fn with_dial<R>(
         self: &Arc<Self>,
+        is_ask: bool,
         f: impl FnOnce(&mut Session) -> R,
     ) -> Result<(R, Option<Busy>), RpcError> {
         let mut state = self.lock();
@@ -154,7 +171,7 @@ impl Link {
         } else {
             None
         };
-        wake_with_driver(state);
+        self.write_soon(state, is_ask);
         Ok((result, dial))
     }
 
@@ -180,13 +197,21 @@ impl Link {
     /// Parks the driver, unless there is something for it to do.
     pub(crate) fn park(&self, cx: &Context<'_>) -> bool {
         let mut state = self.lock();
-        if state.session.has_output() || state.orders.is_some() {
+        if state.session.has_output() || state.orders.is_some() || state.begun {
             return false;
         }
         if !state.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.driver = Some(cx.waker().clone());
         }
         true
+    }
+
+    /// What was read last is for one endpoint, which may write by itself at the end of its turn, or
+    /// for several.
+    pub(crate) fn is_spread(&self, spread: bool) {
+        if self.spread.load(Ordering::Relaxed) != spread {
+            self.spread.store(spread, Ordering::Relaxed);
+        }
     }
 
     /// Lets the driver be found by whoever has orders for it.
@@ -257,7 +282,7 @@ impl Link {
 
     /// Looks at the connection: sends a sign of life if nothing else was sent, and ends it if
     /// something on it has taken too long.
-    pub(crate) fn look(&self) {
+    pub(crate) fn look(self: &Arc<Self>) {
         let now = self.now();
         let mut state = self.lock();
         if state.phase != Phase::Connected {
@@ -274,10 +299,17 @@ impl Link {
             return self.with(|_| ());
         }
         match self.pen.sign_of_life() {
-            SignOfLife::Written => self.with(|session| session.said(now)),
-            SignOfLife::NoDoor => self.with(|session| session.heartbeat()),
+            SideWrite::Written => self.with(|session| session.said(now)),
+            SideWrite::Begun => {
+                let mut state = self.lock();
+                (state.begun, _) = (true, state.session.said(now));
+                let driver = state.driver.take();
+                drop(state);
+                driver.into_iter().for_each(Waker::wake);
+            }
+            SideWrite::NoDoor => self.with(|session| session.heartbeat()),
             // Something is being written: that is a sign as well.
-            SignOfLife::NotNow => {}
+            SideWrite::NotNow => {}
         }
     }
 
@@ -311,7 +343,8 @@ impl RemoteCalls for Link {
             return polled;
         }
         // Its target may have been released by that, and the peer is to hear of it.
-        let driver = if state.session.has_output() { state.driver.take() } else { None };
+        let output = state.session.has_output() && !state.put_off;
+        let driver = if output { state.driver.take() } else { None };
         drop(state);
         driver.into_iter().for_each(Waker::wake);
         polled
@@ -319,14 +352,18 @@ impl RemoteCalls for Link {
 
     fn abandon(&self, id: u64) {
         let now = self.now();
-        self.with(|session| session.abandon(now, id));
+        let mut state = self.lock();
+        state.session.abandon(now, id);
+        wake_with_driver(state);
     }
 }
 
 impl Expire for Link {
     fn expire(&self, id: u64) {
         let now = self.now();
-        self.with(|session| session.expire(now, id));
+        let mut state = self.lock();
+        state.session.expire(now, id);
+        wake_with_driver(state);
     }
 }
 
@@ -379,6 +416,22 @@ impl Busy {
         true
     }
 
+    /// The connection may be written to: by this thread's driver, and through `door`; by whoever
+    /// has something to say if `beside` says so, and not only for signs of life.
+    pub(crate) fn opens(&self, door: Option<Arc<dyn SideDoor>>, tally: &Arc<Tally>, beside: bool) {
+        let beside = beside && door.is_some();
+        self.link.pen.open(self.turn, door, tally.clone());
+        if let Some(mut state) = self.held() {
+            state.home = beside.then(rt::thread);
+            (state.put_off, state.begun) = (false, false);
+        }
+    }
+
+    /// The connection is not written to any more.
+    pub(crate) fn closes(&self) {
+        self.link.pen.close(self.turn);
+    }
+
     /// Works on the session when the connection is lost; the link stays taken until this is
     /// dropped.
     pub(crate) fn lost<R>(&mut self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
@@ -428,38 +481,17 @@ pub(crate) fn env_stopped() -> RpcError {
     RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")
 }
 
-/// As [`wake_all`], and the driver if it has something to write.
-fn wake_with_driver(mut state: MutexGuard<'_, State>) {
-    let asleep = state.driver.is_some() && state.session.has_output();
-    let driver = if asleep { state.driver.take() } else { None };
-    wake_all(state);
-    if let Some(driver) = driver {
-        driver.wake();
-    }
-}
-
-/// Wakes what the session has made ready, after the lock is gone.
-fn wake_all(mut state: MutexGuard<'_, State>) {
-    if !state.session.has_wakes() {
-        return;
-    }
-    let mut wakes = Vec::new();
-    state.session.take_wakes(&mut wakes);
-    drop(state);
-    wakes.into_iter().for_each(Waker::wake);
-}
-
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.closes();
         let Some(mut state) = self.held() else { return };
         state.phase = Phase::Idle;
-        (state.driver, state.watcher, state.orders) = (None, None, None);
+        (state.driver, state.watcher, state.orders, state.home) = (None, None, None, None);
         if !self.settled {
             let text = "the thread of the connection has ended";
             let error = RpcError::new(ErrorKind::EnvStopped, text);
             state.session.detach(&error, false);
         }
-        self.link.pen.close();
         let successors = std::mem::take(&mut state.successors);
         wake_all(state);
         successors.into_iter().for_each(Waker::wake);

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod backoff;
+mod beside;
 pub(crate) mod binding;
 pub(crate) mod bindings;
 mod buffer;

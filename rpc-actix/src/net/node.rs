@@ -204,7 +204,9 @@ impl Node {
         {
             tracing::debug!(peer = %sender, %error, "the system keeps its own buffers");
         }
-        link.pen().open(stream.side_door());
+        // A driver that polls busily sees for itself what there is to write.
+        let beside = self.config.limits().busy_poll().is_zero();
+        busy.opens(stream.side_door(), &self.tally, beside);
         let (first, sender) = self.peers.connected(env, &link, sender);
         if self.is_closed() {
             // `close` may have looked at the peers just before this one was among them.
@@ -217,7 +219,7 @@ impl Node {
             Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = (&mut driver).await;
         self.tally.count(Count::ConnectionsEnded);
-        link.pen().close();
+        busy.closes();
         let last = self.peers.disconnected(env, &link);
         let keep = link.address().is_some() && error.kind() == ErrorKind::Disconnected;
         let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));

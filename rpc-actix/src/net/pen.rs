@@ -1,13 +1,20 @@
-//! Who writes into a connection: its driver, or, for a sign of life while that is blocked, the
-//! env's watch. Never both, and never in the middle of a frame.
+//! Who writes into a connection: its driver; whoever has the only thing to say, while the driver
+//! sleeps; or, for a sign of life, the env's watch. Never two at once, and what was taken from the
+//! session first is written first.
 
 use super::transport::SideDoor;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use rpc_core::spi::{Count, Tally};
 use rpc_core::wire::frame::{Kind, put_control};
+use rpc_core::wire::spare;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Held by whoever writes.
+/// Slices of one vectored write.
+const SLICES: usize = 32;
+
+/// Held by whoever writes. Who holds it may lock the link; not the other way round.
 #[derive(Default)]
 pub(crate) struct Pen {
     state: Mutex<State>,
@@ -15,11 +22,13 @@ pub(crate) struct Pen {
 
 #[derive(Default)]
 struct State {
+    /// Which of the link's connections it writes into.
+    turn: u64,
     door: Option<Arc<dyn SideDoor>>,
-    /// Whether a frame of the driver's may be written in part.
-    mid_frame: bool,
-    /// What is left of a sign of life that the socket took in part.
-    rest: Bytes,
+    /// What counts as sent and was not given to the socket yet.
+    queue: VecDeque<Bytes>,
+    /// Where writes are counted.
+    tally: Option<Arc<Tally>>,
 }
 
 impl Pen {
@@ -27,51 +36,60 @@ impl Pen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection is ready to be written to from outside.
-    pub(crate) fn open(&self, door: Option<Arc<dyn SideDoor>>) {
-        *self.lock() = State { door, ..State::default() };
+    /// A connection is ready; `door` is how it can be written to from outside.
+    pub(crate) fn open(&self, turn: u64, door: Option<Arc<dyn SideDoor>>, tally: Arc<Tally>) {
+        *self.lock() = State { turn, door, queue: VecDeque::new(), tally: Some(tally) };
     }
 
-    /// The connection is gone: what is kept of it would keep its socket.
-    pub(crate) fn close(&self) {
-        *self.lock() = State::default();
-    }
-
-    /// Takes the pen for the driver, which then writes `queue` from its front.
-    pub(crate) fn take(&self, queue: &mut VecDeque<Bytes>) -> Held<'_> {
+    /// That connection is gone: what is kept of it would keep its socket.
+    pub(crate) fn close(&self, turn: u64) {
         let mut state = self.lock();
-        if !state.rest.is_empty() {
-            queue.push_front(std::mem::take(&mut state.rest));
+        if state.turn == turn {
+            *state = State::default();
         }
-        Held { state }
+    }
+
+    /// Takes the pen for the driver.
+    pub(crate) fn take(&self) -> Held<'_> {
+        Held { state: self.lock() }
     }
 
     /// Writes a sign of life, if nobody writes and no frame is in the middle.
-    pub(crate) fn sign_of_life(&self) -> SignOfLife {
-        let Ok(mut state) = self.state.try_lock() else { return SignOfLife::NotNow };
-        let Some(door) = state.door.clone() else { return SignOfLife::NoDoor };
-        if state.mid_frame || !state.rest.is_empty() {
-            return SignOfLife::NotNow;
+    pub(crate) fn sign_of_life(&self) -> SideWrite {
+        self.write_beside(|queue| {
+            let mut frame = BytesMut::new();
+            put_control(&mut frame, Kind::Heartbeat, &[], &[]);
+            queue.push_back(frame.freeze());
+        })
+    }
+
+    /// Writes what `fill` has to say, unless somebody writes, or something before it has not gone.
+    pub(crate) fn write_beside(&self, fill: impl FnOnce(&mut VecDeque<Bytes>)) -> SideWrite {
+        let Ok(mut state) = self.state.try_lock() else { return SideWrite::NotNow };
+        let Some(door) = state.door.clone() else { return SideWrite::NoDoor };
+        if !state.queue.is_empty() {
+            return SideWrite::NotNow;
         }
-        let mut frame = BytesMut::new();
-        put_control(&mut frame, Kind::Heartbeat, &[], &[]);
-        match door.try_write(&frame) {
-            Ok(written) => {
-                let _ = frame.split_to(written.min(frame.len()));
-                state.rest = frame.freeze();
-                SignOfLife::Written
+        fill(&mut state.queue);
+        while !state.queue.is_empty() {
+            let (slices, used) = slices(&state.queue);
+            match door.try_write(slices.get(..used).unwrap_or_default()) {
+                Ok(written @ 1..) => state.advance(written),
+                // A full socket, or a broken connection, which is the driver's to find.
+                _ => return SideWrite::Begun,
             }
-            // A full socket, or a broken connection, which is the driver's to find.
-            Err(_) => SignOfLife::NotNow,
         }
+        SideWrite::Written
     }
 }
 
-/// What became of a sign of life.
+/// What became of something that was to be written beside the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SignOfLife {
+pub(crate) enum SideWrite {
     Written,
-    /// Somebody else writes, or the socket takes nothing.
+    /// The rest of it is the driver's, which has to be woken.
+    Begun,
+    /// Somebody else writes, or the socket has not taken what was before.
     NotNow,
     /// The stream can be written to by its driver only.
     NoDoor,
@@ -83,8 +101,109 @@ pub(crate) struct Held<'a> {
 }
 
 impl Held<'_> {
-    /// Puts it down; `all_written` says whether the driver is at the end of a frame.
-    pub(crate) fn put_down(mut self, all_written: bool) {
-        self.state.mid_frame = !all_written;
+    /// What is to be written, first things first.
+    pub(crate) fn queue(&mut self) -> &mut VecDeque<Bytes> {
+        &mut self.state.queue
+    }
+
+    /// So many bytes of it were written.
+    pub(crate) fn advance(&mut self, written: usize) {
+        self.state.advance(written);
+    }
+}
+
+/// The beginning of a queue, to be written at once, and in how many slices.
+pub(super) fn slices(queue: &VecDeque<Bytes>) -> ([IoSlice<'_>; SLICES], usize) {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    for (slot, bytes) in slices.iter_mut().zip(queue) {
+        *slot = IoSlice::new(bytes);
+    }
+    (slices, queue.len().min(SLICES))
+}
+
+impl State {
+    fn advance(&mut self, mut written: usize) {
+        if let Some(tally) = &self.tally {
+            tally.count(Count::Writes);
+            tally.add(Count::BytesSent, written as u64);
+        }
+        while written > 0
+            && let Some(front) = self.queue.front_mut()
+        {
+            let part = written.min(front.len());
+            front.advance(part);
+            written = written.saturating_sub(part);
+            if front.is_empty()
+                && let Some(gone) = self.queue.pop_front()
+            {
+                spare::give(gone);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// Takes so many bytes, then no more.
+    #[derive(Default)]
+    struct Narrow {
+        room: Mutex<usize>,
+        taken: Mutex<Vec<u8>>,
+    }
+
+    impl SideDoor for Narrow {
+        fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let mut room = self.room.lock().unwrap();
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let part = bytes.len().min(*room);
+            if part == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            *room -= part;
+            self.taken.lock().unwrap().extend_from_slice(&bytes[..part]);
+            Ok(part)
+        }
+    }
+
+    fn open(room: usize) -> (Pen, Arc<Narrow>) {
+        let (pen, door) = (Pen::default(), Arc::new(Narrow::default()));
+        *door.room.lock().unwrap() = room;
+        pen.open(1, Some(door.clone()), Arc::default());
+        (pen, door)
+    }
+
+    fn write(pen: &Pen, bytes: &'static [u8]) -> SideWrite {
+        pen.write_beside(|queue| queue.push_back(Bytes::from_static(bytes)))
+    }
+
+    #[test]
+    fn what_was_begun_is_in_front_of_all_that_comes_later() {
+        let (pen, door) = open(5);
+        assert_eq!(write(&pen, b"abc"), SideWrite::Written);
+        assert_eq!(write(&pen, b"defg"), SideWrite::Begun);
+        *door.room.lock().unwrap() = 100;
+        let unasked = |_: &mut VecDeque<Bytes>| panic!("nobody else may write now");
+        assert_eq!(pen.write_beside(unasked), SideWrite::NotNow);
+        assert_eq!(pen.sign_of_life(), SideWrite::NotNow);
+        let mut held = pen.take();
+        assert_eq!(held.queue().front().map(|rest| &rest[..]), Some(&b"fg"[..]));
+        held.advance(2);
+        assert!(held.queue().is_empty());
+        assert_eq!(pen.sign_of_life(), SideWrite::NotNow, "the driver holds the pen");
+        drop(held);
+        assert_eq!(pen.sign_of_life(), SideWrite::Written);
+        assert_eq!(door.taken.lock().unwrap()[..5], *b"abcde");
+    }
+
+    #[test]
+    fn a_pen_is_closed_by_its_own_connection_only() {
+        let (pen, _door) = open(100);
+        pen.close(2);
+        assert_eq!(write(&pen, b"a"), SideWrite::Written);
+        pen.close(1);
+        assert_eq!(write(&pen, b"a"), SideWrite::NoDoor);
     }
 }

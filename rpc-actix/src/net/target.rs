@@ -23,7 +23,8 @@ impl TcpTarget {
         let made = message.made;
         let now = || made.unwrap_or_else(|| self.link.now());
         let request = Request::new(self.id, message, how);
-        let (submitted, dial) = self.link.with_dial(|session| session.submit(now, request))?;
+        let (submitted, dial) =
+            self.link.with_dial(how == Submission::Ask, |session| session.submit(now, request))?;
         self.dial(dial);
         submitted
     }
@@ -65,7 +66,7 @@ impl RemoteTarget for TcpTarget {
 
     fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
         let now = self.link.now();
-        let (id, dial) = self.link.with_dial(|session| session.resolve(now, self.id))?;
+        let (id, dial) = self.link.with_dial(false, |session| session.resolve(now, self.id))?;
         self.dial(dial);
         self.call(Some(id?))
     }

@@ -182,8 +182,11 @@ impl ByteStream for TcpBytes {
 }
 
 impl SideDoor for Writer {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.lock().try_write(bytes)
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [only] => self.lock().try_write(only),
+            _ => self.lock().try_write_vectored(slices),
+        }
     }
 }
 

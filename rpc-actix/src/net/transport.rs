@@ -2,15 +2,16 @@
 
 use rpc_core::RpcAddress;
 use rpc_core::spi::BoxFuture;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A byte stream on the thread that drives it.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
-    /// A way to write from other threads, for signs of life while this one is blocked by a
-    /// handler. `None`, the default, if there is none: then a blocked thread is silent.
+    /// A way to write without the stream's driver, from any thread: for replies and lone asks, where
+    /// they are made, and for signs of life while the driver's thread is blocked by a handler. `None`,
+    /// the default, if there is none: then the driver writes all, and a blocked thread is silent.
     fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
         None
     }
@@ -36,13 +37,13 @@ pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {
     }
 }
 
-/// Writes into a stream that another thread drives, which is kept from writing meanwhile.
+/// Writes into a stream beside its driver, which is kept from writing meanwhile.
 pub trait SideDoor: Send + Sync {
     /// Writes as much as the system takes at once.
     ///
     /// # Errors
     /// `WouldBlock`, and what else the system says.
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
 /// A connection that no thread drives yet.

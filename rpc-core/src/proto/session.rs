@@ -48,6 +48,8 @@ pub struct Session {
     pub(super) queued_bytes: usize,
     /// Messages in the lanes' buffers: they leave the queue when the buffers do.
     pub(super) ready: [(usize, usize); 2],
+    /// Whether messages have left in company the last time.
+    pub(super) together: bool,
     /// Calls that the peer may be working on.
     pub(super) flights: Flights,
     /// Targets to be asked for when there is a number for them.
@@ -153,6 +155,7 @@ impl Session {
             queued: 0,
             queued_bytes: 0,
             ready: [(0, 0); 2],
+            together: false,
             flights: Flights::default(),
             starved: VecDeque::new(),
             blocked: Default::default(),
@@ -424,6 +427,16 @@ impl Session {
         self.peer.is_some() && lasts
     }
 
+    /// Whether an ask is all there is to say, and nothing else is under way: nothing that it could
+    /// wait for would come. Not if calls have gone out together just before.
+    #[must_use]
+    pub fn is_lone_ask(&self) -> bool {
+        self.flights.len() == 1
+            && self.ready.first().is_some_and(|ready| ready.0 == 1)
+            && self.lanes.control_len() == 0
+            && !self.together
+    }
+
     /// Whether the peer leaves more unread than it could if it kept to the rules: more answers than
     /// it may have asked for at once, or an unlikely amount of what is said about endpoints. Large
     /// bodies do not count: if both sides stopped reading for theirs, neither would ever go on.
@@ -459,6 +472,7 @@ impl Session {
     fn transmit_lanes(&mut self, now: Timestamp, budget: usize, out: &mut VecDeque<Bytes>) {
         self.pulse.said(now);
         let done = self.lanes.transmit(budget, out);
+        self.together = self.ready.iter().any(|ready| ready.0 > 1);
         for lane in 0..2 {
             let all_gone = self.lanes.ready_is_empty(lane);
             if all_gone
