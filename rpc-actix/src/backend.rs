@@ -127,6 +127,10 @@ impl EnvBackend for ActixBackend {
         }
     }
 
+    fn polls_in_place(&self) -> bool {
+        true
+    }
+
     fn yield_now(&self, cx: &mut Context<'_>) {
         rt::yield_now(cx);
     }

@@ -31,6 +31,8 @@ pub struct AskFuture<R> {
     state: State<R>,
     behalf: Behalf,
     checked_for_cycle: bool,
+    /// Whether the endpoint had nothing else to do, and nobody has polled this yet.
+    idle: bool,
 }
 
 enum State<R> {
@@ -73,19 +75,25 @@ impl<R> AskFuture<R> {
     }
 
     fn ended(state: State<R>) -> Self {
-        Self { state, behalf: Behalf::default(), checked_for_cycle: true }
+        Self { state, behalf: Behalf::default(), checked_for_cycle: true, idle: false }
     }
 
-    /// A call within this process, whose deadline its inbox keeps. `answered` says that it waits for
-    /// a handler, and might be one that waits for itself.
+    /// A call within this process, whose deadline its inbox keeps. `idle` says that its endpoint has
+    /// nothing else to do.
     pub(crate) fn local(
         call: Arc<dyn LocalReply<R>>,
         inbox: Arc<Inbox>,
         behalf: Behalf,
-        answered: bool,
+        idle: bool,
     ) -> Self {
-        let checked_for_cycle = !answered || behalf.asker.is_none();
-        Self { state: State::Local { call, inbox }, behalf, checked_for_cycle }
+        let checked_for_cycle = behalf.asker.is_none();
+        Self { state: State::Local { call, inbox }, behalf, checked_for_cycle, idle }
+    }
+
+    /// A message that waits for room in an inbox: for no handler that might wait for it.
+    pub(crate) fn room(ticket: Arc<dyn LocalReply<R>>, inbox: Arc<Inbox>, behalf: Behalf) -> Self {
+        let state = State::Local { call: ticket, inbox };
+        Self { state, behalf, checked_for_cycle: true, idle: false }
     }
 
     pub(crate) fn remote(
@@ -98,7 +106,7 @@ impl<R> AskFuture<R> {
         let Terms { timeout, deadline, behalf, .. } = terms;
         let timer = core.add_timer(deadline, call.calls.clone(), call.id);
         let state = State::Remote { call, decode, core, target, timeout, timer };
-        Self { state, behalf, checked_for_cycle: true }
+        Self { state, behalf, checked_for_cycle: true, idle: false }
     }
 
     /// Ends the call as [`ErrorKind::Cancelled`], as dropping the future would.
@@ -119,9 +127,23 @@ impl<R> AskFuture<R> {
         }
     }
 
-    fn end_early(&mut self, error: RpcError) -> Poll<Result<R, RpcError>> {
+    /// Why the call ends before its endpoint says so, if it does.
+    fn ends_early(&mut self, cx: &mut Context<'_>) -> Option<RpcError> {
+        let error = if self.behalf.poll_cancelled(cx).is_ready() {
+            let text = "the caller of the handler that made this ask gave up";
+            RpcError::new(ErrorKind::Cancelled, text)
+        } else {
+            self.cycle()?
+        };
         self.cancel();
-        Poll::Ready(Err(error))
+        Some(error)
+    }
+
+    /// Lets the endpoint handle the message here, if it is on this thread and still idle.
+    fn hand_over(&self) {
+        if let State::Local { inbox, .. } = &self.state {
+            inbox.place().poll();
+        }
     }
 
     /// The call's end, if it has come.
@@ -222,16 +244,19 @@ impl<R> Future for AskFuture<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if std::mem::take(&mut this.idle) {
+            // Before: whether it waits for its own asker is seen only while nobody has begun.
+            if let Some(error) = this.ends_early(cx) {
+                return Poll::Ready(Err(error));
+            }
+            this.hand_over();
+        }
         if let Poll::Ready(result) = this.poll_end(cx) {
             this.state = State::Done;
             return Poll::Ready(result);
         }
-        if this.behalf.poll_cancelled(cx).is_ready() {
-            let text = "the caller of the handler that made this ask gave up";
-            return this.end_early(RpcError::new(ErrorKind::Cancelled, text));
-        }
-        match this.cycle() {
-            Some(error) => this.end_early(error),
+        match this.ends_early(cx) {
+            Some(error) => Poll::Ready(Err(error)),
             None => Poll::Pending,
         }
     }

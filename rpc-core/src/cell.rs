@@ -8,24 +8,21 @@ use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
 use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
-use crate::guard::{Value, construct, drop_quietly, guarded, poll_handler};
+use crate::guard::{Value, construct, guarded, poll_handler};
 use crate::handlers::HandlerSet;
-use crate::inbox::{Inbox, Item, Kind, Step};
+use crate::inbox::{Inbox, Item, Kind};
 use crate::later;
 use crate::policy::{PanicPolicy, Restarts};
 use crate::raw::HandlerResult;
 use crate::reply_sink::Way;
+use crate::running::{Running, Taken};
+use crate::taking::Step;
 use crate::termination::Termination;
-use crate::turn;
-use crate::turn_end;
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -44,13 +41,13 @@ impl<F> EndpointCell<F> {
     /// Runs the endpoint. Dropping the future, or the cell, ends the endpoint without `on_stop`.
     pub(crate) async fn run<E: RpcEndpoint>(self)
     where
-        F: FnMut() -> Option<E>,
+        F: FnMut() -> Option<E> + 'static,
     {
         let Self { inbox, env, make, started } = self;
         let mut end = Ended::new(inbox.clone(), env.clone(), started.clone());
-        let taken = Taken::default();
+        let taken = Rc::<Taken>::default();
         let run = live(make, inbox.clone(), env, started, taken.clone());
-        match (InHandlers { inbox, taken, run: Some(Box::pin(run)) }).await {
+        match Running::new(inbox, taken, run).await {
             Ok(how) => end.how = how,
             Err(failure) => end.failure = Some(failure),
         }
@@ -91,68 +88,13 @@ impl Drop for Ended {
     }
 }
 
-/// What the endpoint's loop has taken out of its inbox, and not begun with.
-type Taken = Rc<RefCell<VecDeque<Item>>>;
-
-/// Marks the thread as inside this endpoint while it is polled, so that asks know who makes them.
-/// While it is not, whatever others may want to see of it is in the inbox. What panics in it outside
-/// of users' code ends the endpoint, not the thread.
-struct InHandlers<T> {
-    inbox: Arc<Inbox>,
-    taken: Taken,
-    /// `None` once it has panicked.
-    run: Option<Pin<Box<T>>>,
-}
-
-impl<T> InHandlers<T> {
-    fn put_back(&self) {
-        let mut taken = self.taken.borrow_mut();
-        if !taken.is_empty() {
-            self.inbox.put_back(&mut taken);
-        }
-    }
-
-    fn end(&mut self) {
-        // A handler in the middle has values of users, whose destructors may panic.
-        drop_quietly("an endpoint", self.run.take());
-    }
-}
-
-impl<T: Future<Output = Result<Termination, RpcError>>> Future for InHandlers<T> {
-    type Output = T::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
-        let _turn = turn_end::begin();
-        let _inside = turn::enter(self.inbox.clone());
-        let Some(run) = &mut self.run else { return Poll::Ready(Ok(Termination::Crashed)) };
-        let polled = catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx)));
-        let Ok(polled) = polled else {
-            tracing::error!(endpoint = %self.inbox.name(), "an endpoint ends after a panic outside of its handlers");
-            self.end();
-            return Poll::Ready(Ok(Termination::Crashed));
-        };
-        if polled.is_pending() {
-            turn::write_down();
-            self.put_back();
-        }
-        polled
-    }
-}
-
-impl<T> Drop for InHandlers<T> {
-    fn drop(&mut self) {
-        self.end();
-        self.put_back();
-    }
-}
-
 /// Lives an endpoint's life; the error is that of its start.
 async fn live<E: RpcEndpoint>(
     mut make: impl FnMut() -> Option<E>,
     inbox: Arc<Inbox>,
     env: Weak<EnvShared>,
     started: Arc<Started>,
-    taken: Taken,
+    taken: Rc<Taken>,
 ) -> Result<Termination, RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
     let mut restarts = Restarts::new(inbox.policy().limit);
@@ -256,21 +198,22 @@ async fn serve<E: RpcEndpoint>(
     let mut turn = Turn::default();
     loop {
         let (next, unused) = {
-            let mut taken = taken.borrow_mut();
+            let mut taken = taken.items.borrow_mut();
             (taken.pop_front(), taken.len())
         };
         let Some(mut item) = next else {
             let mut waited = false;
             let step = std::future::poll_fn(|cx| {
-                let polled = inbox.poll_next(cx, &mut taken.borrow_mut());
-                waited |= polled.is_pending();
+                let polled = inbox.poll_next(cx, &mut taken.items.borrow_mut());
+                waited |= polled.is_pending() && !taken.in_place();
                 polled
             });
             if let Step::Stop = step.await {
                 return End::Stopped;
             }
             if waited {
-                // Others had their turn meanwhile.
+                // Others had their turn meanwhile. Not if it waited for no other than an asker, which
+                // might come again and again.
                 turn = Turn::default();
             }
             continue;
@@ -460,18 +403,34 @@ async fn complain<E: RpcEndpoint>(
     }
 }
 
-/// Lets the others of the thread have their turn.
+/// Lets the others of the thread have their turn. Nothing else that wakes the loop meanwhile ends it.
 async fn yield_now(core: &EnvCore) {
-    let mut yielded = false;
+    let mut turn: Option<Arc<OthersTurn>> = None;
     std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
+        if let Some(turn) = &turn {
+            return if turn.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending };
         }
+        let over = AtomicBool::new(false);
+        let others = turn.insert(Arc::new(OthersTurn { over, task: cx.waker().clone() }));
+        let waker = Waker::from(others.clone());
         match core.backend() {
-            Some(backend) => backend.yield_now(cx),
-            None => cx.waker().wake_by_ref(),
+            Some(backend) => backend.yield_now(&mut Context::from_waker(&waker)),
+            None => waker.wake(),
         }
         Poll::Pending
     })
     .await;
+}
+
+/// Woken when it is over.
+struct OthersTurn {
+    over: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for OthersTurn {
+    fn wake(self: Arc<Self>) {
+        self.over.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }

@@ -107,8 +107,9 @@ impl RawRef {
             };
             let (Terms { timeout, deadline, behalf, .. }, trace) = terms(inbox.core(), timeout);
             let call = Arc::new(LocalCall::new(msg, timeout));
-            inbox.ask(call.clone(), size_of::<M>(), behalf.asker.clone(), deadline, trace)?;
-            Ok(AskFuture::local(call, inbox.into_owned(), behalf, true))
+            let (asker, bytes) = (behalf.asker.clone(), size_of::<M>());
+            let idle = inbox.ask(call.clone(), bytes, asker, deadline, trace)?;
+            Ok(AskFuture::local(call, inbox.into_owned(), behalf, idle))
         };
         call().unwrap_or_else(|error| self.failed(error))
     }
@@ -145,7 +146,7 @@ impl RawRef {
             let (Terms { timeout, deadline, behalf, .. }, _) = terms(inbox.core(), None);
             let ticket = Arc::new(Ticket::new(timeout));
             inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), deadline, trace)?;
-            Ok(AskFuture::local(ticket, inbox.into_owned(), behalf, false))
+            Ok(AskFuture::room(ticket, inbox.into_owned(), behalf))
         };
         call().unwrap_or_else(|error| self.failed(error))
     }

@@ -11,6 +11,7 @@ use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
 use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 use crate::error::RpcError;
+use crate::handoff::Place;
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
 use crate::policy::{PanicPolicy, RestartLimit};
@@ -26,13 +27,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 pub(crate) struct Item {
     pub(crate) kind: Kind,
-    bytes: usize,
+    pub(crate) bytes: usize,
     /// The trace that it is part of, as its sender says.
-    trace: Option<TraceContext>,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Weigh for Item {
@@ -55,12 +56,6 @@ pub(crate) struct Asker {
     pub(crate) turn: u64,
 }
 
-/// What the endpoint's loop does next.
-pub(crate) enum Step {
-    Handle,
-    Stop,
-}
-
 /// The inbox of one endpoint, for as long as it lives.
 pub struct Inbox {
     name: EndpointName,
@@ -73,10 +68,10 @@ pub struct Inbox {
     pub(crate) traced: AtomicBool,
     /// Local messages, and their bytes, that were begun since the loop took some: they are still
     /// among those that `State` says are held. Only the loop writes here.
-    begun: AtomicUsize,
-    begun_bytes: AtomicUsize,
+    pub(crate) begun: AtomicUsize,
+    pub(crate) begun_bytes: AtomicUsize,
     /// What the loop has taken and not begun.
-    unused: AtomicUsize,
+    pub(crate) unused: AtomicUsize,
     /// Whether the drain deadline is over: nothing more is begun.
     pub(crate) drained: AtomicBool,
     /// Whether that is because it has panicked.
@@ -87,6 +82,10 @@ pub struct Inbox {
     panicked: AtomicBool,
     /// How often its value was replaced.
     restarts: AtomicU32,
+    place: Place,
+    /// Whether the loop's task was woken because of a message, and has not been polled since. Only
+    /// that task takes this back: an asker that polls the loop does not make up for it.
+    pub(crate) woken: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -110,13 +109,13 @@ pub(crate) struct State {
     /// By sender: each peer, by its address, and all senders of this process together.
     pub(crate) queue: Turns<RpcAddress, Item>,
     /// Local messages in the queue, and their bytes.
-    held: usize,
-    held_bytes: usize,
+    pub(crate) held: usize,
+    pub(crate) held_bytes: usize,
     /// What is for the windows of peers.
     pub(crate) pool: Pool,
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
     entered: u64,
-    left: u64,
+    pub(crate) left: u64,
     /// Messages that were queued: of this env, and of others.
     local: Traffic,
     received: Traffic,
@@ -124,7 +123,9 @@ pub(crate) struct State {
     /// Those of local calls, whether they are queued or being handled.
     pub(crate) deadlines: Deadlines,
     pub(crate) alarm: Option<TimerKey>,
-    /// The endpoint's loop, waiting for work.
+    /// Whether the endpoint's loop waits for messages, or for its end.
+    pub(crate) idle: bool,
+    /// Its task.
     pub(crate) waker: Option<Waker>,
     /// Counts handlers; `asker` is who waits for the current one.
     pub(crate) turn: u64,
@@ -174,6 +175,7 @@ impl Inbox {
             tickets: VecDeque::new(),
             deadlines: Deadlines::default(),
             alarm: None,
+            idle: false,
             waker: None,
             turn: 0,
             asker: None,
@@ -205,6 +207,8 @@ impl Inbox {
             policy,
             panicked: AtomicBool::new(false),
             restarts: AtomicU32::new(0),
+            place: Place::default(),
+            woken: AtomicBool::new(false),
             state: Mutex::new(state),
         }
     }
@@ -282,6 +286,10 @@ impl Inbox {
         &self.core
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// The number of the handler for a message: by its type, or at least by its name.
     pub(crate) fn handler_of(&self, message: TypeId, name: &str) -> usize {
         let same_type = self.handlers.iter().position(|info| info.type_id == message);
@@ -298,7 +306,7 @@ impl Inbox {
     ) -> Result<(), RpcError> {
         let mut state = self.admit(tell.name(), bytes, false)?;
         state.enter(Item { kind: Kind::Tell { tell, ticket: None }, bytes, trace });
-        wake(state);
+        self.wake(state);
         Ok(())
     }
 
@@ -318,7 +326,7 @@ impl Inbox {
         }
         let trace = trace.clone();
         state.enter(Item { kind: Kind::Tell { tell, ticket: None }, bytes, trace });
-        wake(state);
+        self.wake(state);
         Ok(None)
     }
 
@@ -338,13 +346,14 @@ impl Inbox {
         state.enter(Item { kind: Kind::Tell { tell, ticket: Some(ticket) }, bytes, trace });
         let left = state.left.wrapping_add(self.begun.load(Ordering::Relaxed) as u64);
         let granted = state.grant_tickets(self.max_messages(), left);
-        wake(state);
+        self.wake(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
         self.arm(alarm);
         Ok(())
     }
 
-    /// Puts a local ask in the queue, behind what is there; it waits for room in its place.
+    /// Puts a local ask in the queue, behind what is there; it waits for room in its place. Whether
+    /// the endpoint has nothing else to do.
     pub(crate) fn ask<C: LocalAsk + Expire + 'static>(
         self: &Arc<Self>,
         call: Arc<C>,
@@ -352,14 +361,15 @@ impl Inbox {
         asker: Option<Asker>,
         deadline: Timestamp,
         trace: Option<TraceContext>,
-    ) -> Result<(), RpcError> {
+    ) -> Result<bool, RpcError> {
         let mut state = self.admit(call.name(), bytes, true)?;
+        let idle = state.idle && state.queue.len() == 0;
         let alarm = state.expires(deadline, &call);
         let sink = ReplySink::local(call);
         state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });
-        wake(state);
+        self.wake(state);
         self.arm(alarm);
-        Ok(())
+        Ok(idle)
     }
 
     /// Takes messages that arrived from a peer, all at once. What cannot be taken because the
@@ -374,7 +384,7 @@ impl Inbox {
             state.received.message(message.call.is_some());
             state.queue.push(line, Item { kind: Kind::Wire(message), bytes, trace });
         }
-        wake(state);
+        self.wake(state);
     }
 
     pub(crate) fn wants_network_events(&self) -> bool {
@@ -387,7 +397,7 @@ impl Inbox {
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());
             state.queue.push_about(event.peer(), Item { kind, bytes: 0, trace: None });
-            wake(state);
+            self.wake(state);
         }
     }
 
@@ -400,75 +410,6 @@ impl Inbox {
         let begun = self.begun.load(Ordering::Relaxed);
         let begun_bytes = self.begun_bytes.load(Ordering::Relaxed);
         (state.held.saturating_sub(begun), state.held_bytes.saturating_sub(begun_bytes))
-    }
-
-    /// The next messages for the endpoint's loop: a part of one sender's turn. What it does not get
-    /// to, because a handler waits, it puts back.
-    pub(crate) fn poll_next(&self, cx: &Context<'_>, into: &mut VecDeque<Item>) -> Poll<Step> {
-        let mut state = self.lock();
-        let granted = self.give_room(&mut state);
-        state.queue.take(into);
-        self.unused.store(into.len(), Ordering::Relaxed);
-        let polled = if !into.is_empty() {
-            Poll::Ready(Step::Handle)
-        } else {
-            // What the endpoint sends at its end is part of nothing.
-            self.trace_is(&mut state, None);
-            if state.phase == Phase::Open {
-                if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    state.waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            } else {
-                Poll::Ready(Step::Stop)
-            }
-        };
-        drop(state);
-        granted.into_iter().for_each(|ticket| ticket.grant());
-        polled
-    }
-
-    /// The loop begins with a message, `unused` are left: its place is free.
-    pub(crate) fn begin(&self, item: &mut Item, unused: usize) {
-        self.unused.store(unused, Ordering::Relaxed);
-        if let Kind::Tell { .. } | Kind::Ask { .. } = item.kind {
-            let begun = self.begun.load(Ordering::Relaxed).saturating_add(1);
-            self.begun.store(begun, Ordering::Relaxed);
-            let bytes = self.begun_bytes.load(Ordering::Relaxed).saturating_add(item.bytes);
-            self.begun_bytes.store(bytes, Ordering::Relaxed);
-        }
-        if item.trace.is_some() || self.traced.load(Ordering::Relaxed) {
-            self.trace_is(&mut self.lock(), item.trace.take());
-        }
-    }
-
-    /// A handler waits, or others have their turn: what the loop has taken and not begun is queued
-    /// again, where others see it.
-    pub(crate) fn put_back(&self, unused: &mut VecDeque<Item>) {
-        let mut state = self.lock();
-        let granted = self.give_room(&mut state);
-        if !self.is_drained() && state.phase != Phase::Closed {
-            state.queue.put_back(unused);
-            self.unused.store(0, Ordering::Relaxed);
-        }
-        drop(state);
-        granted.into_iter().for_each(|ticket| ticket.grant());
-        if !unused.is_empty() {
-            self.refuse(unused.drain(..), &self.drained_error());
-        }
-    }
-
-    /// Gives the places of begun messages to those who wait for room.
-    fn give_room(&self, state: &mut State) -> VecDeque<Arc<Ticket>> {
-        let begun = self.begun.load(Ordering::Relaxed);
-        (state.held, state.held_bytes) = self.held(state);
-        state.left = state.left.wrapping_add(begun as u64);
-        self.begun.store(0, Ordering::Relaxed);
-        self.begun_bytes.store(0, Ordering::Relaxed);
-        if state.tickets.is_empty() {
-            return VecDeque::new();
-        }
-        state.grant_tickets(self.max_messages(), state.left)
     }
 
     /// Adds what was counted under the lock to what the env has counted.
@@ -492,15 +433,6 @@ impl Inbox {
     }
 }
 
-/// Wakes the endpoint's loop after the lock is gone.
-pub(crate) fn wake(mut state: MutexGuard<'_, State>) {
-    let waker = state.waker.take();
-    drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
 impl State {
     fn enter(&mut self, item: Item) {
         self.held = self.held.saturating_add(1);
@@ -511,7 +443,7 @@ impl State {
     }
 
     /// Takes the tickets off whose messages are within the limit now.
-    fn grant_tickets(&mut self, max: usize, left: u64) -> VecDeque<Arc<Ticket>> {
+    pub(crate) fn grant_tickets(&mut self, max: usize, left: u64) -> VecDeque<Arc<Ticket>> {
         let room = max.saturating_sub(self.pool.promised().messages) as u64;
         let mut granted = VecDeque::new();
         while let Some((number, _)) = self.tickets.front()

@@ -167,10 +167,11 @@ impl<M: Ask> LocalCall<M> {
             return;
         }
         let before = std::mem::replace(&mut state.phase, Phase::Answered(result));
-        let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
+        let (asker, waiting) = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
         drop(before);
-        wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
+        asker.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// The asker stops waiting: the handler, if any, is told.
@@ -187,10 +188,11 @@ impl<M: Ask> LocalCall<M> {
             }
         };
         let before = std::mem::replace(&mut state.phase, next);
-        let wakers = (state.asker.take(), std::mem::take(&mut state.waiting));
+        let (asker, waiting) = (state.asker.take(), std::mem::take(&mut state.waiting));
         drop(state);
         drop(before);
-        wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
+        asker.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -79,6 +79,14 @@ pub trait EnvBackend: Send + Sync {
     /// to be added to [`EnvCore::tally`](crate::spi::EnvCore::tally) now.
     fn settle_counts(&self) {}
 
+    /// Whether an endpoint's loop, which [`spawn`](Self::spawn) has put on a thread, may be polled by
+    /// another task of that thread as well. An ask whose endpoint has nothing to do is then handled
+    /// where it is awaited. Nothing changes for the endpoint's own task: what the loop waits for
+    /// wakes that one.
+    fn polls_in_place(&self) -> bool {
+        false
+    }
+
     /// An endpoint has had its turn, of `rpc.dispatcher.yieldAfter` messages: wakes `cx` when the
     /// others of its thread, and what comes from outside, had theirs.
     fn yield_now(&self, cx: &mut Context<'_>) {

@@ -5,7 +5,7 @@ use crate::counters::Count;
 use crate::deadline::duration_text;
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RpcError};
-use crate::inbox::{Inbox, Item, Kind, Phase, wake};
+use crate::inbox::{Inbox, Item, Kind, Phase};
 use crate::seam::Expire;
 use crate::termination::Termination;
 use std::panic::AssertUnwindSafe;
@@ -69,7 +69,7 @@ impl Inbox {
             return;
         }
         state.phase = Phase::Stopping;
-        wake(state);
+        self.wake(state);
         let drained = self.core().now().saturating_add(self.core().config().drain_timeout());
         let overdue = drained.saturating_add(HANDLER_GRACE);
         let timers = [(drained, DRAINED), (overdue, OVERDUE)];
@@ -101,6 +101,7 @@ impl Inbox {
         if state.phase != Phase::Open {
             return Poll::Ready(());
         }
+        state.idle = true;
         state.waker = Some(cx.waker().clone());
         Poll::Pending
     }

@@ -6,7 +6,7 @@ use crate::inbox::{Asker, Inbox, State};
 use crate::open_call::OpenCall;
 use crate::reply_sink::Way;
 use crate::trace::TraceContext;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -33,35 +33,58 @@ pub(crate) struct Serving {
 thread_local! {
     static CURRENT: RefCell<Current> =
         const { RefCell::new(Current { handler: None, call: None, trace: None, serving: None }) };
+    /// Whether it has something to write down: most handlers have not, and this costs nearly nothing.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
 /// hands down what it is for.
 pub(crate) fn begin(serving: Serving) {
     let before = CURRENT.with_borrow_mut(|current| current.serving.replace(serving));
+    SERVES.set(true);
     drop(before);
 }
 
 /// Takes what the current handler is for, if it was not written down.
 fn take_serving() -> Option<Serving> {
+    if !SERVES.replace(false) {
+        return None;
+    }
     CURRENT.try_with(|current| current.borrow_mut().serving.take()).ok().flatten()
 }
 
 /// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
 /// Scopes of whoever drives them do not reach in.
 pub(crate) fn enter(inbox: Arc<Inbox>) -> Inside {
-    let current = Current { handler: Some(inbox), ..Current::default() };
-    Inside { before: CURRENT.replace(current) }
+    Inside::of(Current { handler: Some(inbox), ..Current::default() })
 }
 
 #[must_use = "what was current before is so again when this is dropped"]
 pub(crate) struct Inside {
-    before: Current,
+    before: Option<Current>,
+}
+
+impl Inside {
+    fn of(current: Current) -> Self {
+        SERVES.set(current.serving.is_some());
+        Self { before: Some(CURRENT.replace(current)) }
+    }
+
+    /// As dropping it, and the endpoint comes back, to be entered again.
+    pub(crate) fn leave(mut self) -> Option<Arc<Inbox>> {
+        self.restore()?.handler
+    }
+
+    fn restore(&mut self) -> Option<Current> {
+        let before = self.before.take()?;
+        SERVES.set(before.serving.is_some());
+        Some(CURRENT.replace(before))
+    }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        drop(CURRENT.replace(std::mem::take(&mut self.before)));
+        drop(self.restore());
     }
 }
 
@@ -89,7 +112,7 @@ pub(crate) fn within<R>(
         trace: trace.or_else(|| current.trace.clone()),
         serving: None,
     });
-    let _inside = Inside { before: CURRENT.replace(scoped) };
+    let _inside = Inside::of(scoped);
     f()
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Turns<K, T> {
     lines: Vec<Line<K, T>>,
     free: Vec<usize>,
     names: BTreeMap<K, usize>,
-    /// The lines that have something; it is the first one's turn.
+    /// The lines that have something; it is the first one's turn. Where nobody else has something, the
+    /// last one keeps its place when it has nothing more.
     ring: VecDeque<usize>,
     /// What has been taken in this turn.
     messages: usize,
@@ -38,7 +39,7 @@ struct Line<K, T> {
     name: Option<K>,
     users: usize,
     queue: VecDeque<T>,
-    /// Whether it has something, or what it had is being handled in its turn.
+    /// Whether it has something, or had the last turn.
     in_ring: bool,
 }
 
@@ -89,6 +90,30 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         if let Some(line) = self.lines.get_mut(place) {
             line.users = line.users.saturating_sub(1);
         }
+        self.give_way(place);
+        self.forget(place);
+    }
+
+    /// Takes a line out of the ring that is only there because it had the last turn. `next` is the
+    /// one that comes, or goes.
+    fn give_way(&mut self, next: usize) {
+        let Some(place) = self.ring.front().copied() else { return };
+        let Some(line) = self.lines.get_mut(place) else { return };
+        let idle = self.messages == 0 && line.queue.is_empty();
+        if idle && (place != next || line.users == 0) {
+            self.end_turn();
+        }
+    }
+
+    /// The first line has nothing more.
+    fn end_turn(&mut self) {
+        let Some(place) = self.ring.pop_front() else { return };
+        let Some(line) = self.lines.get_mut(place) else { return };
+        line.in_ring = false;
+        let queue = std::mem::take(&mut line.queue);
+        if self.spare.len() < SPARE {
+            self.spare.push(queue);
+        }
         self.forget(place);
     }
 
@@ -104,19 +129,26 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
     }
 
     pub(crate) fn push(&mut self, place: usize, item: T) {
-        let Some(line) = self.lines.get_mut(place) else { return };
-        if !line.in_ring {
-            line.in_ring = true;
-            self.ring.push_back(place);
+        if self.lines.get(place).is_some_and(|line| !line.in_ring) {
+            self.begin_turns(place);
         }
+        let Some(line) = self.lines.get_mut(place) else { return };
+        self.length = self.length.saturating_add(1);
+        self.size = self.size.saturating_add(item.bytes());
+        line.queue.push_back(item);
+    }
+
+    /// A line that had nothing gets something.
+    fn begin_turns(&mut self, place: usize) {
+        self.give_way(place);
+        let Some(line) = self.lines.get_mut(place) else { return };
+        line.in_ring = true;
+        self.ring.push_back(place);
         if line.queue.capacity() == 0
             && let Some(spare) = self.spare.pop()
         {
             line.queue = spare;
         }
-        self.length = self.length.saturating_add(1);
-        self.size = self.size.saturating_add(item.bytes());
-        line.queue.push_back(item);
     }
 
     /// Something about a sender, in order with what that one sends.
@@ -168,15 +200,14 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
             return;
         }
         (self.messages, self.bytes) = (0, 0);
-        self.ring.pop_front();
+        if self.ring.len() == 1 && line.users > 0 {
+            // Nobody else waits.
+            return;
+        }
         if empty {
-            line.in_ring = false;
-            let queue = std::mem::take(&mut line.queue);
-            if self.spare.len() < SPARE {
-                self.spare.push(queue);
-            }
-            self.forget(place);
+            self.end_turn();
         } else {
+            self.ring.pop_front();
             self.ring.push_back(place);
         }
     }
@@ -193,7 +224,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         let mut all = VecDeque::with_capacity(self.length);
-        while !self.ring.is_empty() {
+        while self.length > 0 {
             self.take(&mut all);
         }
         self.settle();
@@ -297,6 +328,27 @@ mod tests {
         fill(&mut turns, "c", 1, 1);
         let all = names(&mut turns);
         assert_eq!(all.iter().position(|name| *name == "c"), Some(15 + TURN_MESSAGES));
+    }
+
+    #[test]
+    fn who_was_alone_gives_way_to_a_sender_that_comes_first() {
+        let mut turns = turns();
+        for _ in 0..3 {
+            turns.push(HERE, Sized("here", 0, 1));
+            assert_eq!(pop(&mut turns), Some(Sized("here", 0, 1)));
+            turns.settle();
+            fill(&mut turns, "a", 1, 1);
+            turns.push(HERE, Sized("here", 1, 1));
+            assert_eq!(names(&mut turns), ["a", "here"]);
+            // In the middle of its turn it does not.
+            turns.push(HERE, Sized("here", 0, 1));
+            let mut taken = VecDeque::new();
+            turns.take(&mut taken);
+            fill(&mut turns, "a", 1, 1);
+            turns.put_back(&mut taken);
+            assert_eq!(names(&mut turns), ["here", "a"]);
+        }
+        assert_eq!((turns.lines.len(), turns.free.len()), (2, 1));
     }
 
     #[test]

@@ -1,0 +1,105 @@
+//! An inbox as its endpoint's loop sees it: it takes messages out in turns, puts back what it does not
+//! get to, and sleeps.
+
+use crate::inbox::{Inbox, Item, Kind, Phase, State};
+use crate::ticket::Ticket;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// What the endpoint's loop does next.
+pub(crate) enum Step {
+    Handle,
+    Stop,
+}
+
+impl Inbox {
+    /// The next messages for the endpoint's loop: a part of one sender's turn. What it does not get
+    /// to, because a handler waits, it puts back.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>, into: &mut VecDeque<Item>) -> Poll<Step> {
+        let mut state = self.lock();
+        let granted = self.give_room(&mut state);
+        state.queue.take(into);
+        self.unused.store(into.len(), Ordering::Relaxed);
+        let polled = if !into.is_empty() {
+            Poll::Ready(Step::Handle)
+        } else {
+            // What the endpoint sends at its end is part of nothing.
+            self.trace_is(&mut state, None);
+            if state.phase == Phase::Open {
+                if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            } else {
+                Poll::Ready(Step::Stop)
+            }
+        };
+        state.idle = polled.is_pending();
+        drop(state);
+        granted.into_iter().flatten().for_each(|ticket| ticket.grant());
+        polled
+    }
+
+    /// The loop's own task is polled: a message that comes now has to wake it again.
+    pub(crate) fn awake(&self) {
+        self.woken.store(false, Ordering::Relaxed);
+    }
+
+    /// The loop begins with a message, `unused` are left: its place is free.
+    pub(crate) fn begin(&self, item: &mut Item, unused: usize) {
+        self.unused.store(unused, Ordering::Relaxed);
+        if let Kind::Tell { .. } | Kind::Ask { .. } = item.kind {
+            let begun = self.begun.load(Ordering::Relaxed).saturating_add(1);
+            self.begun.store(begun, Ordering::Relaxed);
+            let bytes = self.begun_bytes.load(Ordering::Relaxed).saturating_add(item.bytes);
+            self.begun_bytes.store(bytes, Ordering::Relaxed);
+        }
+        if item.trace.is_some() || self.traced.load(Ordering::Relaxed) {
+            self.trace_is(&mut self.lock(), item.trace.take());
+        }
+    }
+
+    /// A handler waits, or others have their turn: what the loop has taken and not begun is queued
+    /// again, where others see it.
+    pub(crate) fn put_back(&self, unused: &mut VecDeque<Item>) {
+        let mut state = self.lock();
+        let granted = self.give_room(&mut state);
+        if !self.is_drained() && state.phase != Phase::Closed {
+            state.queue.put_back(unused);
+            self.unused.store(0, Ordering::Relaxed);
+        }
+        drop(state);
+        granted.into_iter().flatten().for_each(|ticket| ticket.grant());
+        if !unused.is_empty() {
+            self.refuse(unused.drain(..), &self.drained_error());
+        }
+    }
+
+    /// Gives the places of begun messages to those who wait for room.
+    fn give_room(&self, state: &mut State) -> Option<VecDeque<Arc<Ticket>>> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        (state.held, state.held_bytes) = self.held(state);
+        state.left = state.left.wrapping_add(begun as u64);
+        self.begun.store(0, Ordering::Relaxed);
+        self.begun_bytes.store(0, Ordering::Relaxed);
+        if state.tickets.is_empty() {
+            return None;
+        }
+        Some(state.grant_tickets(self.max_messages(), state.left))
+    }
+
+    /// Wakes the endpoint's loop after the lock is gone.
+    pub(crate) fn wake(&self, state: MutexGuard<'_, State>) {
+        // Under the lock, so that the loop, which looks at its queue there, sees what was put in.
+        let wakes = state.idle && !self.woken.load(Ordering::Relaxed);
+        if !wakes {
+            return;
+        }
+        self.woken.store(true, Ordering::Relaxed);
+        let waker = state.waker.clone();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
