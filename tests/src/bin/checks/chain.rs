@@ -229,12 +229,12 @@ async fn expire(report: &mut Report, chain: &mut Chain, times: u32) -> anyhow::R
             // By now it waits at C.
             let early = tokio::time::timeout(TOO_SHORT / 2, &mut ask).await;
             anyhow::ensure!(early.is_err(), "C answered while it was busy: {early:?}");
-            chain.middle.signal("STOP")?;
+            chain.middle.pause()?;
         }
         let answer = ask.await;
         let took = start.elapsed();
         let held = hold.await;
-        chain.middle.signal("CONT")?;
+        chain.middle.go_on()?;
         held??;
         late = late.max(took.saturating_sub(TOO_SHORT));
         match answer {

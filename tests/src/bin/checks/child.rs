@@ -5,6 +5,7 @@ use crate::messages::{Mirror, Recorder, Slow};
 use crate::report::say;
 use anyhow::Context;
 use rpc_actix::{RpcEnv, RpcEnvConfig};
+use rustix::process::{Pid, Signal, kill_process};
 use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -87,11 +88,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal by its name, `STOP` say.
-    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status()?;
-        anyhow::ensure!(status.success(), "kill -s {name} failed");
-        Ok(())
+    /// SIGSTOP, without the time that another process would take to send it.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        self.send(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn go_on(&self) -> anyhow::Result<()> {
+        self.send(Signal::CONT)
+    }
+
+    fn send(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid())?).context("the child's number")?;
+        kill_process(pid, signal).context("sending a signal to a child")
     }
 
     /// SIGKILL: the child has no chance to say anything.

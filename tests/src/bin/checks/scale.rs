@@ -3,6 +3,7 @@
 
 use crate::child::{self, Process, Server, resident_bytes};
 use crate::raw_client::RawClient;
+use crate::random::Random;
 use crate::report::{Report, say};
 use crate::spread::{Spread, ms, timed};
 use anyhow::Context;
@@ -78,7 +79,7 @@ pub(crate) async fn connect(args: &[&str]) -> anyhow::Result<()> {
     }
     let mut orders = child::orders();
     say("connected");
-    let mut random = Random(u64::from(std::process::id()));
+    let mut random = Random::new(u64::from(std::process::id()));
     while let Some(order) = orders.recv().await {
         let asks: u32 = order.parse()?;
         let (mut right, mut times) = (0, Vec::new());
@@ -153,7 +154,7 @@ async fn ask_endpoints(
     server: &Server,
     count: u32,
 ) -> anyhow::Result<()> {
-    let (mut random, mut right, mut times) = (Random(7), 0, Vec::new());
+    let (mut random, mut right, mut times) = (Random::new(7), 0, Vec::new());
     for _ in 0..SAMPLE {
         let number = random.below(count);
         let endpoint: RpcEndpointRef<Numbered> =
@@ -184,16 +185,4 @@ async fn connected(processes: Vec<Process>) -> anyhow::Result<Vec<Process>> {
     let (processes, said) = child::lines(processes).await?;
     anyhow::ensure!(said.iter().all(|line| line == "connected"), "clients said {said:?}");
     Ok(processes)
-}
-
-/// Numbers that look random, and are the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u32) -> u32 {
-        // The constants of Knuth's MMIX generator; the upper bits are the good ones.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from((self.0 >> 33) % u64::from(end.max(1))).unwrap_or_default()
-    }
 }

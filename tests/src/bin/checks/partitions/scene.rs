@@ -5,6 +5,7 @@ use super::{BOTH, Case, Fault};
 use crate::child::{Process, Server};
 use crate::lan::{Host, Lan};
 use crate::ledger::{self, Account, Files, Heard, clock};
+use crate::random::Random;
 use crate::report::Report;
 use anyhow::Context;
 use std::io::Read;
@@ -35,7 +36,7 @@ pub(super) struct Scene {
     calling: JoinHandle<anyhow::Result<Vec<Heard>>>,
     seen: Arc<Seen>,
     files: Files,
-    random: u64,
+    random: Random,
     lan: Arc<Lan>,
 }
 
@@ -66,7 +67,7 @@ impl Scene {
         let seen = Arc::new(Seen::default());
         let (place, told) = (lan.clone(), seen.clone());
         let calling = std::thread::spawn(move || call(&place, BIND, told));
-        let (report, random) = (Report::new(case.name), number as u64 + 1);
+        let (report, random) = (Report::new(case.name), Random::new(number as u64 + 1));
         Ok(Self { report, name: case.name, server, calling, seen, files, random, lan })
     }
 
@@ -141,10 +142,10 @@ impl Scene {
     /// A callee that was stopped hears of it when it goes on: it finds the connection closed.
     fn stop(&mut self, time: u64) -> anyhow::Result<()> {
         let at = clock();
-        self.server.process.signal("STOP")?;
+        self.server.process.pause()?;
         sleep(Duration::from_millis(time));
         let healed = clock();
-        self.server.process.signal("CONT")?;
+        self.server.process.go_on()?;
         self.comes_back(healed)?;
         let theirs = lost_after(healed, &self.files.events()?);
         self.both_lost(at, theirs)
@@ -155,7 +156,7 @@ impl Scene {
         let before = (self.seen.events().len(), self.files.events()?.len());
         let mut longest = 0;
         for _ in 0..times {
-            let time = self.random(100, 950);
+            let time = self.random.between(100, 950);
             self.lan.cut(senders)?;
             sleep(Duration::from_millis(time));
             let healed = clock();
@@ -175,7 +176,7 @@ impl Scene {
     fn flaps(&mut self, times: u32) -> anyhow::Result<()> {
         let mut backs = Vec::new();
         for _ in 0..times {
-            let (away, there) = (self.random(500, 5_000), self.random(500, 2_000));
+            let (away, there) = (self.random.between(500, 5_000), self.random.between(500, 2_000));
             self.lan.cut(BOTH)?;
             sleep(Duration::from_millis(away));
             let healed = clock();
@@ -248,15 +249,6 @@ impl Scene {
         let open = established(self.server.pid())?;
         self.report.require(open == 1, &format!("{}: {open} connection in the end", self.name));
         Ok(())
-    }
-
-    fn random(&mut self, from: u64, to: u64) -> u64 {
-        // The constants of Knuth's MMIX generator; the upper bits are the good ones.
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        from + (self.random >> 33) % (to - from)
     }
 }
 
