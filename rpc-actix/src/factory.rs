@@ -150,6 +150,8 @@ pub(crate) async fn create(
         }
         Ok(Arc::new(backend) as Arc<dyn EnvBackend>)
     })?;
+    let bound = env.config().limits().memory_bound();
+    tracing::info!(env = env.name(), bytes = bound.total(0, 0), "memory bound: {bound}");
     if let Some(address) = env.address() {
         tracing::info!(env = env.name(), %address, "listening");
     }

@@ -13,6 +13,18 @@ pub struct Credit {
     pub bytes: usize,
 }
 
+impl Credit {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.messages = self.messages.saturating_add(more.messages);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    pub(crate) fn sub(&mut self, less: Self) {
+        self.messages = self.messages.saturating_sub(less.messages);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+}
+
 /// The largest window of a peer: enough to keep a connection busy for a round trip.
 const MOST: Credit = Credit { messages: 1024, bytes: 16 * 1024 * 1024 };
 /// The window that every peer has, whatever the others hold.

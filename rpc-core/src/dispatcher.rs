@@ -96,6 +96,13 @@ impl Dispatcher {
         }
     }
 
+    /// An endpoint that has not handled the news of the network for so long that there may be no
+    /// more: nobody may connect before it has.
+    #[must_use]
+    pub fn behind(&self) -> Option<Arc<Inbox>> {
+        self.lock().watchers.values().find(|inbox| inbox.is_behind()).cloned()
+    }
+
     /// Registers nothing any more. `false` if that was so before.
     pub(crate) fn close(&self) -> bool {
         !std::mem::replace(&mut self.lock().stopped, true)

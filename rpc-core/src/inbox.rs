@@ -113,6 +113,10 @@ pub(crate) struct State {
     pub(crate) held_bytes: usize,
     /// What is for the windows of peers.
     pub(crate) pool: Pool,
+    /// Network events in the queue.
+    pub(crate) events: usize,
+    /// Messages of peers that are gone.
+    pub(crate) abandoned: Credit,
     /// Local messages that ever entered and left: a ticket waits until the difference allows it.
     entered: u64,
     pub(crate) left: u64,
@@ -168,6 +172,8 @@ impl Inbox {
             held: 0,
             held_bytes: 0,
             pool: Pool::new(room, system),
+            events: 0,
+            abandoned: Credit::default(),
             entered: 0,
             left: 0,
             local: Traffic::default(),
@@ -396,9 +402,17 @@ impl Inbox {
         let mut state = self.open();
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());
+            state.events = state.events.saturating_add(1);
             state.queue.push_about(event.peer(), Item { kind, bytes: 0, trace: None });
             self.wake(state);
         }
+    }
+
+    /// Whether as many network events wait as messages may. None is ever dropped: nobody connects
+    /// meanwhile.
+    pub(crate) fn is_behind(&self) -> bool {
+        let state = self.lock();
+        state.phase == Phase::Open && state.events >= self.max_messages()
     }
 
     pub(crate) fn max_messages(&self) -> usize {

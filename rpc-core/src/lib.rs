@@ -206,6 +206,7 @@ mod later;
 mod limits;
 mod local;
 mod local_call;
+mod memory;
 mod message;
 mod open_call;
 mod policy;
@@ -252,6 +253,7 @@ pub use handlers::{
 pub use later::ScheduledSend;
 pub use limits::{ConfigKey, Limits, Unit};
 pub use local::{LocalRpcEnvFactory, LocalWorld};
+pub use memory::MemoryBound;
 pub use message::{
     Accepts, Ask, CoveredBy, Encoding, Lane, OneWay, RpcMessage, RpcProtocol, SentTo, Untyped,
 };

@@ -300,6 +300,9 @@ limits! {
     outbox_max_waiting_bytes, with_outbox_max_waiting_bytes: usize = "rpc.outbox.maxWaitingBytes", Bytes, "128MiB",
         128 * MIB, in 0, LARGEST; "L8, R42";
         "The bytes of asks that wait for room in the queue to one peer, or in an inbox, above what those may hold. More than that are refused at once.";
+    outbox_max_reply_bytes, with_outbox_max_reply_bytes: usize = "rpc.outbox.maxReplyBytes", Bytes, "128MiB",
+        128 * MIB, in 0, LARGEST; "P2, R43";
+        "The bytes of the replies that wait to be sent to one peer: eight of the greatest size. One that finds others there and no room is not sent, and its caller hears Overloaded.";
     yield_after, with_yield_after: usize = "rpc.dispatcher.yieldAfter", Count, "64",
         64, in 1, MOST; "L15, R47";
         "Messages that an endpoint handles before it lets others of its thread have a turn.";

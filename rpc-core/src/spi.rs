@@ -7,6 +7,7 @@ pub use crate::credit::Credit;
 pub use crate::delivery::{HandlerInfo, NetworkEvent, WireMessage};
 pub use crate::dispatcher::Dispatcher;
 pub use crate::inbox::Inbox;
+pub use crate::memory::{MAX_WINDOWS, READ_SIZE, WRITE_SIZE};
 pub use crate::seam::*;
 pub use crate::turn_end::{TurnEnd, at_turn_end};
 pub use crate::window::Window;

@@ -56,6 +56,10 @@ impl Inbox {
             let bytes = self.begun_bytes.load(Ordering::Relaxed).saturating_add(item.bytes);
             self.begun_bytes.store(bytes, Ordering::Relaxed);
         }
+        if let Kind::Network(_) = item.kind {
+            let mut state = self.lock();
+            state.events = state.events.saturating_sub(1);
+        }
         if item.trace.is_some() || self.traced.load(Ordering::Relaxed) {
             self.trace_is(&mut self.lock(), item.trace.take());
         }

@@ -3,8 +3,8 @@
 use crate::address::RpcAddress;
 use crate::credit::{Account, Credit};
 use crate::delivery::WireMessage;
-use crate::error::RpcError;
-use crate::inbox::{Inbox, Phase};
+use crate::error::{ErrorKind, RpcError};
+use crate::inbox::{Inbox, Phase, State};
 use crate::seam::Origin;
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,6 +47,8 @@ pub struct Window {
     account: Mutex<Account>,
     released: AtomicBool,
     returned: AtomicBool,
+    /// Whether its peer is gone: what came through it counts among what the inbox has of such.
+    abandoned: AtomicBool,
 }
 
 impl Window {
@@ -98,6 +100,18 @@ impl Window {
         self.give_back_if_empty(&account);
     }
 
+    /// The peer is gone. What came through its window is still handled, and until then it counts
+    /// against what an inbox may have of peers that are gone.
+    pub fn abandon(&self) {
+        let account = self.account();
+        self.released.store(true, Ordering::Relaxed);
+        let queued = account.queued();
+        if queued != Credit::default() && !self.abandoned.swap(true, Ordering::Relaxed) {
+            self.inbox.lock().abandoned.add(queued);
+        }
+        self.give_back_if_empty(&account);
+    }
+
     fn give_back_if_empty(&self, account: &Account) {
         if account.queued() == Credit::default() && !self.returned.swap(true, Ordering::Relaxed) {
             self.inbox.lock().pool.close(account);
@@ -116,6 +130,9 @@ impl Window {
         let mut account = self.account();
         let round_is_over = account.consumed(bytes);
         if self.released.load(Ordering::Relaxed) {
+            if self.abandoned.load(Ordering::Relaxed) {
+                self.inbox.lock().abandoned.sub(Credit { messages: 1, bytes });
+            }
             self.give_back_if_empty(&account);
             return None;
         }
@@ -155,17 +172,36 @@ impl Inbox {
         Sender { inbox: Arc::downgrade(self), line: self.lock().queue.join(address) }
     }
 
+    /// Each new peer has a base that nobody takes from it. If peers came, sent that, and went, again
+    /// and again, their messages would add up: from an inbox full of such on, nobody gets a window.
+    fn admit_newcomer(&self, state: &State) -> Result<(), RpcError> {
+        let limits = self.core().config().limits();
+        let (most, most_bytes) = (limits.inbox_max_messages(), limits.inbox_max_bytes());
+        let Credit { messages, bytes } = state.abandoned;
+        if messages < most && bytes < most_bytes {
+            return Ok(());
+        }
+        Err(RpcError::new(
+            ErrorKind::Overloaded,
+            format!(
+                "{} has no room for another peer: {messages} messages and {bytes} bytes of peers that are gone are in its inbox. This limit is controlled by rpc.inbox.maxMessages ({most}) and rpc.inbox.maxBytes ({most_bytes})",
+                self.address()
+            ),
+        ))
+    }
+
     /// Opens the endpoint to a peer: a place among the senders, a window of its own, and word when
     /// the endpoint is gone. Connections of one address share a place.
     ///
     /// # Errors
-    /// `EndpointStopped`.
+    /// `EndpointStopped`, `Overloaded` if messages of peers that are gone fill the inbox.
     pub fn open_window(self: &Arc<Self>, origin: &Arc<dyn Origin>) -> Result<Window, RpcError> {
         let largest = self.core().config().limits().message_max_size();
         let mut state = self.lock();
         if state.phase != Phase::Open {
             return Err(self.stopped());
         }
+        self.admit_newcomer(&state)?;
         state.origins.retain(|known| known.strong_count() > 0);
         state.origins.push(Arc::downgrade(origin));
         let account = state.pool.open(largest);
@@ -177,6 +213,7 @@ impl Inbox {
             account: Mutex::new(account),
             released: AtomicBool::new(false),
             returned: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
         })
     }
 }

@@ -90,6 +90,11 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "tests/tests/bad_input.rs",
         "too_many_bytes_that_wait_for_room_in_an_inbox",
     ),
+    (
+        "with_outbox_max_reply_bytes",
+        "rpc-core/src/proto/tests/budgets.rs",
+        "replies_that_wait_have_a_limit_in_bytes",
+    ),
     ("rpc.io.busyPoll", "tests/tests/keys.rs", "the_thread_of_a_busy_connection_does_not_sleep"),
     (
         "rpc.io.socketBuffer",
@@ -135,7 +140,7 @@ fn body<'a>(text: &'a str, function: &str) -> Option<&'a str> {
 #[test]
 fn every_key_has_a_test_of_its_effect() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let setter = |key: &str| key == "with_max_unauthenticated_per_source";
+    let setter = |key: &str| key.starts_with("with_");
     for (key, file, test) in EFFECTS {
         let text = fs::read_to_string(root.join(file)).unwrap();
         let body = body(&text, test).unwrap_or_else(|| panic!("{file} has no {test}"));
@@ -145,7 +150,11 @@ fn every_key_has_a_test_of_its_effect() {
     }
     let shown: BTreeSet<_> = EFFECTS
         .iter()
-        .map(|(key, ..)| if setter(key) { "rpc.io.maxUnauthenticatedPerSource" } else { key })
+        .map(|(key, ..)| match *key {
+            "with_max_unauthenticated_per_source" => "rpc.io.maxUnauthenticatedPerSource",
+            "with_outbox_max_reply_bytes" => "rpc.outbox.maxReplyBytes",
+            key => key,
+        })
         .collect();
     let known: BTreeSet<_> = RpcEnvConfig::known_keys().map(|key| key.name).collect();
     assert_eq!(shown, known, "keys without a test, or tests without a key");

@@ -20,7 +20,7 @@ const CORE: &[&[&str]] = &[
         "policy",
         "termination",
     ],
-    &["message", "spark_keys", "config", "config_source"],
+    &["memory", "message", "spark_keys", "config", "config_source"],
     &[
         "wire/read",
         "wire/frame",

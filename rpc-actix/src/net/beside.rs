@@ -5,15 +5,13 @@ use super::link::{Link, State};
 use super::pen::SideWrite;
 use crate::rt;
 use bytes::Bytes;
+// What has been taken from the session counts as sent, and a control frame waits for it.
+use rpc_core::spi::WRITE_SIZE;
 use rpc_core::spi::{TurnEnd, at_turn_end};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::task::Waker;
-
-/// Bytes to take from the session at a time: what has been taken counts as sent, and a control
-/// frame waits for it.
-const WRITE_SIZE: usize = 256 * 1024;
 
 impl Link {
     /// Has written what there is: at the end of the turn of the endpoint that this thread runs; or

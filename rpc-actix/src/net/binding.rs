@@ -129,6 +129,13 @@ impl Binding {
         }
     }
 
+    /// The connection is gone.
+    pub(crate) fn abandon(&self) {
+        if let Some(window) = self.window.get() {
+            window.abandon();
+        }
+    }
+
     /// Hands the endpoint messages; what it does not take is left.
     pub(crate) fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
         if let Some(window) = self.window.get() {

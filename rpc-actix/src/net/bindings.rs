@@ -3,19 +3,13 @@
 use super::binding::Binding;
 use super::relay::Passage;
 use rpc_core::proto::{Close, CloseCode, WireNumber};
-use rpc_core::spi::Inbox;
+use rpc_core::spi::{Inbox, MAX_WINDOWS};
 use rpc_core::{ErrorKind, Limits, RpcError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 /// Numbers that a peer may have resolved at once.
 const MAX_NUMBERS: usize = 65_536;
-/// Windows to one endpoint that a peer may have at once: each has a base of its own, and what a
-/// peer may have in an inbox must not grow with the numbers it takes. A caller has one or two; a
-/// relay has one for each ref of those behind it. All of them at their base are the 64 MiB of
-/// `rpc.inbox.maxBytes`.
-const MAX_WINDOWS: usize = 256;
-
 /// What a number stands for.
 pub(crate) enum Bound {
     /// An endpoint of this env.
@@ -138,6 +132,19 @@ impl Bindings {
                 inbox.address()
             ),
         ))
+    }
+
+    /// The connection is gone: what came over it and waits is of nobody any more.
+    pub(crate) fn abandon(&mut self) {
+        for bound in self.slots.drain(..).flatten() {
+            if let Bound::Here(binding) = bound {
+                binding.abandon();
+            }
+        }
+        let lingering = std::mem::take(&mut self.lingering);
+        for binding in lingering.into_values().flatten().filter_map(|known| known.upgrade()) {
+            binding.abandon();
+        }
     }
 
     /// Forgets endpoints for which nothing is queued, whenever there are twice as many.

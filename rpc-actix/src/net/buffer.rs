@@ -1,11 +1,11 @@
 //! Buffers that connections read into.
 
 use bytes::BytesMut;
+// Bytes to make room for when reading: small frames come by the hundreds.
+use rpc_core::spi::READ_SIZE;
 use rpc_core::wire::frame::{ALONE, is_alone};
 use std::cell::Cell;
 
-/// Bytes to make room for when reading: small frames come by the hundreds.
-const READ_SIZE: usize = 64 * 1024;
 /// What a read has brought is moved out of its buffer if it is no more than this: a message that
 /// waits in an inbox holds all of what it was read into, and must not hold much more than it counts.
 /// Copying so little costs less than the next buffer would.

@@ -84,6 +84,9 @@ impl Node {
                 "Cannot send message to client endpoint with no listen address.",
             )));
         };
+        if let Some(text) = self.behind() {
+            return Err(NotTaken::Failed(RpcError::new(ErrorKind::Overloaded, text)));
+        }
         // A peer may have named it in its hello.
         require_loopback(address, "dial")?;
         self.clock.sleep_until(link.not_before()).await;

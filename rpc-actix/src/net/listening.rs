@@ -122,6 +122,9 @@ impl Node {
         from: &RpcAddress,
         admitted: &mut Admitted,
     ) -> Result<(Busy, RpcAddress), Close> {
+        if let Some(text) = self.behind() {
+            return Err(Close::new(CloseCode::Overloaded, text));
+        }
         admitted.establish(self.config.limits())?;
         self.link_of(peer, from).await
     }

@@ -11,6 +11,7 @@ use crate::dispatch::host::ActixHost;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally};
+use rpc_core::wire::spare;
 use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -181,6 +182,16 @@ impl Node {
         self.peers.env(env)
     }
 
+    /// Why nobody can connect just now: an endpoint has not handled what it was told of others.
+    pub(super) fn behind(&self) -> Option<String> {
+        let inbox = self.dispatcher.behind()?;
+        let most = self.config.limits().inbox_max_messages();
+        Some(format!(
+            "{} has {most} network events to handle first (rpc.inbox.maxMessages)",
+            inbox.address()
+        ))
+    }
+
     /// Drives a connection to its end.
     pub(super) async fn run(
         self: Arc<Self>,
@@ -219,6 +230,7 @@ impl Node {
             Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
         let error = (&mut driver).await;
         self.tally.count(Count::ConnectionsEnded);
+        driver.bindings.abandon();
         busy.closes();
         let last = self.peers.disconnected(env, &link);
         let keep = link.address().is_some() && error.kind() == ErrorKind::Disconnected;
@@ -244,7 +256,7 @@ impl Node {
     pub(crate) async fn watch(self: Arc<Self>) {
         let limits = self.config.limits();
         let often = (limits.heartbeat() / LOOKS_PER_HEARTBEAT).max(SHORTEST_LOOK);
-        let mut before = self.clock.now();
+        let (mut before, mut looks) = (self.clock.now(), 0_u32);
         loop {
             tokio::select! {
                 biased;
@@ -257,6 +269,10 @@ impl Node {
             // A process that was stopped, or a machine that slept, has heard nothing either.
             let stood_still = now.since(before) > limits.heartbeat().saturating_add(often);
             before = now;
+            looks = looks.wrapping_add(1);
+            if looks % LOOKS_PER_HEARTBEAT == 0 {
+                spare::rest();
+            }
             for link in links {
                 if stood_still {
                     link.rearm();

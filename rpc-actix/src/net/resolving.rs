@@ -16,6 +16,7 @@ impl Driver {
     /// What to close with: the peer broke the protocol.
     pub(super) fn resolve(&mut self, target: WireNumber, key: &TargetKey) -> Result<(), Close> {
         self.bindings.check_free(target)?;
+        self.link.drive(&mut self.wakes, |session| session.check_control())?;
         if let Some(env) = key.env.filter(|env| *env != self.node.id()) {
             match self.pass(target, env, key) {
                 Ok(passage) => self.bindings.put(target, Bound::There(passage)),

@@ -15,7 +15,8 @@ impl Session {
     /// Answers a call of the peer.
     ///
     /// # Errors
-    /// `TooLarge`: the call is still open, and may be answered with that.
+    /// `TooLarge`, or `Overloaded` if too many bytes of replies wait: the call is still open, and
+    /// may be answered with that.
     pub fn reply(&mut self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
         if body.len() > SMALL_BODY && body.len() <= self.max_message() {
             return self.reply_bytes(id, Bytes::from(std::mem::take(body)));
@@ -51,12 +52,25 @@ impl Session {
         if bytes > self.max_message() {
             return Err(RpcError::new(ErrorKind::TooLarge, self.over_limit(bytes)));
         }
+        let (wait, most) = (self.lanes.answer_bytes(), self.limits.outbox_max_reply_bytes());
+        if wait > 0 && wait.saturating_add(bytes) > most && self.serving.is_open(id) {
+            return Err(self.no_room_for_reply(bytes, wait, most));
+        }
         if let Some(waker) = self.serving.close(id) {
             self.wakes.extend(waker);
             self.served.answer(false);
             put(&mut self.lanes);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn no_room_for_reply(&self, bytes: usize, wait: usize, most: usize) -> RpcError {
+        let text = format!(
+            "no room for the {bytes} bytes of a reply to {}: {wait} bytes of replies wait to be sent there. This limit is controlled by rpc.outbox.maxReplyBytes ({most})",
+            self.peer_name
+        );
+        RpcError::new(ErrorKind::Overloaded, text)
     }
 
     /// Answers a call of the peer with an error.

@@ -14,8 +14,9 @@ pub(crate) struct Lanes {
     /// What the peer takes of large bodies under way at once, and how much is, by lane.
     budget: usize,
     under_way: [usize; 2],
-    /// Large answers that have not gone out.
+    /// Large answers that have not gone out, and their bytes.
     answers: usize,
+    answer_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -23,8 +24,9 @@ struct LaneBuffer {
     ready: BytesMut,
     /// How many bytes of them went out together last, which is how much room the next ones get.
     usual: usize,
-    /// The answers among its frames.
+    /// The answers among its frames, and their bytes.
     answers: usize,
+    answer_bytes: usize,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
     gone: u64,
     /// Large bodies that fit into one frame.
@@ -111,6 +113,7 @@ impl Lanes {
             budget: 0,
             under_way: [0; 2],
             answers: 0,
+            answer_bytes: 0,
         }
     }
 
@@ -141,8 +144,11 @@ impl Lanes {
         let Some(buffer) = self.lanes.get_mut(lane) else { return 0 };
         let offset = buffer.gone.saturating_add(buffer.ready.len() as u64);
         let length = fields.len().saturating_add(body.len());
-        buffer.answers = buffer.answers.saturating_add(usize::from(is_answer(kind as u8)));
         let whole = HEADER.saturating_add(length);
+        if is_answer(kind as u8) {
+            buffer.answers = buffer.answers.saturating_add(1);
+            buffer.answer_bytes = buffer.answer_bytes.saturating_add(whole);
+        }
         if buffer.ready.capacity() == 0 {
             buffer.ready.reserve(whole.max(buffer.usual));
         }
@@ -161,8 +167,11 @@ impl Lanes {
         call: Option<u64>,
     ) {
         self.last_stream = self.last_stream.wrapping_add(1);
-        self.answers = self.answers.saturating_add(usize::from(is_answer(head.kind as u8)));
         let (stream, total) = (self.last_stream, body.len());
+        if is_answer(head.kind as u8) {
+            self.answers = self.answers.saturating_add(1);
+            self.answer_bytes = self.answer_bytes.saturating_add(total);
+        }
         let whole = head.fields.len().saturating_add(total) <= self.chunk;
         let large = Large { stream, head: Some(head), body, total, whole, then, call };
         if let Some(buffer) = self.lanes.get_mut(lane) {
@@ -246,6 +255,12 @@ impl Lanes {
         self.answers.saturating_add(small)
     }
 
+    /// Their bytes. A large one counts until its last byte has gone.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let small: usize = self.lanes.iter().map(|lane| lane.answer_bytes).sum();
+        self.answer_bytes.saturating_add(small)
+    }
+
     /// Moves about `budget` bytes out, in the order of the lanes.
     pub(crate) fn transmit(&mut self, budget: usize, out: &mut VecDeque<Bytes>) -> Transmitted {
         let mut result = Transmitted::default();
@@ -288,7 +303,10 @@ impl Lanes {
         }
         match large.then {
             Some((target, lane)) => result.finished.push((target, lane, large.total)),
-            None => self.answers = self.answers.saturating_sub(1),
+            None => {
+                self.answers = self.answers.saturating_sub(1);
+                self.answer_bytes = self.answer_bytes.saturating_sub(large.total);
+            }
         }
     }
 
@@ -336,11 +354,11 @@ impl Lanes {
     pub(crate) fn clear(&mut self) {
         self.control.clear();
         self.under_way = [0; 2];
-        self.answers = 0;
+        (self.answers, self.answer_bytes) = (0, 0);
         for lane in &mut self.lanes {
             // What was ready has not gone; the offsets of its frames must not look as if it had.
             lane.ready.clear();
-            lane.answers = 0;
+            (lane.answers, lane.answer_bytes) = (0, 0);
             lane.large_queues().into_iter().for_each(VecDeque::clear);
         }
     }
@@ -366,7 +384,7 @@ fn is_answer(kind: u8) -> bool {
 /// Takes whole frames out of a lane's buffer, all of them if they fit.
 fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
     let part = if lane.ready.len() <= left.saturating_mul(2) {
-        lane.answers = 0;
+        (lane.answers, lane.answer_bytes) = (0, 0);
         lane.usual = lane.ready.len().min(MOST_USUAL);
         if lane.ready.len() <= KEPT {
             lane.ready.split()
@@ -379,8 +397,12 @@ fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
         while end < left
             && let Some(header) = lane.ready.get(end..).and_then(Header::read)
         {
-            end = end.saturating_add(HEADER).saturating_add(header.length);
-            lane.answers = lane.answers.saturating_sub(usize::from(is_answer(header.kind)));
+            let whole = HEADER.saturating_add(header.length);
+            end = end.saturating_add(whole);
+            if is_answer(header.kind) {
+                lane.answers = lane.answers.saturating_sub(1);
+                lane.answer_bytes = lane.answer_bytes.saturating_sub(whole);
+            }
         }
         lane.ready.split_to(end.min(lane.ready.len()))
     };

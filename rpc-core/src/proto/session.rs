@@ -3,7 +3,7 @@
 use super::assembly::Assemblies;
 use super::bodies::IncomingMessage;
 use super::calls::{Calls, Flights, Progress};
-use super::close::Close;
+use super::close::{Close, CloseCode};
 use super::hello::PeerInfo;
 use super::lanes::Lanes;
 use super::numbers::Numbers;
@@ -444,6 +444,22 @@ impl Session {
     pub fn is_flooded(&self) -> bool {
         self.lanes.answers() > self.limits.max_in_flight()
             || self.lanes.control_len() > self.limits.outbox_max_bytes()
+    }
+
+    /// What to close with if control frames pile up although nothing more is read: one read asked
+    /// for very much that is answered at length.
+    ///
+    /// # Errors
+    /// `Overloaded`, with the key.
+    pub fn check_control(&self) -> Result<(), Close> {
+        let (wait, most) = (self.lanes.control_len(), self.limits.max_control_bytes());
+        if wait <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "{wait} bytes of answers about endpoints wait to be read, over the limit of {most} (twice rpc.outbox.maxBytes, or 128 KiB)"
+        );
+        Err(Close::new(CloseCode::Overloaded, text))
     }
 
     /// Moves about `budget` bytes out, to be written in this order. They count as sent.

@@ -46,11 +46,22 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
     let mut scratch = SCRATCH.take();
     scratch.clear();
     let encoded = encode_into(value, encoding, max, &mut scratch);
+    if scratch.len() > SMALL_BODY {
+        trim(&mut scratch);
+    }
     let result = encoded.map(|()| then(&mut scratch));
     if scratch.capacity() <= KEPT_SCRATCH {
         SCRATCH.set(scratch);
     }
     result
+}
+
+/// A large body is taken, and may wait for long: it keeps a quarter of its size in vain at most.
+fn trim(body: &mut Vec<u8>) {
+    let room = body.len().saturating_add(body.len() / 4);
+    if body.capacity() > room {
+        body.shrink_to(room);
+    }
 }
 
 /// Encodes `value` into a buffer of its own.

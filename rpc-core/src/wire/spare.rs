@@ -2,6 +2,7 @@
 //! fresh memory, page by page, as copying into it does.
 
 use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Smaller buffers are not kept: the allocator has them at hand.
@@ -12,6 +13,8 @@ const MOST: usize = 16 * 1024 * 1024;
 const COUNT: usize = 16;
 
 static SPARES: Mutex<Spares> = Mutex::new(Spares(Vec::new()));
+/// Whether any was taken or kept since the last [`rest`].
+static USED: AtomicBool = AtomicBool::new(false);
 
 fn lock() -> MutexGuard<'static, Spares> {
     SPARES.lock().unwrap_or_else(PoisonError::into_inner)
@@ -20,7 +23,11 @@ fn lock() -> MutexGuard<'static, Spares> {
 /// An empty buffer with room for `bytes`, and not for more than twice as much: who counts the bytes
 /// of a body must not hold much more. `None` if there is none.
 pub(crate) fn take(bytes: usize) -> Option<Vec<u8>> {
-    if bytes < LEAST { None } else { lock().take(bytes) }
+    if bytes < LEAST {
+        return None;
+    }
+    USED.store(true, Ordering::Relaxed);
+    lock().take(bytes)
 }
 
 /// Keeps the buffer of a body that is not needed any more, if nobody else has a part of it.
@@ -31,9 +38,18 @@ pub fn give(body: Bytes) {
     if buffer.capacity() < LEAST || buffer.capacity() > MOST {
         return;
     }
+    USED.store(true, Ordering::Relaxed);
     let old = lock().keep(buffer);
     // Giving it back to the system takes long: not under the lock.
     drop(old);
+}
+
+/// Gives all of them back to the system if none was needed since the last time.
+pub fn rest() {
+    if !USED.swap(false, Ordering::Relaxed) {
+        let old = std::mem::take(&mut lock().0);
+        drop(old);
+    }
 }
 
 /// The ones used last are at the end.
@@ -106,6 +122,13 @@ mod tests {
         give(part);
         let buffer = take(size).unwrap();
         assert_eq!((place(&buffer), buffer.len(), buffer.capacity()), (was, 0, size));
+        // Nobody needs it any more, unless another test does.
+        give(Bytes::from(buffer));
+        let held = || lock().0.iter().any(|kept| kept.capacity() == size);
+        assert!(held());
+        while held() {
+            rest();
+        }
         for size in [LEAST - 1, MOST + 1] {
             give(Bytes::from(vec![7; size]));
             assert_eq!(take(size), None, "{size}");

@@ -2,7 +2,7 @@
 
 use super::pair::{A, B, Chunks, Pair, Random, SMALL, Side, body};
 use crate::Lane;
-use crate::error::RpcError;
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::limits::Limits;
 use crate::proto::{Event, Submission};
 use bytes::BytesMut;
@@ -258,6 +258,60 @@ fn what_waits_for_room_has_a_limit_in_bytes() {
     assert_eq!(pair.answer(A, call), 9);
 }
 
+#[test]
+fn answers_about_endpoints_that_wait_have_a_limit_in_bytes() {
+    let limits = Limits::default().with_outbox_max_bytes(100_000).unwrap();
+    let (mut pair, _) = resolved(Limits::default(), limits, &["x"]);
+    let session = &mut pair.nodes[B].session;
+    let error = RpcError::new(ErrorKind::EndpointNotFound, "x".repeat(1000));
+    let mut answers = 0;
+    let close = loop {
+        match session.check_control() {
+            Ok(()) => session.unresolved(7, &error),
+            Err(close) => break close,
+        }
+        answers += 1;
+        assert!(answers < 1000, "no end");
+    };
+    assert!((190..200).contains(&answers), "{answers}");
+    assert!(session.is_flooded() && close.text.contains("rpc.outbox.maxBytes"), "{close}");
+}
+
+#[test]
+fn replies_that_wait_have_a_limit_in_bytes() {
+    for (size, fit) in [(MIB, 3), (1000, 3)] {
+        let limits = Limits::default().with_outbox_max_reply_bytes(size * 3 + 100).unwrap();
+        let (mut pair, targets) = resolved(Limits::default(), limits, &["x"]);
+        for round in 0..2 {
+            let calls: Vec<u64> = (0..8).map(|n| pair.ask(A, targets[0], n, size)).collect();
+            while pair.transmit(A, MIB) {
+                while pair.deliver(B).unwrap() {}
+            }
+            while pair.handle(B) {}
+            pair.run();
+            for (number, call) in (0..).zip(calls) {
+                if number < fit {
+                    assert_eq!(pair.answer(A, call), number, "round {round}");
+                } else {
+                    let error = pair.error(A, call);
+                    assert_eq!(
+                        (error.kind(), error.outcome()),
+                        (ErrorKind::Overloaded, Outcome::FailedInHandler)
+                    );
+                    assert!(error.text().contains("rpc.outbox.maxReplyBytes"), "{error}");
+                }
+            }
+        }
+        assert_eq!(pair.nodes[B].session.lanes.answer_bytes(), 0, "all of it has gone");
+    }
+    // One goes, however large.
+    let limits = Limits::default().with_outbox_max_reply_bytes(0).unwrap();
+    let (mut pair, targets) = resolved(Limits::default(), limits, &["x"]);
+    let call = pair.ask(A, targets[0], 7, MIB);
+    pair.run();
+    assert_eq!(pair.answer(A, call), 7);
+}
+
 fn queue(messages: usize, bytes: usize, in_flight: usize) -> Limits {
     let limits = Limits::default().with_outbox_max_messages(messages).unwrap();
     let limits = limits.with_outbox_max_bytes(bytes).unwrap();
@@ -375,7 +429,7 @@ fn answers_are_counted_until_they_are_gone() {
     assert!(calls.into_iter().all(|call| pair.poll(A, call).unwrap().is_ok()));
 
     // A peer that uses its slots again without having read the answers.
-    let error = RpcError::new(crate::error::ErrorKind::HandlerFailed, "no");
+    let error = RpcError::new(ErrorKind::HandlerFailed, "no");
     let ask = |call: u64| {
         let fields = [&call.to_be_bytes()[..], &[0; 4], &[0, 0, 1, 0], &[0xc0]].concat();
         [&(fields.len() as u32).to_be_bytes()[..], &[0x11, 0, 0, 0], &fields].concat()

@@ -2,7 +2,7 @@
 
 use crate::Lane;
 use crate::deadline::Timestamp;
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::limits::Limits;
 use crate::proto::{
     Close, Event, Hello, IncomingMessage, Landing, PeerInfo, PeerLimits, Request, Resolution,
@@ -362,7 +362,10 @@ impl Pair {
             if fails {
                 node.session.fail(call, &RpcError::new(ErrorKind::HandlerFailed, "no"));
             } else {
-                node.session.reply(call, &mut message.body.to_vec()).unwrap();
+                // As those do who answer.
+                if let Err(error) = node.session.reply(call, &mut message.body.to_vec()) {
+                    node.session.fail(call, &error.with_outcome(Outcome::FailedInHandler));
+                }
             }
         }
         true

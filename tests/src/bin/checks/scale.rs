@@ -2,8 +2,8 @@
 //! they are answered.
 
 use crate::child::{self, Process, Server, resident_bytes};
-use crate::raw_client::RawClient;
 use crate::random::Random;
+use crate::raw_client::RawClient;
 use crate::report::{Report, say};
 use crate::spread::{Spread, ms, timed};
 use anyhow::Context;
