@@ -2,8 +2,6 @@
 //! key changes it. The texts are compared as a whole.
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared with suites that need more of it")]
-mod raw_peer;
 #[path = "common/text.rs"]
 mod text;
 
@@ -605,7 +603,7 @@ async fn a_lookup_that_takes_too_long() {
 /// A call to a peer that falls silent is told which key has ended its connection.
 #[tokio::test]
 async fn a_peer_that_falls_silent() {
-    use raw_peer::{RawPeer, hello, kind, resolved};
+    use rpc_tests::raw_peer::{RawPeer, hello, kind, resolved};
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let uri = format!("rpc://echo@{address}");

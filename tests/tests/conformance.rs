@@ -4,13 +4,7 @@
 //! row for each line, and `table.rs` checks that the rows and the tests know each other.
 #![cfg(test)]
 
-// By hand only what no env would say; the rest of it is for other suites.
-#[expect(dead_code, reason = "shared with suites that need more of it")]
-mod raw_peer;
-
 mod conformance {
-    use super::raw_peer;
-
     mod addresses;
     mod connections;
     mod dials;

@@ -2,15 +2,13 @@
 //! off, what outlives a connection, silence, and the events that endpoints get of all that.
 #![cfg(test)]
 
-mod raw_peer;
-
-use raw_peer::{RawPeer, frame, hello, kind, resolved};
 use rpc_actix::proto::CloseCode;
 use rpc_actix::{
     ErrorKind, HandlerResult, Outcome, RpcAddress, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcError,
     RpcMessage, Untyped, endpoint,
 };
 use rpc_tests::harness::{Log, Parking};
+use rpc_tests::raw_peer::{RawPeer, frame, hello, kind, resolved};
 use serde::{Deserialize, Serialize};
 use std::net::TcpListener;
 use std::sync::mpsc;

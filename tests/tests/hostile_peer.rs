@@ -1,17 +1,17 @@
-//! Raw bytes against a listening env: whatever comes, the process lives, other peers are not
-//! disturbed, and the sender is told what was wrong. The rows are those of the reliability research.
+//! Peers that misbehave in a conversation: whatever comes, the process lives, other peers are not
+//! disturbed, and the sender is told what was wrong. What can be said in one go is a case of
+//! `rpc_tests::badpeer`.
 #![cfg(test)]
 
-use rpc_actix::proto::{Hello, PeerLimits};
 use rpc_actix::{
     EndpointContext, HandlerResult, RpcCallContext, RpcEndpointRef, RpcEnv, RpcEnvConfig,
     RpcMessage, endpoint,
 };
+use rpc_tests::raw_peer::{
+    self, RawPeer, Reason, ask, bytes_of, flagged as frame, resolve as resolve_as,
+};
 use serde::{Deserialize, Serialize};
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -128,16 +128,12 @@ impl Victim {
         assert_eq!(answer.unwrap(), text);
     }
 
-    fn connect(&self) -> Peer {
-        let stream = TcpStream::connect(self.env.address().unwrap().to_string()).unwrap();
-        // A net under tests that would hang; no test waits for it.
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Peer { stream, seen: Vec::new() }
+    fn connect(&self) -> RawPeer {
+        RawPeer::connect(&self.env.address().unwrap().to_string())
     }
 
     /// A peer that has said hello, and has heard one.
-    fn greet(&self) -> Peer {
+    fn greet(&self) -> RawPeer {
         let mut peer = self.connect();
         peer.send(&hello());
         let hello = peer.frame().unwrap();
@@ -146,7 +142,7 @@ impl Victim {
     }
 
     /// A peer that has resolved the probe as target 0.
-    fn resolve(&self) -> Peer {
+    fn resolve(&self) -> RawPeer {
         let mut peer = self.greet();
         peer.send(&resolve("probe"));
         assert_eq!(peer.frame().unwrap().kind, 0x03);
@@ -157,18 +153,7 @@ impl Victim {
 // The bytes.
 
 fn hello() -> Vec<u8> {
-    let mut bytes = bytes::BytesMut::new();
-    Hello::new(7, None, PeerLimits::default()).put(&mut bytes);
-    bytes.to_vec()
-}
-
-fn frame(kind: u8, flags: u8, message: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap();
-    let mut bytes = length.to_be_bytes().to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(message.to_be_bytes());
-    bytes.extend(payload);
-    bytes
+    bytes_of(&raw_peer::hello(7, None))
 }
 
 fn resolve(name: &str) -> Vec<u8> {
@@ -179,161 +164,24 @@ fn release(target: u32) -> Vec<u8> {
     frame(0x06, 0, 0, &target.to_be_bytes())
 }
 
-fn resolve_as(target: u32, name: &str) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        name: &'a str,
-    }
-    let body = rmp_serde::to_vec_named(&Body { name }).unwrap();
-    frame(0x02, 0, 0, &[&target.to_be_bytes(), &*body].concat())
-}
-
-/// An ask of target 0, with that many milliseconds left.
-fn ask(message: u16, call: u64, left: u32, body: &[u8]) -> Vec<u8> {
-    let fields = [&call.to_be_bytes()[..], &[0; 4], &left.to_be_bytes(), body].concat();
-    frame(0x11, 0, message, &fields)
-}
-
 fn echo(text: &str) -> Vec<u8> {
     rmp_serde::to_vec_named(&Echo { text: text.to_owned() }).unwrap()
 }
 
-#[derive(Debug)]
-struct Frame {
-    kind: u8,
-    payload: Vec<u8>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reason {
-    code: u16,
-    text: String,
-}
-
-struct Peer {
-    stream: TcpStream,
-    seen: Vec<u8>,
-}
-
-impl Peer {
-    /// Sends what the other side still takes.
-    fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
-    }
-
-    /// The next frame; none when the connection has ended.
-    fn frame(&mut self) -> Option<Frame> {
-        loop {
-            let bytes = self.seen.strip_prefix(b"ARPC").unwrap_or(&self.seen);
-            if let Some(header) = bytes.get(..8) {
-                let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
-                let whole = 8 + usize::try_from(length).unwrap();
-                if let Some(payload) = bytes.get(8..whole) {
-                    let frame = Frame { kind: header[4], payload: payload.to_vec() };
-                    self.seen = bytes[whole..].to_vec();
-                    // Signs of life and questions for them come when they come.
-                    if matches!(frame.kind, 0x30 | 0x32) {
-                        continue;
-                    }
-                    return Some(frame);
-                }
-            }
-            let mut more = [0; 4096];
-            match self.stream.read(&mut more) {
-                Ok(0) => return None,
-                Ok(read) => self.seen.extend(&more[..read]),
-                // What we sent and it had not read makes its close a reset.
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("nothing came: {error}"),
-            }
-        }
-    }
-
-    /// The connection is closed with that reason.
-    #[track_caller]
-    fn expect_close(mut self, code: u16, text: &str) {
-        while let Some(frame) = self.frame() {
-            if frame.kind == 0x39 {
-                let reason: Reason = rmp_serde::from_slice(&frame.payload).unwrap();
-                assert_eq!((reason.text.as_str(), reason.code), (text, code));
-                return assert!(self.frame().is_none(), "nothing follows a close");
-            }
-        }
-        panic!("the connection was closed without a reason; expected {text:?}");
-    }
-
-    /// A call is answered with that failure.
-    #[track_caller]
-    fn fails(&mut self, call: u64, code: u16, text: &str) {
-        let frame = self.frame().unwrap();
-        assert_eq!((frame.kind, &frame.payload[..8]), (0x13, &call.to_be_bytes()[..]));
-        let reason: Reason = rmp_serde::from_slice(&frame.payload[8..]).unwrap();
-        assert_eq!((reason.text.as_str(), reason.code), (text, code));
-    }
-
-    /// The connection is as good as before.
-    #[track_caller]
-    fn is_served(&mut self) {
-        self.send(&ask(ECHO, 9, 10_000, &echo("fine")));
-        let reply = self.frame().unwrap();
-        assert_eq!((reply.kind, &reply.payload[8..]), (0x12, &b"\xa4fine"[..]));
-    }
+/// The connection is as good as before.
+#[track_caller]
+fn is_served(peer: &mut RawPeer) {
+    peer.send(&ask(ECHO, 9, 10_000, &echo("fine")));
+    let reply = peer.frame().unwrap();
+    assert_eq!((reply.kind, &reply.payload[8..]), (0x12, &b"\xa4fine"[..]));
 }
 
 const PROTOCOL: u16 = 1;
 const TOO_LARGE: u16 = 3;
-const HELLO: u16 = 4;
-const DUPLICATE_ID: u16 = 5;
 const OVERLOADED: u16 = 7;
 const WINDOW: u16 = 8;
-const TIMEOUT: u16 = 9;
 
 // Before the hello.
-
-#[test]
-fn r2_a_peer_that_is_silent() {
-    let victim = Victim::with(&[("rpc.io.handshakeTimeout", "200ms")]);
-    let mut peer = victim.connect();
-    assert!(peer.frame().is_none(), "closed without a word: who is silent is no peer yet");
-    victim.is_well();
-}
-
-/// The limit is on the whole time, whatever progress is made.
-#[test]
-fn r3_a_hello_that_drips() {
-    let victim = Victim::with(&[("rpc.io.handshakeTimeout", "200ms")]);
-    let peer = victim.connect();
-    let mut drip = peer.stream.try_clone().unwrap();
-    let dripping = thread::spawn(move || {
-        // Less than the whole hello, so that only the time can end it.
-        for byte in hello().iter().take(40).cycle().take(4000) {
-            if drip.write_all(&[*byte]).is_err() {
-                return true;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        false
-    });
-    let mut peer = peer;
-    while peer.frame().is_some() {}
-    drop(peer);
-    assert!(dripping.join().unwrap(), "the connection was closed while it dripped");
-    victim.is_well();
-}
-
-#[test]
-fn r4_a_hello_that_is_too_fat() {
-    let victim = Victim::start();
-    let mut peer = victim.connect();
-    peer.send(b"ARPC");
-    peer.send(&70_000_u32.to_be_bytes());
-    peer.send(&[0x01, 0, 0, 0]);
-    peer.expect_close(
-        TOO_LARGE,
-        "a hello of 70000 bytes is over the limit of 65536 (rpc.io.preAuthBytes)",
-    );
-    victim.is_well();
-}
 
 /// Those who say nothing make room for those who do, the oldest first.
 #[test]
@@ -368,88 +216,7 @@ fn l5_more_connections_than_there_may_be() {
     victim.is_well();
 }
 
-#[test]
-fn r11_a_hello_that_makes_no_sense() {
-    let victim = Victim::start();
-    let mut peer = victim.connect();
-    peer.send(&[b"ARPC".to_vec(), frame(0x01, 0, 0, &[0xc1])].concat());
-    peer.expect_close(HELLO, "the hello is not readable: 1 bytes do not decode as rpc_core::proto::hello::Hello: the reserved marker 0xc1 is at byte 0");
-
-    let mut limits = PeerLimits::default();
-    limits.in_flight = 0;
-    let mut bytes = bytes::BytesMut::new();
-    Hello::new(7, None, limits).put(&mut bytes);
-    let mut peer = victim.connect();
-    peer.send(&bytes);
-    peer.expect_close(HELLO, "the limits in the hello are too small to work with");
-    victim.is_well();
-}
-
-#[test]
-fn r12_a_request_before_the_hello() {
-    let victim = Victim::start();
-    for (kind, shown) in [(0x11, "0x11"), (0x02, "0x02"), (0x30, "0x30"), (0x7f, "0x7f")] {
-        let mut peer = victim.connect();
-        peer.send(&[b"ARPC".to_vec(), frame(kind, 0, 0, &[0; 16])].concat());
-        peer.expect_close(PROTOCOL, &format!("frame kind {shown} came before the hello"));
-    }
-    victim.is_well();
-}
-
 // Frames.
-
-#[test]
-fn r13_a_frame_that_announces_too_much() {
-    let victim = Victim::start();
-    for length in [262_145, u32::MAX] {
-        let mut peer = victim.greet();
-        peer.send(&length.to_be_bytes());
-        peer.send(&[0x11, 0, 0, 0]);
-        let text =
-            format!("a frame of {length} bytes is over the limit of 262144 (rpc.frame.maxSize)");
-        peer.expect_close(TOO_LARGE, &text);
-    }
-    victim.is_well();
-}
-
-#[test]
-fn r14_frames_without_their_fields() {
-    let victim = Victim::start();
-    for (kind, name) in [
-        (0x02, "Resolve"),
-        (0x06, "Release"),
-        (0x10, "OneWay"),
-        (0x11, "Ask"),
-        (0x12, "Reply"),
-        (0x13, "Failure"),
-        (0x14, "Cancel"),
-        (0x15, "Chunk"),
-        (0x16, "ChunkDrop"),
-        (0x20, "Credit"),
-        (0x30, "Ping"),
-    ] {
-        for length in [0, 3] {
-            let mut peer = victim.greet();
-            peer.send(&frame(kind, 0, 0, &vec![0; length]));
-            peer.expect_close(PROTOCOL, &format!("a {name} frame ends early"));
-        }
-    }
-    victim.is_well();
-}
-
-#[test]
-fn r15_a_frame_that_never_comes() {
-    let victim = Victim::with(&[("rpc.io.frameTimeout", "200ms")]);
-    let mut peers: Vec<_> = (0..50).map(|_| victim.greet()).collect();
-    for peer in &mut peers {
-        peer.send(&200_000_u32.to_be_bytes());
-        peer.send(&[0x11, 0, 0, 0, 1, 2]);
-    }
-    for peer in peers {
-        peer.expect_close(TIMEOUT, "a frame was not complete after 200ms (rpc.io.frameTimeout)");
-    }
-    victim.is_well();
-}
 
 /// A whole session: hello, a resolution, two asks.
 fn session() -> Vec<u8> {
@@ -483,134 +250,9 @@ fn r17_a_session_in_pieces_of_any_size() {
     victim.is_well();
 }
 
-#[test]
-fn r19_unknown_kinds_and_flags() {
-    let victim = Victim::start();
-    for kind in [0x00, 0x07, 0x3a, 0x7f] {
-        let mut peer = victim.greet();
-        peer.send(&frame(kind, 0, 0, &[0; 16]));
-        peer.expect_close(PROTOCOL, &format!("unknown frame kind {kind:#04x}"));
-    }
-    let mut peer = victim.resolve();
-    for kind in [0x80, 0x81, 0xff] {
-        peer.send(&frame(kind, 0xff, 7, &[0xc1; 100]));
-    }
-    peer.is_served();
-    // Headers are for messages only.
-    for (kind, flags) in [(0x11, 0x10), (0x11, 0x80), (0x12, 0x04), (0x15, 0x04)] {
-        let mut peer = victim.resolve();
-        peer.send(&frame(kind, flags, 0, &[0; 16]));
-        peer.expect_close(PROTOCOL, &format!("flags {flags:#04x} in a frame of version 1"));
-    }
-    let mut peer = victim.greet();
-    peer.send(&hello()[4..]);
-    peer.expect_close(PROTOCOL, "a second hello");
-    victim.is_well();
-}
-
 // Bodies.
 
-/// A body that cannot be read costs its call; the connection stays.
-#[test]
-fn r20_r21_r23_bodies_that_cannot_be_read() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    let deep = [0x91; 1000];
-    let trailing = [echo("x"), vec![0]].concat();
-    for (body, why) in [
-        (&b"\xc1"[..], "the reserved marker 0xc1 is at byte 0"),
-        (b"", "the value at byte 0 needs at least 1 bytes, but only 0 are left"),
-        (b"\x81\xa4text\xda", "the length at byte 6 needs at least 2 bytes, but only 0 are left"),
-        (&trailing, "1 bytes follow the value, which ends at byte 8"),
-        (
-            &deep,
-            "the collection at byte 64 would be nested 65 deep, the limit is 64 (rpc.message.maxDepth)",
-        ),
-        (
-            b"\xdd\xff\xff\xff\xff",
-            "the array at byte 0 needs at least 4294967295 bytes, but only 0 are left",
-        ),
-        (
-            b"\xdf\xff\xff\xff\xff",
-            "the map at byte 0 needs at least 8589934590 bytes, but only 0 are left",
-        ),
-        (
-            b"\xc6\xff\xff\xff\xff",
-            "the content at byte 0 needs at least 4294967295 bytes, but only 0 are left",
-        ),
-    ] {
-        peer.send(&ask(ECHO, 1, 10_000, body));
-        let address = victim.env.address().unwrap();
-        let size = body.len();
-        let text = format!(
-            "Echo to rpc://probe@{address}: {size} bytes do not decode as hostile_peer::Echo: {why}"
-        );
-        peer.fails(1, 1007, &text);
-    }
-    peer.is_served();
-    victim.is_well();
-}
-
-/// In a frame of the protocol itself it is the end of the connection.
-#[test]
-fn r20_r23_control_frames_that_cannot_be_read() {
-    let victim = Victim::start();
-    for body in [&b"\xc1"[..], b"\xdd\xff\xff\xff\xff", &[0x91; 200], b"\x80"] {
-        let mut peer = victim.greet();
-        peer.send(&frame(0x02, 0, 0, &[&[0; 4], body].concat()));
-        let close = loop {
-            let frame = peer.frame().unwrap();
-            if frame.kind == 0x39 {
-                break rmp_serde::from_slice::<Reason>(&frame.payload).unwrap();
-            }
-        };
-        assert_eq!(close.code, PROTOCOL);
-        assert!(close.text.starts_with("a Resolve frame is not readable: "), "{}", close.text);
-    }
-    victim.is_well();
-}
-
-#[test]
-fn r27_a_message_that_the_endpoint_does_not_take() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    let address = victim.env.address().unwrap().to_string();
-    let own = peer.stream.local_addr().unwrap();
-    peer.send(&ask(999, 1, 10_000, &echo("x")));
-    peer.fails(1, 6, &format!("Unsupported message ? from {own} to rpc://probe@{address}"));
-    let named = [&1_u64.to_be_bytes()[..], &[0; 4], &10_000_u32.to_be_bytes(), b"\x05Other\xc0"];
-    peer.send(&frame(0x11, 0x02, 0, &named.concat()));
-    peer.fails(1, 6, &format!("Unsupported message Other from {own} to rpc://probe@{address}"));
-    peer.is_served();
-    victim.is_well();
-}
-
 // Targets.
-
-#[test]
-fn numbers_that_are_in_use_or_are_not() {
-    let victim = Victim::start();
-    let cases: [(Vec<u8>, &str); 5] = [
-        (resolve("own"), "target 0 was resolved again before its release"),
-        (resolve_as(65_536, "own"), "target 65536 is over the limit of 65536"),
-        (release(1), "target 1 was released, which was not resolved"),
-        (release(0).repeat(2), "target 0 was released, which was not resolved"),
-        (
-            [release(0), ask(ECHO, 1, 10_000, &echo("x"))].concat(),
-            "a message for target 0, which is not resolved",
-        ),
-    ];
-    for (bytes, text) in cases {
-        let mut peer = victim.resolve();
-        peer.send(&bytes);
-        peer.expect_close(PROTOCOL, text);
-    }
-    let mut peer = victim.resolve();
-    peer.send(&[release(0), resolve_as(65_535, "own"), resolve("probe")].concat());
-    assert_eq!([(); 2].map(|()| peer.frame().unwrap().kind), [0x03, 0x03]);
-    peer.is_served();
-    victim.is_well();
-}
 
 /// A number means something else after its release: nothing of what it meant before is said of it.
 #[test]
@@ -633,7 +275,7 @@ fn nothing_is_said_of_a_number_that_was_released() {
     let probe = victim.env.local_ref::<Probe>("probe").unwrap();
     victim.env.stop(&probe).unwrap();
     victim.runtime.block_on(victim.env.stopped(&probe)).unwrap();
-    peer.is_served();
+    is_served(&mut peer);
     victim.is_well();
 }
 
@@ -707,7 +349,7 @@ fn windows_that_are_released_full_do_not_add_up() {
     }
     peer.send(&resolve("probe"));
     assert_eq!(peer.frame().unwrap().kind, 0x03);
-    peer.is_served();
+    is_served(&mut peer);
     victim.is_well();
 }
 
@@ -733,7 +375,7 @@ fn what_a_relay_is_asked_for_is_checked() {
         assert_eq!(peer.frame().unwrap().kind, 0x03);
         peer
     };
-    greet().is_served();
+    is_served(&mut greet());
     // A number stands for one thing at a time, and is free when that is not there.
     let mut peer = greet();
     peer.send(&far);
@@ -763,93 +405,6 @@ fn what_a_relay_is_asked_for_is_checked() {
 }
 
 // Calls.
-
-#[test]
-fn r29_endpoints_that_are_not_there() {
-    let victim = Victim::start();
-    let mut peer = victim.greet();
-    for name in ["nobody", "", "a@b/c", &"x".repeat(5000)] {
-        peer.send(&resolve(name));
-        let unresolved = peer.frame().unwrap();
-        assert_eq!((unresolved.kind, &unresolved.payload[..4]), (0x04, &[0; 4][..]));
-    }
-    // A message for what was not resolved breaks the protocol.
-    peer.send(&ask(ECHO, 1, 10_000, &echo("x")));
-    peer.expect_close(PROTOCOL, "a message for target 0, which is not resolved");
-    victim.is_well();
-}
-
-#[test]
-fn r32_a_call_number_that_is_in_use() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    peer.send(&ask(HOLD, 5, 10_000, b"\xc0"));
-    peer.send(&ask(ECHO, 5, 10_000, &echo("x")));
-    peer.expect_close(DUPLICATE_ID, "call 0x5 was made while call 0x5 of the same slot is open");
-    victim.is_well();
-}
-
-#[test]
-fn a_call_number_beyond_the_limit() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    peer.send(&ask(ECHO, 1024, 10_000, &echo("x")));
-    peer.expect_close(
-        PROTOCOL,
-        "call 0x400 is in slot 1024, but 1024 calls may be in flight (rpc.io.maxInFlight)",
-    );
-    victim.is_well();
-}
-
-#[test]
-fn r33_answers_to_nothing() {
-    let victim = Victim::start();
-    let failure = b"\x82\xa4code\x01\xa4text\xa1x";
-    for (kind, body) in [(0x12, &b"\xc0"[..]), (0x13, failure)] {
-        let mut peer = victim.greet();
-        peer.send(&frame(kind, 0, 0, &[&77_u64.to_be_bytes(), body].concat()));
-        peer.expect_close(PROTOCOL, "an answer to call 0x4d, which was never made");
-    }
-    // A cancel of nothing is what a cancel that crosses its answer is.
-    let mut peer = victim.resolve();
-    peer.send(&frame(0x14, 0, 0, &77_u64.to_be_bytes()));
-    peer.is_served();
-    victim.is_well();
-}
-
-#[test]
-fn r33_word_of_endpoints_that_were_never_asked_for() {
-    let victim = Victim::start();
-    for kind in [0x03, 0x04, 0x05, 0x20] {
-        let mut peer = victim.greet();
-        let body: &[u8] = if kind == 0x03 {
-            b"\x83\xabincarnation\x92\x01\x01\xa8messages\x90\xa6credit\x92\x01\x01"
-        } else if kind == 0x04 {
-            b"\x82\xa4code\x03\xa4text\xa1x"
-        } else {
-            &[0; 12]
-        };
-        peer.send(&frame(kind, 0, 0, &[&[0, 0, 0, 9], body].concat()));
-        peer.expect_close(PROTOCOL, "target 9 was never resolved");
-    }
-    victim.is_well();
-}
-
-#[test]
-fn r38_remaining_times_of_all_kinds() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    let address = victim.env.address().unwrap().to_string();
-    peer.send(&ask(ECHO, 1, 0, &echo("x")));
-    let text = format!("the time of the ask was over when rpc://probe@{address} got to it");
-    peer.fails(1, 1001, &text);
-    peer.send(&ask(REMAINING, 2, u32::MAX, b"\xc0"));
-    let reply = peer.frame().unwrap();
-    assert_eq!(reply.kind, 0x12);
-    let left: Option<Duration> = rmp_serde::from_slice(&reply.payload[8..]).unwrap();
-    assert!(left.unwrap() <= Duration::from_secs(24 * 3600), "{left:?}");
-    victim.is_well();
-}
 
 // Floods.
 
@@ -888,25 +443,7 @@ fn r38_a_deadline_that_passes_without_a_cancel() {
         assert_eq!(reason.code, 1001);
         left *= 2;
     }
-    peer.is_served();
-    victim.is_well();
-}
-
-#[test]
-fn r44_a_window_that_is_overrun() {
-    let victim = Victim::with(&[("rpc.inbox.maxMessages", "64")]);
-    let mut peer = victim.resolve();
-    let asks: Vec<_> = (1..100).flat_map(|call| ask(ECHO, call, 10_000, &echo("x"))).collect();
-    peer.send(&[ask(HOLD, 0, 10_000, b"\xc0"), asks].concat());
-    let close = loop {
-        let frame = peer.frame().unwrap();
-        if frame.kind == 0x39 {
-            break rmp_serde::from_slice::<Reason>(&frame.payload).unwrap();
-        }
-    };
-    assert_eq!(close.code, 8);
-    let text = "more than the window of 12 messages and 1048576 bytes was sent to probe";
-    assert_eq!(close.text, text);
+    is_served(&mut peer);
     victim.is_well();
 }
 
@@ -969,44 +506,13 @@ fn r44_a_window_that_follows_need() {
     victim.is_well();
 }
 
-/// A large message counts against the window when it begins, not when it is there.
-#[test]
-fn r44_large_messages_announced_over_the_window() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    peer.send(&begin(0x10, 1, 16 * MIB));
-    peer.send(&begin(0x10, 2, MIB / 2));
-    peer.is_served();
-    peer.send(&begin(0x10, 3, MIB));
-    peer.expect_close(
-        WINDOW,
-        "more than the window of 64 messages and 1048576 bytes was sent to probe",
-    );
-    // The number counts as well.
-    let mut peer = victim.resolve();
-    let begun: Vec<_> = (0..65).flat_map(|stream| begin(0x10, stream, 100)).collect();
-    peer.send(&begun);
-    peer.expect_close(
-        WINDOW,
-        "more than the window of 64 messages and 1048576 bytes was sent to probe",
-    );
-    // What is given up counts no more.
-    let mut peer = victim.resolve();
-    for stream in 0..100_u32 {
-        peer.send(&begin(0x10, stream, 16 * MIB));
-        peer.send(&frame(0x16, 0, 0, &stream.to_be_bytes()));
-    }
-    peer.is_served();
-    victim.is_well();
-}
-
 /// Large bodies have a budget together, replies as well, whatever they answer.
 #[test]
 fn r15_large_bodies_announced_over_the_budget() {
     let victim = Victim::start();
     let mut peer = victim.resolve();
     (0..5).for_each(|stream| peer.send(&begin(0x12, stream, 16 * MIB)));
-    peer.is_served();
+    is_served(&mut peer);
     peer.send(&begin(0x12, 5, 5));
     peer.expect_close(
         WINDOW,
@@ -1016,69 +522,12 @@ fn r15_large_bodies_announced_over_the_budget() {
     let mut peer = victim.resolve();
     peer.send(&begin(0x10, 1, 2 * MIB));
     peer.send(&begin(0x12, 2, MIB));
-    peer.is_served();
+    is_served(&mut peer);
     peer.send(&begin(0x12, 3, 5));
     peer.expect_close(
         WINDOW,
         "large messages of 3145733 bytes are under way at once, over the limit of 1048576 and one message (rpc.io.maxAssembly)",
     );
-    victim.is_well();
-}
-
-/// A number that changes its meaning in the middle of a message would confuse two windows.
-#[test]
-fn a_target_that_is_released_within_a_large_message() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    peer.send(&begin(0x10, 1, 100));
-    peer.send(&frame(0x06, 0, 0, &[0; 4]));
-    peer.expect_close(PROTOCOL, "target 0 was released within a large message to it");
-    victim.is_well();
-}
-
-#[test]
-fn r48_a_flood_of_pings() {
-    let victim = Victim::start();
-    let mut peer = victim.greet();
-    let ping = frame(0x30, 0, 0, &7_u64.to_be_bytes());
-    peer.send(&ping);
-    let pong = peer.frame().unwrap();
-    assert_eq!((pong.kind, pong.payload), (0x31, 7_u64.to_be_bytes().to_vec()));
-    let mut flood = peer.stream.try_clone().unwrap();
-    let flooding = thread::spawn(move || {
-        let pings = ping.repeat(4000);
-        while flood.write_all(&pings).is_ok() {}
-    });
-    // It reads nothing until it is cut off.
-    flooding.join().unwrap();
-    victim.is_well();
-    let reason = std::iter::from_fn(|| peer.frame()).find(|frame| frame.kind == 0x39);
-    if let Some(reason) = reason {
-        let reason: Reason = rmp_serde::from_slice(&reason.payload).unwrap();
-        assert_eq!(reason.code, OVERLOADED);
-        let text = "more than 1024 pings wait for their answer (rpc.outbox.maxControl)";
-        assert_eq!(reason.text, text);
-    }
-    victim.is_well();
-}
-
-/// Large messages that are begun and never ended, as many as there may be.
-#[test]
-fn large_messages_without_an_end() {
-    let victim = Victim::start();
-    let mut peer = victim.resolve();
-    peer.send(&begin(0x10, 1, 17 * MIB));
-    peer.expect_close(
-        TOO_LARGE,
-        "a message of 17825792 bytes is over the limit of 16777216 (rpc.message.maxSize)",
-    );
-    let mut peer = victim.resolve();
-    peer.send(&frame(0x15, 0, 0, &[0, 0, 0, 3, 1, 2, 3]));
-    peer.expect_close(PROTOCOL, "a part of a large message 3 that is not open");
-    let mut peer = victim.resolve();
-    peer.send(&begin(0x10, 1, 5));
-    peer.send(&frame(0x15, 0, 0, &[0, 0, 0, 1, 1, 2, 3]));
-    peer.expect_close(PROTOCOL, "large message 1 has more than the 5 bytes it was announced with");
     victim.is_well();
 }
 

@@ -1,14 +1,11 @@
 //! Every key has an effect: for each one a test that sets it and sees what it does.
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared with suites that need more of it")]
-mod raw_peer;
-
-use raw_peer::{RawPeer, frame, hello, kind, resolved};
 use rpc_actix::{
     ErrorKind, LocalWorld, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcEnvFactory, Untyped,
 };
 use rpc_tests::harness::{Echo, Note, Probe, ProbeWatch};
+use rpc_tests::raw_peer::{RawPeer, frame, hello, kind, resolved};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
@@ -102,7 +99,7 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "the_buffers_of_sockets_are_limited_on_both_sides",
     ),
     ("rpc.io.writeStall", "tests/tests/keys.rs", "a_peer_that_takes_nothing"),
-    ("rpc.io.frameTimeout", "tests/tests/hostile_peer.rs", "r15_a_frame_that_never_comes"),
+    ("rpc.io.frameTimeout", "tests/src/badpeer/times.rs", "frames"),
     (
         "rpc.io.heartbeat",
         "tests/tests/connections.rs",

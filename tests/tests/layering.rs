@@ -33,6 +33,7 @@ const CORE: &[&[&str]] = &[
     &["seam"],
     &[
         "proto/close",
+        "proto/known",
         "proto/calls",
         "proto/assembly",
         "proto/serving",

@@ -1,6 +1,7 @@
 //! The first thing both sides say: who they are and what they take.
 
 use super::close::{Close, CloseCode};
+use super::known::known_kind;
 use crate::message::Encoding;
 use crate::wire::frame::{self, HEADER, Header, Kind, MAGIC};
 use crate::wire::payload;
@@ -245,6 +246,7 @@ impl Hellos {
             return Err(Close::read(body));
         }
         self.ours.agree_on_version(body)?;
+        known_kind(header)?;
         let theirs =
             payload::decode::<Hello>(body, &PrescanLimits::default()).map_err(|error| {
                 Close::new(CloseCode::Hello, format!("the hello is not readable: {error}"))

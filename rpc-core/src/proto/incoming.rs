@@ -4,6 +4,7 @@ use super::assembly::FirstPart;
 use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
 use super::calls::{Call, Known};
 use super::close::{Close, CloseCode};
+use super::known::known_kind;
 use super::message_frame::{MessageFrame, take_body};
 use super::notice::Notice;
 use super::resolution::Resolution;
@@ -14,7 +15,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::Encoding;
 use crate::seam::{CallEnd, Incarnation};
-use crate::wire::frame::{FLAG_HEADERS, HEADER, Header, KNOWN_FLAGS, Kind, put_control};
+use crate::wire::frame::{HEADER, Header, Kind, put_control};
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use crate::wire::read::Reader;
@@ -92,6 +93,11 @@ impl Session {
                     bytes.advance(whole);
                 }
                 taken?;
+                if kind == Kind::Close {
+                    // Nothing may follow, and what does is not for us.
+                    bytes.clear();
+                    return Ok(());
+                }
                 continue;
             }
             let mut reader = Reader::new(payload);
@@ -133,8 +139,8 @@ impl Session {
                 self.answered(now, id, Err(end))
             }
             Kind::Cancel => {
-                self.tally.count(Count::CancelsReceived);
                 let waiting = self.serving.cancel(need(reader.u64(), kind)?);
+                self.tally.count(Count::CancelsReceived);
                 self.wakes.extend(waiting.into_iter().flatten());
                 Ok(())
             }
@@ -464,20 +470,6 @@ impl Session {
         }
         put_control(self.lanes.control(), Kind::Credit, &fields, &[]);
     }
-}
-
-/// What a frame is, if it is one of this version.
-pub(super) fn known_kind(header: Header) -> Result<Kind, Close> {
-    let unknown = || Close::protocol(format!("unknown frame kind {:#04x}", header.kind));
-    let kind = Kind::from_byte(header.kind).ok_or_else(unknown)?;
-    let message = matches!(kind, Kind::OneWay | Kind::Ask);
-    let reserved =
-        header.flags & !KNOWN_FLAGS != 0 || (header.flags & FLAG_HEADERS != 0 && !message);
-    if reserved && kind != Kind::Skip {
-        let text = format!("flags {:#04x} in a frame of version 1", header.flags);
-        return Err(Close::protocol(text));
-    }
-    Ok(kind)
 }
 
 fn need<T>(field: Option<T>, kind: Kind) -> Result<T, Close> {

@@ -3,7 +3,8 @@
 
 use super::assembly::FirstPart;
 use super::close::Close;
-use super::incoming::{Event, known_kind};
+use super::incoming::Event;
+use super::known::known_kind;
 use super::message_frame::MessageFrame;
 use super::session::Session;
 use crate::deadline::Timestamp;

@@ -44,11 +44,13 @@ impl MessageFrame {
         } else {
             Timestamp::MAX
         };
-        let name = if header.flags & FLAG_NAMED != 0 {
-            Some(Arc::from(reader.short_text()?))
-        } else {
-            None
+        let name = match header.flags & FLAG_NAMED {
+            0 => None,
+            _ => Some(Arc::from(reader.short_text()?)),
         };
+        if name.as_deref() == Some("") {
+            return Some(Err(Close::protocol("a message with a name of no bytes")));
+        }
         let trace = if header.flags & FLAG_HEADERS != 0 {
             match headers::read(reader)? {
                 Ok(trace) => trace,

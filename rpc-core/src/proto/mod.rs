@@ -12,6 +12,7 @@ mod ending;
 mod headers;
 mod hello;
 mod incoming;
+mod known;
 mod landing;
 mod lanes;
 mod message_frame;

@@ -2,12 +2,12 @@
 //! that are made by hand.
 
 use super::dials::{Dial, Dials};
-use super::raw_peer::{RawPeer, hello, kind, resolved};
 use rpc_core::proto::{Hello, Hellos, PeerLimits, Session, Vital};
 use rpc_core::{
     ErrorKind, Limits, Outcome, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcError, Timestamp,
 };
 use rpc_tests::harness::{Echo, Gate, Harness, Hold, Note, Probe, Relay};
+use rpc_tests::raw_peer::{RawPeer, hello, kind, resolved};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;

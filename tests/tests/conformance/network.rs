@@ -1,8 +1,8 @@
 //! What endpoints hear of the network: S121-S131. More is in `tests/connections.rs`.
 
-use super::raw_peer::{RawPeer, frame, hello, kind};
 use rpc_core::{HandlerResult, RpcAddress, RpcEndpointRef, RpcEnv, RpcError, endpoint};
 use rpc_tests::harness::{Echo, Harness, Log, Probe};
+use rpc_tests::raw_peer::{RawPeer, frame, hello, kind};
 
 /// Writes down all network events.
 struct Watcher(Log);
