@@ -10,8 +10,6 @@ use std::time::Duration;
 
 const OVERLOADED: u16 = 7;
 const TIMEOUT: u16 = 9;
-/// The least that the keys allow, or a time that a loaded machine does not reach by itself.
-const FRAME: &[(&str, &str)] = &[("rpc.io.frameTimeout", "200ms")];
 const STALL: &[(&str, &str)] = &[("rpc.io.writeStall", "300ms"), ("rpc.io.socketBuffer", "64KiB")];
 const DEAD: &[(&str, &str)] = &[("rpc.io.heartbeat", "100ms"), ("rpc.io.deadAfter", "400ms")];
 
@@ -25,6 +23,7 @@ fn dialled(name: &str, about: &'static str) -> Case {
 
 /// Frames that have begun and do not end.
 fn frames(cases: &mut Vec<Case>) {
+    const FRAME: &[(&str, &str)] = &[("rpc.io.frameTimeout", "200ms")];
     let text = "a frame was not complete after 200ms (rpc.io.frameTimeout)";
     let told = format!("the connection to {{at}} was closed: {text}");
     let announced = |length: u32, rest: &[u8]| {
