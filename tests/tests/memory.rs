@@ -2,13 +2,10 @@
 //! of the network that nobody hears.
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared with suites that need more of it")]
-mod raw_peer;
-
-use raw_peer::{RawPeer, frame, hello, kind};
 use rpc_actix::{HandlerResult, RpcAddress, RpcEndpointRef, RpcEnv, RpcEnvConfig, endpoint};
 use rpc_core::proto::CloseCode;
 use rpc_tests::harness::{Probe, ProbeWatch, Wait};
+use rpc_tests::raw_peer::{RawPeer, frame, hello, kind};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
