@@ -5,7 +5,7 @@
 use rpc_actix::{HandlerResult, RpcAddress, RpcEndpointRef, RpcEnv, RpcEnvConfig, endpoint};
 use rpc_core::proto::CloseCode;
 use rpc_tests::harness::{Probe, ProbeWatch, Wait};
-use rpc_tests::raw_peer::{RawPeer, frame, hello, kind};
+use rpc_tests::raw_peer::{self, RawPeer, frame, hello, kind};
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
