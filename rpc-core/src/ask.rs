@@ -204,6 +204,9 @@ fn explain(
         CallEnd::Failed(error) => return error,
         CallEnd::Relayed(failure) => return failure.into_error(),
         CallEnd::TimedOut { sent } => sent,
+        CallEnd::Terminated { .. } => {
+            return RpcError::new(ErrorKind::Internal, "an ask ended as a watch does");
+        }
     };
     let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
     if core.is_terminated() {

@@ -223,11 +223,10 @@ async fn serve<E: RpcEndpoint>(
             continue;
         }
         inbox.begin(&mut item, unused);
-        let failed = if let Kind::Network(event) = &item.kind {
+        let failed = if let Kind::Network(_) | Kind::Terminated(_) = &item.kind {
             let result = {
-                let mut hook = std::pin::pin!(network(endpoint, event, cx));
-                let poll =
-                    |cx: &mut Context<'_>| poll_handler("a network hook", inbox, hook.as_mut(), cx);
+                let mut hook = std::pin::pin!(told(endpoint, &item.kind, inbox, cx));
+                let poll = |cx: &mut Context<'_>| poll_handler("a hook", inbox, hook.as_mut(), cx);
                 std::future::poll_fn(poll).await
             };
             inbox.end_turn();
@@ -323,7 +322,7 @@ fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> &'a str {
             (Some(handler), _) => handler.name,
             (None, name) => name.as_deref().unwrap_or("?"),
         },
-        Kind::Network(_) => "?",
+        Kind::Network(_) | Kind::Terminated(_) => "?",
     }
 }
 
@@ -365,11 +364,25 @@ async fn raw<E: RpcEndpoint>(
     }
 }
 
-async fn network<E: RpcEndpoint>(
+/// Tells the endpoint of something that is no message.
+async fn told<E: RpcEndpoint>(
     endpoint: &mut E,
-    event: &NetworkEvent,
+    kind: &Kind,
+    inbox: &Inbox,
     cx: &mut EndpointContext<E>,
 ) -> HandlerResult<()> {
+    let event = match kind {
+        Kind::Network(event) => event,
+        Kind::Terminated(watch) => {
+            let ended = inbox.lock().watches.take(*watch);
+            return match ended {
+                Some(event) => endpoint.on_terminated(event, cx).await,
+                // It was taken back.
+                None => Ok(()),
+            };
+        }
+        _ => return Ok(()),
+    };
     match event {
         NetworkEvent::Connected(peer) => endpoint.on_connected(peer, cx).await,
         NetworkEvent::Disconnected(peer) => endpoint.on_disconnected(peer, cx).await,

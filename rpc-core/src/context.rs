@@ -20,6 +20,7 @@ use crate::raw_ref::RawRef;
 use crate::reply_sink::{ReplySink, Way, in_time};
 use crate::scope;
 use crate::seam::Origin;
+use crate::terminated::WatchId;
 use crate::trace::TraceContext;
 use crate::turn::{self, Serving};
 use crate::wire::payload;
@@ -186,6 +187,27 @@ impl<E> EndpointContext<E> {
         later::sleep(&self.core, delay)
     }
 
+    /// Watches another endpoint, here or elsewhere:
+    /// [`on_terminated`](crate::RpcEndpoint::on_terminated) is called once when its life is over, when
+    /// the connection with its env is lost, or at once if it is not there. A ref by name means
+    /// whoever has the name now. The watch keeps neither the endpoint nor its env alive, and ends with
+    /// this endpoint's value.
+    ///
+    /// The event comes behind all that the endpoint had sent to this one, in the same env; from
+    /// another one, behind all of that in the normal lane that did not wait for room. What is lost
+    /// with a connection comes never.
+    ///
+    /// # Errors
+    /// `Overloaded` beyond `rpc.dispatcher.maxWatches`.
+    pub fn watch<P>(&self, endpoint: &RpcEndpointRef<P>) -> Result<WatchId, RpcError> {
+        self.inbox.watch(endpoint.raw())
+    }
+
+    /// Ends a watch: nothing is heard of it any more, whatever is under way.
+    pub fn unwatch(&self, watch: WatchId) {
+        self.inbox.unwatch(watch);
+    }
+
     /// Stops this endpoint: as [`RpcEnv::stop`].
     pub fn stop(&self) {
         match self.env.upgrade() {
@@ -230,7 +252,7 @@ impl<E> EndpointContext<E> {
                 self.begin_call(sink, deadline).then_some((handler, Work::Ask))
             }
             Kind::Wire(message) => self.begin_wire(message),
-            Kind::Network(_) => None,
+            Kind::Network(_) | Kind::Terminated(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@ use crate::context::EndpointContext;
 use crate::error::RpcError;
 use crate::handlers::{HandlerSet, sealed};
 use crate::raw::{HandlerResult, RawMessage, RawReply};
+use crate::terminated::Terminated;
 use std::future::Future;
 
 /// State with handlers, one message at a time.
@@ -79,6 +80,15 @@ pub trait RpcEndpoint: Sized + 'static {
     ) -> impl Future<Output = HandlerResult<()>> {
         let error = cx.unsupported(&msg, false);
         async { Err(error) }
+    }
+
+    /// An endpoint that this one [watches](EndpointContext::watch) has ended, or its env is lost.
+    fn on_terminated(
+        &mut self,
+        event: Terminated,
+        cx: &mut EndpointContext<Self>,
+    ) -> impl Future<Output = HandlerResult<()>> {
+        async { Ok(()) }
     }
 
     /// A peer is connected: its listening address, or its socket address if it does not listen.

@@ -12,6 +12,7 @@ use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
 use crate::raw_ref::RawRef;
 use crate::scope::{self, For};
 use crate::seam::{Incarnation, Outgoing, RemoteTarget};
+use crate::terminated::Terminated;
 use crate::ticket::Ticket;
 use crate::trace::TraceContext;
 use crate::turn::{self, Behalf, Inherited};
@@ -19,6 +20,7 @@ use crate::wire::payload;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -190,6 +192,17 @@ impl<P> RpcEndpointRef<P> {
 
     pub(crate) fn raw(&self) -> &RawRef {
         &self.raw
+    }
+
+    /// Waits for the end of the endpoint: that of the life which it has now, if the ref is by name.
+    /// The watch begins when this is called. It is over as soon as nobody can tell any more, with
+    /// the reason [`NodeLost`](crate::Termination::NodeLost). Endpoints use
+    /// [`cx.watch`](crate::EndpointContext::watch).
+    ///
+    /// # Cancel safety
+    /// Dropped, the watch is over. It keeps neither the endpoint nor its env alive.
+    pub fn terminated(&self) -> impl Future<Output = Terminated> + Send + use<P> {
+        self.raw.terminated()
     }
 
     /// The endpoint's name.

@@ -17,13 +17,15 @@ use crate::open_call::OpenCall;
 use crate::policy::{PanicPolicy, RestartLimit};
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
+use crate::terminated::{Terminated, WatchId};
 use crate::termination::Termination;
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
 use crate::turns::{HERE, Turns, Weigh};
+use crate::watches::Watches;
 use std::any::TypeId;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -43,10 +45,19 @@ impl Weigh for Item {
 }
 
 pub(crate) enum Kind {
-    Tell { tell: Box<dyn LocalTell>, ticket: Option<Arc<Ticket>> },
-    Ask { sink: ReplySink, asker: Option<Asker>, deadline: Timestamp },
+    Tell {
+        tell: Box<dyn LocalTell>,
+        ticket: Option<Arc<Ticket>>,
+    },
+    Ask {
+        sink: ReplySink,
+        asker: Option<Asker>,
+        deadline: Timestamp,
+    },
     Wire(WireMessage),
     Network(NetworkEvent),
+    /// A watch of the endpoint has ended.
+    Terminated(WatchId),
 }
 
 /// The handler that waits for an ask: how chains of asks are followed.
@@ -144,6 +155,11 @@ pub(crate) struct State {
     /// Peers to tell when the endpoint is gone.
     pub(crate) origins: Vec<Weak<dyn Origin>>,
     pub(crate) closed: Vec<Waker>,
+    /// Those who wait for its end, by a number, to be told how it ended.
+    pub(crate) watchers: BTreeMap<u64, Waker>,
+    pub(crate) last_watcher: u64,
+    /// What it watches itself.
+    pub(crate) watches: Watches,
     /// How it has ended.
     pub(crate) how: Option<Termination>,
     /// Whether the time of a running handler is over as well, and its task, to be told of it.
@@ -191,6 +207,9 @@ impl Inbox {
             trace: None,
             origins: Vec::new(),
             closed: Vec::new(),
+            watchers: BTreeMap::new(),
+            last_watcher: 0,
+            watches: Watches::default(),
             how: None,
             overdue: false,
             running: None,
@@ -242,6 +261,8 @@ impl Inbox {
     /// is not for that.
     pub(crate) fn forget_value(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
+        let watches = self.lock().watches.clear();
+        drop(watches);
     }
 
     /// To be locked to put something in the queue.
@@ -413,6 +434,21 @@ impl Inbox {
     pub(crate) fn is_behind(&self) -> bool {
         let state = self.lock();
         state.phase == Phase::Open && state.events >= self.max_messages()
+    }
+
+    /// A watch has ended: that is queued behind what came from the endpoint's env, `sender`, or from
+    /// this one.
+    pub(crate) fn watch_ended(&self, event: Terminated, sender: Option<&RpcAddress>) {
+        let mut state = self.open();
+        let watch = event.watch;
+        if state.phase == Phase::Open && state.watches.ended(event) {
+            let item = Item { kind: Kind::Terminated(watch), bytes: 0, trace: None };
+            match sender {
+                Some(sender) => state.queue.push_about(sender, item),
+                None => state.queue.push(HERE, item),
+            }
+            self.wake(state);
+        }
     }
 
     pub(crate) fn max_messages(&self) -> usize {

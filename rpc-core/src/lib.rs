@@ -224,6 +224,7 @@ mod spark_keys;
 pub mod spi;
 mod stopping;
 mod taking;
+mod terminated;
 mod termination;
 mod ticket;
 mod timers;
@@ -232,6 +233,8 @@ mod turn;
 mod turn_end;
 mod turns;
 mod wakers;
+mod watch;
+mod watches;
 mod window;
 pub mod wire;
 
@@ -260,8 +263,10 @@ pub use message::{
 pub use policy::{PanicPolicy, RestartLimit};
 pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
+pub use seam::Incarnation;
 pub use setup::EndpointOptions;
 pub use spark_keys::SparkKey;
+pub use terminated::{Terminated, WatchId};
 pub use termination::Termination;
 pub use trace::TraceContext;
 pub use wire::in_place as bytes_in_place;

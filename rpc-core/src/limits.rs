@@ -309,6 +309,9 @@ limits! {
     max_turn, with_max_turn: Duration = "rpc.dispatcher.maxTurn", Duration, "1ms",
         SECOND / 1000, in 0, DAY; "L15, R47";
         "How long an endpoint handles messages, if they are fewer, before it lets others of its thread have a turn. A handler is not interrupted.";
+    max_watches, with_max_watches: usize = "rpc.dispatcher.maxWatches", Count, "65536",
+        65_536, in 1, MOST; "P2";
+        "Endpoints that one endpoint may watch at once, those included whose end it has not been told yet. As many as a peer may have in use at once.";
     write_stall, with_write_stall: Duration = "rpc.io.writeStall", Duration, "10s",
         10 * SECOND, in SECOND / 1000, DAY; "L10, R42";
         "How long the socket of a connection may take no byte while there is something to send. Then the connection is closed.";

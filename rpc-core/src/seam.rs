@@ -4,8 +4,9 @@
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
-use crate::error::{RemoteFailure, RpcError};
+use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::message::Lane;
+use crate::termination::Termination;
 use crate::trace::TraceContext;
 use bytes::Bytes;
 use std::fmt;
@@ -232,6 +233,22 @@ pub trait RemoteTarget: Send + Sync {
     /// As [`ask`](Self::ask).
     fn resolve(&self, deadline: Timestamp) -> Result<RemoteCall, RpcError>;
 
+    /// A call that ends as [`CallEnd::Terminated`] when the endpoint has, whatever life of it the
+    /// peer has now, or when the way to it is lost; or that fails because it is not there.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); `Unsupported` of a backend that does not watch.
+    fn watch(&self) -> Result<RemoteCall, RpcError> {
+        let text = format!("{} cannot be watched: this backend does not", self.peer());
+        Err(RpcError::new(ErrorKind::Unsupported, text))
+    }
+
+    /// As whose messages those of the endpoint's env are queued here: see [`Origin::sender`]. What is
+    /// said of the endpoint's end is queued behind them.
+    fn sender(&self) -> Option<RpcAddress> {
+        None
+    }
+
     /// Who is at the other end, for messages to people: the listening address, or the socket's.
     fn peer(&self) -> String;
 
@@ -288,6 +305,15 @@ pub enum CallEnd {
     Failed(RpcError),
     /// What its callee reported, as it was said: of a call that is relayed for another env.
     Relayed(RemoteFailure),
+    /// What a watch was for: the life of an endpoint is over, or the way to it is lost.
+    Terminated {
+        /// Which life of it, if that was known.
+        incarnation: Option<Incarnation>,
+        /// How.
+        reason: Termination,
+        /// What became of the way to it.
+        cause: Option<RpcError>,
+    },
 }
 
 impl CallEnd {
@@ -328,8 +354,8 @@ pub trait Origin: Send + Sync {
     /// The endpoint took a message of `bytes` bytes out of its inbox: room for another.
     fn consumed(&self, bytes: usize);
 
-    /// The endpoint is gone.
-    fn gone(&self);
+    /// The endpoint is gone, and how it ended.
+    fn gone(&self, how: Termination);
 
     /// The sender's listening address, or its socket's if it does not listen.
     fn sender(&self) -> Option<&RpcAddress>;

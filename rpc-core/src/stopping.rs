@@ -157,7 +157,7 @@ impl Inbox {
                     quietly(|| drop(tell));
                     dropped = dropped.saturating_add(1);
                 }
-                Kind::Network(_) => {}
+                Kind::Network(_) | Kind::Terminated(_) => {}
             }
         }
         if dropped > 0 {
@@ -170,20 +170,49 @@ impl Inbox {
     pub(crate) fn close(&self, how: Termination) {
         let mut state = self.lock();
         state.phase = Phase::Closed;
-        state.how.get_or_insert(how);
+        let how = *state.how.get_or_insert(how);
         (state.asker, state.way, state.open) = (None, None, None);
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);
+        let (watchers, watches) =
+            (std::mem::take(&mut state.watchers), std::mem::take(&mut state.watches));
         let drain = std::mem::take(&mut state.drain);
         drop(state);
         // The timers hold the inbox, and the inbox the timers.
         drain.into_iter().for_each(|timer| self.core().cancel_timer(timer));
         self.clear();
         for origin in origins.iter().filter_map(Weak::upgrade) {
-            origin.gone();
+            origin.gone(how);
         }
         self.settle_counts();
-        closed.into_iter().for_each(Waker::wake);
+        // Those who watch others hold the endpoint, and it holds them.
+        drop(watches);
+        closed.into_iter().chain(watchers.into_values()).for_each(Waker::wake);
+    }
+
+    /// Ready when the endpoint is gone, with how it ended; until then the waker is kept under a number
+    /// of the caller's, if it has one.
+    pub(crate) fn poll_ended(
+        &self,
+        place: &mut Option<u64>,
+        cx: &Context<'_>,
+    ) -> Poll<Termination> {
+        let mut state = self.lock();
+        if state.phase == Phase::Closed {
+            return Poll::Ready(state.how.unwrap_or(Termination::Unknown));
+        }
+        let number = *place.get_or_insert_with(|| {
+            state.last_watcher = state.last_watcher.wrapping_add(1);
+            state.last_watcher
+        });
+        state.watchers.insert(number, cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The waker of [`poll_ended`](Self::poll_ended) is needed no more.
+    pub(crate) fn unwatched(&self, place: u64) {
+        let waker = self.lock().watchers.remove(&place);
+        drop(waker);
     }
 
     /// Ready when the endpoint is gone and its `on_stop` has run.

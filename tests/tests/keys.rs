@@ -76,6 +76,7 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "too_many_that_wait_for_room_in_an_inbox",
     ),
     ("rpc.dispatcher.yieldAfter", "tests/tests/keys.rs", "turns_of_an_endpoint"),
+    ("rpc.dispatcher.maxWatches", "tests/tests/watch.rs", "watches_have_a_limit"),
     ("rpc.dispatcher.maxTurn", "tests/tests/keys.rs", "the_longest_turn_of_an_endpoint"),
     (
         "rpc.io.maxAssembly",

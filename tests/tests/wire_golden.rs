@@ -11,7 +11,7 @@ use rpc_core::spi::{CallEnd, Incarnation, Outgoing};
 use rpc_core::wire::frame::{HEADER, Header, Kind};
 use rpc_core::{
     ErrorKind, Lane, Limits, LocalWorld, Outcome, RemoteFailure, RpcEndpointRef, RpcEnvConfig,
-    RpcEnvFactory, RpcError, Timestamp, TraceContext, Untyped,
+    RpcEnvFactory, RpcError, Termination, Timestamp, TraceContext, Untyped,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -734,7 +734,7 @@ fn ping_and_pong() {
 #[test]
 fn gone() {
     let mut server = Side::server();
-    server.0.gone(0);
+    server.0.gone(0, Termination::Unknown);
     assert_bytes(&server.output(), "gone");
 
     // By name, the next message looks for the successor, under a number that is free.
@@ -745,6 +745,61 @@ fn gone() {
     assert_bytes(&client.output(), "resolve");
     assert!(client.input("resolved").is_empty());
     assert_bytes(&client.output(), "one-way-number");
+}
+
+#[test]
+fn gone_with_a_reason() {
+    let mut server = Side::server();
+    server.0.gone(0, Termination::Crashed);
+    assert_bytes(&server.output(), "gone-crashed");
+    // A peer that has not said that it reads that gets none.
+    let mut hello = client_hello();
+    hello.capabilities.retain(|known| known != "endings");
+    let mut session = Session::new(Limits::default(), "10.0.0.99:50000");
+    let mut peer = meet(server_hello(), "hello-client");
+    peer.hello = hello;
+    session.attach(Timestamp::START, peer);
+    let mut old = Side(session);
+    old.0.gone(0, Termination::Crashed);
+    assert_bytes(&old.output(), "gone");
+
+    for (said, expected) in [("gone", Termination::Unknown), ("gone-crashed", Termination::Crashed)]
+    {
+        let mut client = Side::resolved_client();
+        let target = client.target("master", None);
+        let watch = client.0.watch(target).unwrap();
+        assert!(client.input(said).is_empty());
+        let Err(CallEnd::Terminated { incarnation, reason, cause: None }) = client.answer(watch)
+        else {
+            panic!("the watch has another end");
+        };
+        assert_eq!((incarnation, reason), (Some(Incarnation::new(SERVER, 1)), expected));
+        // A watch looks for no successor.
+        assert_bytes(&client.output(), "release");
+    }
+}
+
+#[test]
+fn word_of_an_end_waits_for_the_last_words() {
+    let mut server = Side::server();
+    server.0.gone(7, Termination::Crashed);
+    assert_eq!(server.output().len(), golden("gone-crashed").len(), "nothing to wait for");
+    let answers = |server: &mut Side| {
+        assert!(matches!(server.input("ask").pop(), Some(Event::Message(_))));
+        server.0.reply(0, &mut payload("reply")[8..].to_vec()).unwrap();
+    };
+    answers(&mut server);
+    server.0.gone(0, Termination::Crashed);
+    let said = server.output();
+    let (reply, gone) = said.split_at(golden("reply").len());
+    assert_bytes(reply, "reply");
+    assert_bytes(gone, "gone-crashed");
+    // A number that was released meanwhile may mean something else by then.
+    let mut server = Side::server();
+    answers(&mut server);
+    server.0.gone(0, Termination::Crashed);
+    server.0.released(0);
+    assert_bytes(&server.output(), "reply");
 }
 
 #[test]

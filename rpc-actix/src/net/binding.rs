@@ -3,7 +3,7 @@
 use super::link::Link;
 use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
 use rpc_core::spi::{Inbox, Origin, Window, WireMessage};
-use rpc_core::{ErrorKind, RpcAddress, RpcError};
+use rpc_core::{ErrorKind, RpcAddress, RpcError, Termination};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +22,10 @@ pub(crate) struct Binding {
     inbox: Arc<Inbox>,
     sender: RpcAddress,
     window: OnceLock<Window>,
-    /// Whether the peer knows of the binding, and whether the endpoint is gone; both are changed
+    /// Whether the peer knows of the binding, and how the endpoint has ended; both are changed
     /// under the link's lock, so that the peer hears of them in this order.
     announced: AtomicBool,
-    over: AtomicBool,
+    over: OnceLock<Termination>,
     /// Set, under that lock as well, when the peer has given the number up: it may mean something
     /// else from then on.
     released: AtomicBool,
@@ -48,7 +48,7 @@ impl Binding {
             sender,
             window: OnceLock::new(),
             announced: AtomicBool::new(false),
-            over: AtomicBool::new(false),
+            over: OnceLock::new(),
             released: AtomicBool::new(false),
         }
     }
@@ -73,8 +73,8 @@ impl Binding {
     pub(crate) fn announce(&self, session: &mut Session, resolution: &Resolution) {
         session.resolved(self.target, resolution);
         self.announced.store(true, Ordering::Relaxed);
-        if self.over.load(Ordering::Relaxed) {
-            session.gone(self.target);
+        if let Some(how) = self.over.get() {
+            session.gone(self.target, *how);
         }
     }
 
@@ -89,7 +89,10 @@ impl Binding {
             let text = format!("target {} was released within a large message to it", self.target);
             return Err(Close::new(CloseCode::Protocol, text));
         }
-        self.link.with(|_| self.released.store(true, Ordering::Relaxed));
+        self.with(|session| {
+            self.released.store(true, Ordering::Relaxed);
+            session.released(self.target);
+        });
         window.release();
         Ok(())
     }
@@ -188,12 +191,12 @@ impl Origin for Binding {
         }
     }
 
-    fn gone(&self) {
+    fn gone(&self, how: Termination) {
         self.with(|session| {
-            let first = !self.over.swap(true, Ordering::Relaxed);
+            let first = self.over.set(how).is_ok();
             let known = self.announced.load(Ordering::Relaxed);
             if first && known && !self.released.load(Ordering::SeqCst) {
-                session.gone(self.target);
+                session.gone(self.target, how);
             }
         });
     }

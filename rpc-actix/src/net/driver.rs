@@ -116,7 +116,6 @@ impl Driver {
             .drive(&mut self.wakes, |session| session.receive_with(now, landing, read, events));
         // Each of those who are woken is somebody else, as far as is known here.
         self.parties = self.wakes.len();
-        self.wakes.drain(..).for_each(Waker::wake);
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             if let Err(close) = self.act(event) {
@@ -127,6 +126,8 @@ impl Driver {
         self.events = events;
         self.link.is_spread(self.parties > 1);
         self.deliver_batch();
+        // Only now: who hears of an endpoint's end has what it said last.
+        self.wakes.drain(..).for_each(Waker::wake);
         match received {
             Ok(landing) => self.landing = landing,
             Err(close) => self.end(&close),

@@ -39,6 +39,8 @@ pub(super) struct State {
     limits: Limits,
     /// Since when there is a connection.
     connected: Timestamp,
+    /// As whose messages those of the peer are queued.
+    sender: Option<RpcAddress>,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
     pub(super) driver: Option<Waker>,
     /// Its thread, if others may write in its place.
@@ -104,6 +106,7 @@ impl Link {
             declines: 0,
             limits,
             connected: Timestamp::START,
+            sender: None,
             driver: None,
             home: None,
             put_off: false,
@@ -128,6 +131,15 @@ impl Link {
             Some(peer) => peer.hello.address.as_deref().and_then(|text| text.parse().ok()),
             None => self.address.clone(),
         }
+    }
+
+    /// As whose messages those of the peer are queued, since it was connected last.
+    pub(crate) fn sender(&self) -> Option<RpcAddress> {
+        self.lock().sender.clone()
+    }
+
+    pub(crate) fn known_as(&self, sender: &RpcAddress) {
+        self.lock().sender = Some(sender.clone());
     }
 
     pub(crate) fn pen(&self) -> &Pen {

@@ -219,6 +219,7 @@ impl Node {
         let beside = self.config.limits().busy_poll().is_zero();
         busy.opens(stream.side_door(), &self.tally, beside);
         let (first, sender) = self.peers.connected(env, &link, sender);
+        link.known_as(&sender);
         if self.is_closed() {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);

@@ -130,7 +130,8 @@ impl Passage {
 impl Drop for Passage {
     fn drop(&mut self) {
         let relayed = &self.0;
-        relayed.back.link.with(|_| relayed.released.store(true, Ordering::Release));
+        relayed.released.store(true, Ordering::Release);
+        relayed.back.with(|session| session.released(relayed.number));
         if let Some(target) = relayed.target.get() {
             relayed.onward.with(|session| session.release(*target));
         }
@@ -195,7 +196,7 @@ impl Relayed {
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 session.grant(self.number, messages, bytes);
             }
-            Notice::Gone => session.gone(self.number),
+            Notice::Gone(how) => session.gone(self.number, how),
             _ => {}
         }
     }

@@ -71,6 +71,16 @@ impl RemoteTarget for TcpTarget {
         self.call(Some(id?))
     }
 
+    fn watch(&self) -> Result<RemoteCall, RpcError> {
+        let (id, dial) = self.link.with_dial(false, |session| session.watch(self.id))?;
+        self.dial(dial);
+        self.call(Some(id?))
+    }
+
+    fn sender(&self) -> Option<RpcAddress> {
+        self.link.sender()
+    }
+
     fn peer(&self) -> String {
         self.peer.clone()
     }

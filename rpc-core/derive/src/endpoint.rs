@@ -267,6 +267,9 @@ impl Endpoint<'_> {
                 ("receive_and_reply", vec![raw(), ("call", call)])
             }
             Marker::OnError => (marker.name(), vec![("error", error)]),
+            Marker::OnTerminated => {
+                (marker.name(), vec![("event", quote_spanned!(span=> #krate::Terminated))])
+            }
             Marker::OnNetworkError => {
                 (marker.name(), vec![("cause", quote_spanned!(span=> &#error)), peer()])
             }

@@ -161,6 +161,7 @@ pub fn derive_rpc_message(input: TokenStream) -> TokenStream {
 /// | `#[on_start]` | | before any message |
 /// | `#[on_stop]` | | after the last message |
 /// | `#[on_error]` | `error: RpcError` | with each error and panic of the other methods |
+/// | `#[on_terminated]` | `event: Terminated` | when an endpoint that this one watches has ended |
 /// | `#[on_connected]` | `peer: &RpcAddress` | when a peer is connected |
 /// | `#[on_disconnected]` | `peer: &RpcAddress` | when a connection is gone |
 /// | `#[on_network_error]` | `cause: &RpcError, peer: &RpcAddress` | when a connection broke |

@@ -17,13 +17,14 @@ pub(crate) enum Marker {
     OnStart,
     OnStop,
     OnError,
+    OnTerminated,
     OnConnected,
     OnDisconnected,
     OnNetworkError,
 }
 
 impl Marker {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Receive,
         Self::ReceiveAndReply,
         Self::ReceiveRaw,
@@ -31,6 +32,7 @@ impl Marker {
         Self::OnStart,
         Self::OnStop,
         Self::OnError,
+        Self::OnTerminated,
         Self::OnConnected,
         Self::OnDisconnected,
         Self::OnNetworkError,
@@ -50,6 +52,7 @@ impl Marker {
             Self::OnStart => "on_start",
             Self::OnStop => "on_stop",
             Self::OnError => "on_error",
+            Self::OnTerminated => "on_terminated",
             Self::OnConnected => "on_connected",
             Self::OnDisconnected => "on_disconnected",
             Self::OnNetworkError => "on_network_error",
@@ -73,6 +76,7 @@ impl Marker {
             Self::ReceiveAndReplyRaw => "msg: RawMessage, call: RpcCallContext<RawReply>, ",
             Self::OnStart | Self::OnStop => "",
             Self::OnError => "error: RpcError, ",
+            Self::OnTerminated => "event: Terminated, ",
             Self::OnConnected | Self::OnDisconnected => "peer: &RpcAddress, ",
             Self::OnNetworkError => "cause: &RpcError, peer: &RpcAddress, ",
         }
@@ -84,6 +88,7 @@ impl Marker {
             Self::Receive
             | Self::ReceiveRaw
             | Self::OnError
+            | Self::OnTerminated
             | Self::OnConnected
             | Self::OnDisconnected => values == 1,
             Self::ReceiveAndReply => values == 1 || values == 2,

@@ -49,6 +49,10 @@ impl LocalBackend {
         })
     }
 
+    pub(crate) fn address(&self) -> Option<&RpcAddress> {
+        self.address.as_ref()
+    }
+
     pub(crate) fn config(&self) -> &RpcEnvConfig {
         &self.config
     }

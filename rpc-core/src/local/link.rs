@@ -11,12 +11,13 @@ use crate::inbox::Inbox;
 use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
 };
+use crate::termination::Termination;
 use crate::wakers::Wakers;
 use crate::window::Sender;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// The calls from one env to another.
 pub(crate) struct Link {
@@ -40,6 +41,41 @@ struct Call {
     asker: Option<Waker>,
     /// Handlers that want to know when the asker gives up.
     waiting: Wakers,
+    /// Whose end it waits for, if it is a watch.
+    watch: Option<Arc<Watch>>,
+}
+
+/// Waits for the end of an endpoint of the other env.
+struct Watch {
+    link: Weak<Link>,
+    call: u64,
+    inbox: Arc<Inbox>,
+    place: Mutex<Option<u64>>,
+}
+
+impl Watch {
+    fn look(self: &Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let polled = self.inbox.poll_ended(&mut place, &Context::from_waker(&waker));
+        drop(place);
+        if let (Poll::Ready(reason), Some(link)) = (polled, self.link.upgrade()) {
+            let incarnation = Some(self.inbox.incarnation());
+            let end = CallEnd::Terminated { incarnation, reason, cause: None };
+            link.end(self.call, Err(end));
+        }
+    }
+
+    fn end(&self) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        place.into_iter().for_each(|place| self.inbox.unwatched(place));
+    }
+}
+
+impl Wake for Watch {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
 }
 
 impl Link {
@@ -87,7 +123,9 @@ impl Link {
         }
         call.end = Some(end);
         let wakers = (call.asker.take(), std::mem::take(&mut call.waiting));
+        let watch = call.watch.take();
         drop(state);
+        watch.iter().for_each(|watch| watch.end());
         wakers.0.into_iter().chain(wakers.1).for_each(Waker::wake);
         true
     }
@@ -96,9 +134,21 @@ impl Link {
     pub(crate) fn break_off(&self, error: &RpcError) {
         // They are in the other env's inboxes, or in the hands of its handlers.
         let error = error.clone().with_outcome(Outcome::Unknown);
-        let ids: Vec<u64> = self.lock().calls.keys().copied().collect();
-        for id in ids {
-            self.end(id, Err(CallEnd::Failed(error.clone())));
+        let calls = self.lock();
+        let watched = |call: &Call| call.watch.as_ref().map(|watch| watch.inbox.incarnation());
+        let ids: Vec<_> = calls.calls.iter().map(|(id, call)| (*id, watched(call))).collect();
+        drop(calls);
+        for (id, watched) in ids {
+            let cause = error.clone();
+            let end = match watched {
+                Some(incarnation) => CallEnd::Terminated {
+                    incarnation: Some(incarnation),
+                    reason: Termination::NodeLost,
+                    cause: Some(cause),
+                },
+                None => CallEnd::Failed(cause),
+            };
+            self.end(id, Err(end));
         }
     }
 }
@@ -118,7 +168,9 @@ impl RemoteCalls for Link {
     }
 
     fn abandon(&self, id: u64) {
-        let call = self.lock().calls.remove(&id);
+        let mut call = self.lock().calls.remove(&id);
+        let watch = call.as_mut().and_then(|call| call.watch.take());
+        watch.iter().for_each(|watch| watch.end());
         call.into_iter().flat_map(|call| call.waiting).for_each(Waker::wake);
     }
 }
@@ -161,7 +213,8 @@ impl Origin for Link {
     /// Room is what the inbox says it is: there are no windows in one process.
     fn consumed(&self, _bytes: usize) {}
 
-    fn gone(&self) {}
+    /// Those who watch it are told by its inbox.
+    fn gone(&self, _how: Termination) {}
 
     fn sender(&self) -> Option<&RpcAddress> {
         self.sender.as_ref()
@@ -308,6 +361,24 @@ impl RemoteTarget for LocalTarget {
         let id = link.open();
         link.end(id, self.inbox(&to).map(|_| Bytes::new()).map_err(CallEnd::Failed));
         Ok(RemoteCall { calls: link, id })
+    }
+
+    fn watch(&self) -> Result<RemoteCall, RpcError> {
+        let from = self.world.find_id(self.from).ok_or_else(crate::dispatcher::env_stopped)?;
+        let to = self.env()?;
+        let (link, inbox) = (from.link(&to), self.inbox(&to)?);
+        let id = link.open();
+        let place = Mutex::new(None);
+        let watch = Arc::new(Watch { link: Arc::downgrade(&link), call: id, inbox, place });
+        if let Some(call) = link.lock().calls.get_mut(&id) {
+            call.watch = Some(watch.clone());
+        }
+        watch.look();
+        Ok(RemoteCall { calls: link, id })
+    }
+
+    fn sender(&self) -> Option<RpcAddress> {
+        self.env().ok()?.address().cloned()
     }
 
     fn peer(&self) -> String {

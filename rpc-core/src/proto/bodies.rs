@@ -63,3 +63,9 @@ pub(super) struct GoodbyeBody {
     #[serde(default)]
     pub(super) reason: String,
 }
+
+/// What a GONE says beyond the target.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct GoneBody {
+    pub(crate) reason: u64,
+}

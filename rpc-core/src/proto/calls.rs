@@ -114,6 +114,8 @@ pub(crate) enum Progress {
     Sent,
     /// Waits for a name to be resolved.
     Resolving,
+    /// Waits for the end of the endpoint.
+    Watching,
     /// A one-way message that has not found room yet.
     Waiting,
     Done(Result<Bytes, CallEnd>),

@@ -10,6 +10,7 @@ use crate::deadline::Timestamp;
 use crate::error::{Outcome, RpcError};
 use crate::message::Encoding;
 use crate::seam::CallEnd;
+use crate::termination::Termination;
 use crate::wire::frame::{Kind, put_control};
 use crate::wire::payload;
 use serde::Serialize;
@@ -86,6 +87,10 @@ impl Session {
         self.assemblies.clear();
         self.middle = None;
         self.end_relayed(&error.clone().with_outcome(Outcome::NeverSent));
+        for id in self.targets.ids(|target| !target.watchers.is_empty()) {
+            self.end_watches(id, Termination::NodeLost, Some(error));
+        }
+        self.going.clear();
         for target in self.targets.iter_mut() {
             target.unresolve();
         }

@@ -99,6 +99,11 @@ impl Session {
                     target.resolvers.retain(|known| *known != id);
                 }
             }
+            Progress::Watching => {
+                if let Some(target) = self.targets.get_mut(call.target) {
+                    target.watchers.remove(&id);
+                }
+            }
             Progress::Done(_) => {}
         }
         if let Some(flight) = call.flight {

@@ -20,8 +20,11 @@ const LEAST_FRAME: u64 = 32 * 1024;
 /// The capability of passing messages on to envs that are connected to this one.
 pub(super) const RELAY: &str = "relay";
 
+/// The capability of reading how an endpoint has ended.
+pub(super) const ENDINGS: &str = "endings";
+
 /// What this side can do besides version 1.
-const CAPABILITIES: [&str; 2] = [super::headers::CAPABILITY, RELAY];
+const CAPABILITIES: [&str; 3] = [super::headers::CAPABILITY, RELAY, ENDINGS];
 
 /// What one side says of itself. Unknown keys are ignored, so that later versions may add some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

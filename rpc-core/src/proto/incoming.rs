@@ -15,6 +15,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
 use crate::message::Encoding;
 use crate::seam::{CallEnd, Incarnation};
+use crate::termination::Termination;
 use crate::wire::frame::{HEADER, Header, Kind, put_control};
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
@@ -301,8 +302,9 @@ impl Session {
                 self.target_failed(id, &error);
             }
             Kind::Gone => {
+                let how = Self::read_ending(reader.rest());
                 if let Some(id) = self.resolved_target(number)? {
-                    self.target_gone(id);
+                    self.target_gone(id, how);
                 }
             }
             _ => {
@@ -376,7 +378,8 @@ impl Session {
     /// Ends what waits for a target; the messages and bytes that were queued.
     pub(super) fn fail_target(&mut self, id: TargetId, error: &RpcError) -> (usize, usize) {
         let Some(target) = self.targets.get_mut(id) else { return (0, 0) };
-        for call in std::mem::take(&mut target.resolvers) {
+        let watchers = std::mem::take(&mut target.watchers);
+        for call in std::mem::take(&mut target.resolvers).into_iter().chain(watchers) {
             self.calls.finish(call, Err(CallEnd::Failed(error.clone())), &mut self.wakes);
         }
         let (mut messages, mut bytes, mut lost) = (0_usize, 0_usize, 0_usize);
@@ -403,7 +406,8 @@ impl Session {
 
     /// The endpoint has ended. A target by name looks for its successor, under a new number: what
     /// has the old one is refused there. A pinned one has no successor.
-    fn target_gone(&mut self, id: TargetId) {
+    fn target_gone(&mut self, id: TargetId, how: Termination) {
+        self.end_watches(id, how, None);
         let Some(target) = self.targets.get_mut(id) else { return };
         let number = target.unresolve();
         let ends = target.key.pin.is_some() || target.relayed.is_some();
@@ -414,7 +418,7 @@ impl Session {
                 format!("the endpoint {} at {} has been stopped", target.key.name, self.peer_name),
             );
             self.retire(number);
-            self.tell(id, Notice::Gone);
+            self.tell(id, Notice::Gone(how));
             return self.target_failed(id, &error.with_outcome(Outcome::NeverSent));
         }
         self.retire(number);
@@ -453,11 +457,6 @@ impl Session {
     /// The same, with a failure as it was reported to this side.
     pub fn unresolved_as(&mut self, id: WireNumber, failure: RemoteFailure) {
         self.put_failure(Kind::Unresolved, &id.to_be_bytes(), failure);
-    }
-
-    /// Tells the peer that an endpoint it has resolved has ended.
-    pub fn gone(&mut self, id: WireNumber) {
-        put_control(self.lanes.control(), Kind::Gone, &id.to_be_bytes(), &[]);
     }
 
     /// Gives the peer room for more.

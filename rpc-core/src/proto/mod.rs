@@ -28,6 +28,7 @@ mod session;
 mod store;
 mod target;
 mod targets;
+mod watching;
 
 pub use bodies::IncomingMessage;
 pub use close::{Close, CloseCode};

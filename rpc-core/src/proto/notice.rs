@@ -2,6 +2,7 @@
 
 use super::resolution::Resolution;
 use crate::error::RemoteFailure;
+use crate::termination::Termination;
 use std::collections::VecDeque;
 use std::task::Waker;
 
@@ -21,7 +22,7 @@ pub enum Notice {
         bytes: u64,
     },
     /// It has ended, or the way to it is lost.
-    Gone,
+    Gone(Termination),
 }
 
 /// The side of a relayed target that looks back.

@@ -10,6 +10,7 @@ use super::target::{Named, Pending, Phase, TargetId, TargetKey, lane_index};
 use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::termination::Termination;
 use crate::wire::payload::charged;
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -125,7 +126,7 @@ impl Session {
             let phase = self.targets.get(id).map(|target| target.phase);
             self.fail_target(id, error);
             match phase {
-                Some(Phase::Resolved) => self.tell(id, Notice::Gone),
+                Some(Phase::Resolved) => self.tell(id, Notice::Gone(Termination::NodeLost)),
                 Some(Phase::Resolving) => {
                     let error = RpcError::new(ErrorKind::Unreachable, error.text());
                     self.tell(id, Notice::Unresolved(RemoteFailure::from(&error)));

@@ -10,13 +10,14 @@ use super::numbers::Numbers;
 use super::pulse::Pulse;
 use super::serving::Serving;
 use super::store::Store;
-use super::target::{Going, Named, Pending, Phase, TargetId, lane_index};
+use super::target::{Going, Named, Pending, Phase, TargetId, WireNumber, lane_index};
 use super::targets::Targets;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::message::Lane;
+use crate::termination::Termination;
 use crate::trace::TraceContext;
 use crate::wire::payload::SMALL_BODY;
 use bytes::{Bytes, BytesMut};
@@ -52,6 +53,9 @@ pub struct Session {
     pub(super) together: bool,
     /// Calls that the peer may be working on.
     pub(super) flights: Flights,
+    /// Endpoints of this side whose end is to be said when the normal lane has gone so far: at most
+    /// one for each number that the peer has resolved.
+    pub(super) going: VecDeque<(u64, WireNumber, Termination)>,
     /// Targets to be asked for when there is a number for them.
     pub(super) starved: VecDeque<TargetId>,
     /// Targets with an ask that waits for one of those to end: others, and those of the system.
@@ -157,6 +161,7 @@ impl Session {
             ready: [(0, 0); 2],
             together: false,
             flights: Flights::default(),
+            going: VecDeque::new(),
             starved: VecDeque::new(),
             blocked: Default::default(),
             blocked_relayed: VecDeque::new(),
@@ -505,6 +510,9 @@ impl Session {
             self.large_done(now, number, lane);
         }
         self.release_numbers();
+        if !self.going.is_empty() {
+            self.say_gone();
+        }
         if self.queued == 0 {
             self.store.clear();
         }

@@ -7,7 +7,7 @@ use crate::seam::Incarnation;
 use crate::trace::TraceContext;
 use crate::wire::payload::charged;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -114,6 +114,10 @@ pub(crate) struct Target {
     pub(crate) messages_left: i64,
     pub(crate) bytes_left: i64,
     pub(crate) resolvers: Vec<u64>,
+    /// Calls that wait for its end.
+    pub(crate) watchers: BTreeSet<u64>,
+    /// Which life of the endpoint is resolved.
+    pub(crate) incarnation: Option<Incarnation>,
     /// What the peer knows it by, while it is resolved or being resolved.
     pub(crate) number: Option<WireNumber>,
     /// Those who may send to it.
@@ -151,6 +155,8 @@ impl Target {
             messages_left: 0,
             bytes_left: 0,
             resolvers: Vec::new(),
+            watchers: BTreeSet::new(),
+            incarnation: None,
             number: None,
             users: 0,
             calls: 0,
@@ -165,6 +171,7 @@ impl Target {
 
     pub(crate) fn resolved(&mut self, resolution: Resolution) {
         self.phase = Phase::Resolved;
+        self.incarnation = Some(resolution.incarnation);
         self.messages_left = i64::try_from(resolution.credit_messages).unwrap_or(i64::MAX);
         self.bytes_left = i64::try_from(resolution.credit_bytes).unwrap_or(i64::MAX);
         self.names = resolution.messages;
@@ -175,6 +182,7 @@ impl Target {
     /// The connection or the endpoint is gone; the number it had.
     pub(crate) fn unresolve(&mut self) -> Option<WireNumber> {
         self.phase = Phase::Unknown;
+        self.incarnation = None;
         self.large = [false; 2];
         self.names.clear();
         self.numbers.clear();
@@ -242,7 +250,7 @@ impl Target {
 
     /// Whether something waits for it to be resolved.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.has_pending() || !self.resolvers.is_empty()
+        self.has_pending() || !self.resolvers.is_empty() || !self.watchers.is_empty()
     }
 
     pub(crate) fn has_pending(&self) -> bool {

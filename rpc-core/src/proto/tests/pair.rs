@@ -9,6 +9,7 @@ use crate::proto::{
     Session, Submission, TargetId, TargetKey, WireNumber,
 };
 use crate::spi::{CallEnd, Incarnation, Outgoing};
+use crate::termination::Termination;
 use crate::trace::TraceContext;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -209,7 +210,7 @@ impl Pair {
         let node = &mut self.nodes[side];
         let Some(gone) = node.endpoints.remove(name) else { return };
         let targets = node.bound.iter().filter(|(_, bound)| bound.life == gone.life);
-        targets.for_each(|(target, _)| node.session.gone(*target));
+        targets.for_each(|(target, _)| node.session.gone(*target, Termination::Stopped));
         let waiting = std::mem::take(&mut node.inbox);
         for waiting in waiting {
             if waiting.life == gone.life {

@@ -72,7 +72,7 @@ impl Caller {
                     self.left.0 += messages.cast_signed();
                     self.left.1 += bytes.cast_signed();
                 }
-                Notice::Gone => self.gone = true,
+                Notice::Gone(_) => self.gone = true,
                 Notice::Unresolved(failure) => self.unresolved = Some(failure.code),
             }
         }
