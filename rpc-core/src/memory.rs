@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn p2_every_limit_of_bytes_or_pieces_is_in_the_bound() {
         let base = bound(Limits::default());
-        let grown: [(&str, fn(Limits) -> Limits); 13] = [
+        type Grow = fn(Limits) -> Limits;
+        let grown: [(&str, Grow); 13] = [
             ("frame", |limits| limits.with_frame_max_size(1 << 20).unwrap()),
             ("message", |limits| limits.with_message_max_size(1 << 28).unwrap()),
             ("pre-auth", |limits| limits.with_pre_auth_bytes(1 << 20).unwrap()),

@@ -5,6 +5,7 @@
 mod bench;
 mod blocked;
 mod bulk_latency;
+mod cgroup;
 mod chain;
 mod child;
 mod dead_peer;
@@ -24,6 +25,7 @@ mod restarts;
 mod scale;
 mod slow_endpoint;
 mod spread;
+mod unread;
 
 use report::{Report, say};
 use std::future::Future;
@@ -110,6 +112,13 @@ const CHECKS: &[Check] = &[
         run: |size| Box::pin(panics::run(size.pick(50_000, 1_000_000))),
     },
     Check {
+        name: "unread",
+        about: "1,000 readers that never read, 10 GB offered to them: memory within the bound that the library prints",
+        run: |size| {
+            Box::pin(unread::run(size.pick(200, 1_000), size.pick(1_000_000_000, 10_000_000_000)))
+        },
+    },
+    Check {
         name: "dead-peer",
         about: "200 peers that are stopped, and 200 that are cut off: reported within 3.2 s; 500 pauses of up to 1 s: none reported",
         run: |size| Box::pin(dead_peer::run(dead_peer::Effort::of(size.short))),
@@ -192,6 +201,8 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         ledger::SERVER => Box::pin(ledger::serve(args)),
         scale::SERVER => Box::pin(scale::serve()),
         scale::CLIENTS => Box::pin(scale::connect(args)),
+        unread::SERVER => Box::pin(unread::serve(args)),
+        unread::READERS => Box::pin(unread::read_nothing(args)),
         _ => Box::pin(child::serve()),
     }
 }

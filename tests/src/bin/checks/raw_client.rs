@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 const HELLO: u8 = 0x01;
-const RESOLVE: u8 = 0x02;
-const RESOLVED: u8 = 0x03;
+pub(crate) const RESOLVE: u8 = 0x02;
+pub(crate) const RESOLVED: u8 = 0x03;
 const ASK: u8 = 0x11;
 const REPLY: u8 = 0x12;
 const PING: u8 = 0x30;
@@ -33,22 +33,7 @@ impl RawClient {
     pub(crate) async fn connect(server: &str) -> anyhow::Result<Self> {
         static ENVS: AtomicU64 = AtomicU64::new(0);
         let env = (u64::from(std::process::id()) << 32) | ENVS.fetch_add(1, Ordering::Relaxed);
-        let mut stream = TcpStream::connect(server).await.context("connecting")?;
-        stream.set_nodelay(true)?;
-        let mut hello = vec![0x82];
-        hello.extend_from_slice(b"\xa8versions\x92\x01\x01\xa3env\xcf");
-        hello.extend_from_slice(&env.to_be_bytes());
-        let mut bytes = b"ARPC".to_vec();
-        bytes.extend_from_slice(&frame(HELLO, &hello));
-        stream.write_all(&bytes).await?;
-        // What the server says in its hello makes no difference here.
-        let mut head = [0; 12];
-        stream.read_exact(&mut head).await.context("the server's hello")?;
-        let [b'A', b'R', b'P', b'C', a, b, c, d, HELLO, ..] = head else {
-            anyhow::bail!("the server said {head:?}");
-        };
-        let mut hello = vec![0; u32::from_be_bytes([a, b, c, d]) as usize];
-        stream.read_exact(&mut hello).await.context("the server's hello")?;
+        let stream = greet(server, env).await?;
         let (asks, asked) = mpsc::channel(1);
         Ok(Self { asks, task: tokio::task::spawn_local(serve(stream, asked)) })
     }
@@ -64,6 +49,52 @@ impl RawClient {
         (&mut self.task).await?.context("the connection has ended")?;
         anyhow::bail!("the connection has ended")
     }
+}
+
+/// A connection on which both have said hello, this side as the env of that number. It promises no signs
+/// of life.
+pub(crate) async fn greet(server: &str, env: u64) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(server).await.context("connecting")?;
+    stream.set_nodelay(true)?;
+    let mut hello = vec![0x82];
+    hello.extend_from_slice(b"\xa8versions\x92\x01\x01\xa3env\xcf");
+    hello.extend_from_slice(&env.to_be_bytes());
+    let mut bytes = b"ARPC".to_vec();
+    bytes.extend_from_slice(&frame(HELLO, &hello));
+    stream.write_all(&bytes).await?;
+    // What the server says in its hello makes no difference here.
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.context("the server's hello")?;
+    let [b'A', b'R', b'P', b'C', a, b, c, d, HELLO, ..] = head else {
+        anyhow::bail!("the server said {head:?}");
+    };
+    let mut hello = vec![0; u32::from_be_bytes([a, b, c, d]) as usize];
+    stream.read_exact(&mut hello).await.context("the server's hello")?;
+    Ok(stream)
+}
+
+/// Asks for an endpoint under that number.
+pub(crate) fn resolve(target: u32, endpoint: &str) -> anyhow::Result<Vec<u8>> {
+    let length = u8::try_from(endpoint.len())?;
+    anyhow::ensure!(length < 32, "a longer name has another form");
+    let mut resolve = target.to_be_bytes().to_vec();
+    resolve.extend_from_slice(b"\x81\xa4name");
+    resolve.push(0xa0 | length);
+    resolve.extend_from_slice(endpoint.as_bytes());
+    Ok(frame(RESOLVE, &resolve))
+}
+
+/// An ask of a target for a message without fields.
+pub(crate) fn ask(call: u64, target: u32, message: u16) -> Vec<u8> {
+    let mut ask = call.to_be_bytes().to_vec();
+    ask.extend_from_slice(&target.to_be_bytes());
+    ask.extend_from_slice(&REMAINING.to_be_bytes());
+    ask.push(0x90);
+    let mut bytes = frame(ASK, &ask);
+    if let Some(number) = bytes.get_mut(6..8) {
+        number.copy_from_slice(&message.to_be_bytes());
+    }
+    bytes
 }
 
 async fn serve(
@@ -99,25 +130,15 @@ struct Client {
 
 impl Client {
     async fn resolve(&mut self, endpoint: &str) -> anyhow::Result<()> {
-        let length = u8::try_from(endpoint.len())?;
-        anyhow::ensure!(length < 32, "a longer name has another form");
-        let mut resolve = self.target.to_be_bytes().to_vec();
-        resolve.extend_from_slice(b"\x81\xa4name");
-        resolve.push(0xa0 | length);
-        resolve.extend_from_slice(endpoint.as_bytes());
-        Ok(self.stream.write_all(&frame(RESOLVE, &resolve)).await?)
+        Ok(self.stream.write_all(&resolve(self.target, endpoint)?).await?)
     }
 
     async fn received(&mut self, kind: u8, payload: &[u8]) -> anyhow::Result<()> {
         match kind {
             PING => self.stream.write_all(&frame(PONG, payload)).await?,
             RESOLVED => {
-                let mut ask = self.call.to_be_bytes().to_vec();
-                ask.extend_from_slice(&self.target.to_be_bytes());
-                ask.extend_from_slice(&REMAINING.to_be_bytes());
-                // A struct without fields; it is the endpoint's only message, number 0.
-                ask.push(0x90);
-                self.stream.write_all(&frame(ASK, &ask)).await?;
+                // It is the endpoint's only message.
+                self.stream.write_all(&ask(self.call, self.target, 0)).await?;
                 self.target += 1;
                 self.call += GENERATION;
             }
@@ -136,7 +157,7 @@ impl Client {
 }
 
 /// Takes a whole frame off what has been read.
-fn take(buffer: &mut BytesMut) -> anyhow::Result<Option<(u8, Bytes)>> {
+pub(crate) fn take(buffer: &mut BytesMut) -> anyhow::Result<Option<(u8, Bytes)>> {
     let Some([a, b, c, d, kind, ..]) = buffer.get(..8) else { return Ok(None) };
     let (length, kind) = (u32::from_be_bytes([*a, *b, *c, *d]) as usize, *kind);
     anyhow::ensure!(length < 1024 * 1024, "a frame of {length} bytes");
@@ -147,7 +168,7 @@ fn take(buffer: &mut BytesMut) -> anyhow::Result<Option<(u8, Bytes)>> {
     Ok(Some((kind, buffer.split_to(length).freeze())))
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let mut bytes = length.to_be_bytes().to_vec();
     bytes.extend_from_slice(&[kind, 0, 0, 0]);
