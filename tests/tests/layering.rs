@@ -115,6 +115,7 @@ const ACTIX: &[&[&str]] = &[
         "net/buffer",
         "net/busy",
         "net/peers",
+        "net/seldom",
         "net/admission",
         "net/handshake",
         "net/target",

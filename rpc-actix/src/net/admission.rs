@@ -74,7 +74,7 @@ impl State {
     fn evict(&mut self, source: IpAddr, key: &str, limit: usize) {
         let oldest = self.by_source.get(&source).and_then(BTreeSet::first).copied();
         if let Some((source, token)) = oldest.and_then(|oldest| self.leave_greeting(oldest)) {
-            tracing::warn!(%source, key, limit, "too many connections without a hello: the oldest is closed");
+            tracing::debug!(%source, key, limit, "too many connections without a hello: the oldest is closed");
             token.cancel();
         }
     }

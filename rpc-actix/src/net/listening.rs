@@ -4,11 +4,13 @@ use super::admission::Admitted;
 use super::handshake::{self, Greeted, Unheard};
 use super::link::{Busy, Link, Occupied};
 use super::node::Node;
+use super::seldom::Seldom;
 use super::transport::{ByteStream, Listener, Socket};
 use crate::rt;
 use rpc_core::proto::{Close, CloseCode, PeerInfo};
 use rpc_core::spi::Count;
 use rpc_core::{RpcAddress, RpcError, Timestamp};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +62,7 @@ impl Node {
             Ok(stream) => stream,
             Err(error) => {
                 self.tally.count(Count::HellosBroken);
-                return tracing::warn!(peer = %from, %error, "a connection was lost");
+                return self.refused(&from, &error);
             }
         };
         let (closed, evicted) = (self.closed.clone(), admitted.evicted());
@@ -69,13 +71,25 @@ impl Node {
             // Nothing was promised to the peer before its hello is answered.
             greeted = self.take(&mut stream, &from, &mut admitted) => greeted,
             () = closed.cancelled() => return,
-            () = evicted.cancelled() => return self.tally.count(Count::HellosEvicted),
+            () = evicted.cancelled() => {
+                self.tally.count(Count::HellosEvicted);
+                return self.refused(&from, &"it gave way to others, without a hello");
+            }
         };
         match greeted {
             Ok((greeted, busy, sender)) => {
                 self.run(busy, stream, greeted, sender).await;
             }
-            Err(error) => tracing::warn!(peer = %from, %error, "a connection was refused"),
+            Err(error) => self.refused(&from, &error),
+        }
+    }
+
+    fn refused(&self, from: &RpcAddress, error: &dyn fmt::Display) {
+        match self.refusals.due(self.clock.now()) {
+            Some(untold) => {
+                tracing::warn!(peer = %from, %error, untold, "a connection was refused")
+            }
+            None => tracing::debug!(peer = %from, %error, "a connection was refused"),
         }
     }
 
@@ -194,19 +208,15 @@ impl Node {
 /// Pauses after a failed accept, so that a lack of descriptors does not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// A line in the log at most this often.
-const BETWEEN_REPORTS: Duration = Duration::from_secs(5);
-
 /// Errors of the listener, in a row.
 struct Trouble {
     pause: Duration,
-    reported: Option<Timestamp>,
-    untold: usize,
+    lines: Seldom,
 }
 
 impl Default for Trouble {
     fn default() -> Self {
-        Self { pause: SHORTEST_PAUSE, reported: None, untold: 0 }
+        Self { pause: SHORTEST_PAUSE, lines: Seldom::default() }
     }
 }
 
@@ -216,14 +226,10 @@ impl Trouble {
         std::mem::replace(&mut self.pause, next)
     }
 
-    fn report(&mut self, now: Timestamp, error: &io::Error) {
-        if self.reported.is_some_and(|last| now.since(last) < BETWEEN_REPORTS) {
-            self.untold = self.untold.saturating_add(1);
-            return;
+    fn report(&self, now: Timestamp, error: &io::Error) {
+        if let Some(untold) = self.lines.due(now) {
+            tracing::warn!(%error, untold, "accepting a connection failed");
         }
-        let untold = std::mem::take(&mut self.untold);
-        tracing::warn!(%error, untold, "accepting a connection failed");
-        self.reported = Some(now);
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod peers;
 pub(crate) mod pen;
 pub(crate) mod relay;
 pub(crate) mod resolving;
+mod seldom;
 pub(crate) mod target;
 pub(crate) mod tcp;
 pub mod transport;

@@ -5,6 +5,7 @@ use super::driver::Driver;
 use super::handshake::{self, Greeted};
 use super::link::{Busy, Link, Orders, env_stopped};
 use super::peers::Peers;
+use super::seldom::Seldom;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
@@ -34,6 +35,8 @@ pub(crate) struct Node {
     /// Everything that the node runs, to be waited for at the end.
     pub(super) tasks: TaskTracker,
     pub(super) admission: Arc<Admission>,
+    /// Lines in the log about connections that were not taken.
+    pub(super) refusals: Seldom,
     /// For what is random about a link: follows from the env's number.
     seeds: AtomicU64,
 }
@@ -69,6 +72,7 @@ impl Node {
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             admission: Arc::default(),
+            refusals: Seldom::default(),
             seeds: AtomicU64::new(id),
         })
     }

@@ -7,8 +7,9 @@ use anyhow::Context;
 use rpc_actix::{RpcEnv, RpcEnvConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use std::future::Future;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::thread::JoinHandle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// The argument that makes this program a child.
@@ -56,6 +57,27 @@ impl Process {
         command.args(["-c", r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#]);
         command.arg(program).arg(ROLE).arg(role).args(args);
         Self::spawn(command, role)
+    }
+
+    /// The same with so many descriptors, as a shell reads it. What it logs can be had when it has ended.
+    pub(crate) fn start_logging(
+        descriptors: &str,
+        role: &str,
+        args: &[&str],
+    ) -> anyhow::Result<(Self, JoinHandle<String>)> {
+        let program = std::env::current_exe().context("this program's path")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!(r#"ulimit -n "{descriptors}"; exec "$0" "$@""#)]);
+        command.arg(program).arg(ROLE).arg(role).args(args).stderr(Stdio::piped());
+        let mut process = Self::spawn(command, role)?;
+        let mut errors = process.child.stderr.take().context("the child's log")?;
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            // What is not text is no line that anybody looks for.
+            let _ = errors.read_to_string(&mut log);
+            log
+        });
+        Ok((process, log))
     }
 
     fn spawn(mut command: Command, role: &str) -> anyhow::Result<Self> {

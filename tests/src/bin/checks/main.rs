@@ -10,6 +10,7 @@ mod chain;
 mod child;
 mod dead_peer;
 mod exactly_once;
+mod exhaustion;
 mod greedy;
 mod instructions;
 mod lan;
@@ -119,6 +120,11 @@ const CHECKS: &[Check] = &[
         },
     },
     Check {
+        name: "exhaustion",
+        about: "128 descriptors and twice as many strangers; 10,000 connections that say nothing: peers go on and come in, nothing is left",
+        run: |size| Box::pin(exhaustion::run(size.pick(2_000, 10_000))),
+    },
+    Check {
         name: "dead-peer",
         about: "200 peers that are stopped, and 200 that are cut off: reported within 3.2 s; 500 pauses of up to 1 s: none reported",
         run: |size| Box::pin(dead_peer::run(dead_peer::Effort::of(size.short))),
@@ -192,6 +198,8 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         bulk_latency::SERVER => Box::pin(bulk_latency::serve()),
         chain::FIRST => Box::pin(chain::serve_first(args)),
         chain::LAST => Box::pin(chain::serve_last()),
+        exhaustion::SERVER => Box::pin(exhaustion::serve(args)),
+        exhaustion::STRANGERS => Box::pin(exhaustion::say_nothing(args)),
         greedy::SERVER => Box::pin(greedy::serve(args)),
         dead_peer::PEER => Box::pin(dead_peer::serve(args)),
         instructions::COUNTED => Box::pin(instructions::send(args)),
