@@ -140,7 +140,7 @@ async fn flood(report: &mut Report, count: u32) -> anyhow::Result<()> {
         most.1 = open_descriptors(server.pid())?.max(most.1);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (mut processes, _) = connecting.await??;
+    let (processes, _) = connecting.await??;
     let there = most.1.saturating_sub(before.1);
     let times: Spread = times.into_iter().collect();
     report.require(
@@ -156,6 +156,27 @@ async fn flood(report: &mut Report, count: u32) -> anyhow::Result<()> {
         bytes <= STRANGER_BYTES && there > 0,
         &format!("each costs {STRANGER_BYTES} bytes at most: {bytes:.0}"),
     );
+    let processes = all_closed(report, processes, &each).await?;
+    let left = open_descriptors(server.pid())?;
+    report.require(
+        left <= before.1 + 1,
+        &format!("the server has {left} descriptors in the end, {} at the beginning", before.1),
+    );
+    early.shutdown().await;
+    drop(processes);
+    drop(server);
+    let log = log.join().ok().context("the log")?;
+    let lines = log.lines().count();
+    report.require(lines <= 20, &format!("the log of all that has {lines} lines, of 20"));
+    Ok(())
+}
+
+/// The strangers are closed in time, `each` of each process.
+async fn all_closed(
+    report: &mut Report,
+    mut processes: Vec<Process>,
+    each: &str,
+) -> anyhow::Result<Vec<Process>> {
     for process in &mut processes {
         process.tell("closed")?;
     }
@@ -172,18 +193,7 @@ async fn flood(report: &mut Report, count: u32) -> anyhow::Result<()> {
             ),
         );
     }
-    let left = open_descriptors(server.pid())?;
-    report.require(
-        left <= before.1 + 1,
-        &format!("the server has {left} descriptors in the end, {} at the beginning", before.1),
-    );
-    early.shutdown().await;
-    drop(processes);
-    drop(server);
-    let log = log.join().ok().context("the log")?;
-    let lines = log.lines().count();
-    report.require(lines <= 20, &format!("the log of all that has {lines} lines, of 20"));
-    Ok(())
+    Ok(processes)
 }
 
 /// Connects, and is answered.
