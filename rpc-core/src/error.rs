@@ -364,15 +364,18 @@ pub struct RemoteFailure {
 /// What a unit of the thousands digit is worth in a code.
 const OUTCOME_UNIT: u16 = 1000;
 
+/// A text of at most `most` bytes: what a peer has written may be quoted in it.
+pub(crate) fn shortened(mut text: String, most: usize) -> String {
+    // A character has at most four bytes, so one of these is its border.
+    let cut = (0..=text.len().min(most)).rev().find(|&at| text.is_char_boundary(at));
+    text.truncate(cut.unwrap_or(0));
+    text
+}
+
 impl RemoteFailure {
     /// A failure with this code; the text is cut to 4096 bytes.
     pub fn new(code: u16, text: impl Into<String>) -> Self {
-        let mut text = text.into();
-        // A character has at most four bytes, so one of these is its border.
-        let cut =
-            (0..=text.len().min(MAX_FAILURE_TEXT)).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(cut.unwrap_or(0));
-        Self { code, text }
+        Self { code, text: shortened(text.into(), MAX_FAILURE_TEXT) }
     }
 
     /// The error that the caller gets. A code that this version does not know is named in the text.

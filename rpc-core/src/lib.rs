@@ -197,6 +197,9 @@ mod endpoint_ref;
 mod env;
 mod error;
 mod factory;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod guard;
 mod handlers;

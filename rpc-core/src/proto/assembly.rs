@@ -153,6 +153,19 @@ impl<T> Assemblies<T> {
         self.total
     }
 
+    /// Whether the count is that of the open bodies, within its limit, and no body is larger than it
+    /// was announced.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_counted(&self) -> bool {
+        let totals: usize = self.open.values().map(|open| open.total).sum();
+        let fits =
+            |open: &Assembly<T>| open.body.len() <= open.total && open.total <= self.max_message;
+        totals == self.total
+            && totals <= self.budget.saturating_add(self.max_message)
+            && self.open.len() <= MAX_OPEN
+            && self.open.values().all(fits)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.open.clear();
         self.total = 0;

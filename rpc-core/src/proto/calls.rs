@@ -89,6 +89,23 @@ impl Flights {
         self.len() < max && (!relayed || self.relayed < max.div_ceil(2))
     }
 
+    /// The numbers that are taken, with their calls.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        let numbered = (0_u64..).zip(&self.slots);
+        numbered.filter_map(|(slot, flight)| {
+            Some(((flight.generation << SLOT_BITS) | slot, flight.call?))
+        })
+    }
+
+    /// Whether the counts are those of the slots.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_counted(&self) -> bool {
+        let open = || self.slots.iter().filter(|flight| flight.call.is_some());
+        let relayed = open().filter(|flight| flight.relayed).count();
+        open().count() == self.len() && relayed == self.relayed
+    }
+
     /// The connection is gone; the next one begins anew.
     pub(crate) fn clear(&mut self) {
         self.slots.clear();
@@ -236,6 +253,15 @@ impl Calls {
         let numbered = self.slots.iter().enumerate();
         let open = numbered.filter(|(_, slot)| slot.call.as_ref().is_some_and(&pick));
         open.map(|(index, slot)| (slot.generation << SLOT_BITS) | index as u64).collect()
+    }
+
+    /// Every call in the table, with its number.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Call)> {
+        let numbered = (0_u64..).zip(&self.slots);
+        numbered.filter_map(|(index, slot)| {
+            Some(((slot.generation << SLOT_BITS) | index, slot.call.as_ref()?))
+        })
     }
 
     /// Open calls that have not ended.

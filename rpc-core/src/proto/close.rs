@@ -1,6 +1,6 @@
 //! Why a connection ends, as both sides say it.
 
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, MAX_FAILURE_TEXT, RpcError, shortened};
 use crate::message::Encoding;
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload;
@@ -42,7 +42,7 @@ pub enum CloseCode {
 pub struct Close {
     /// The reason's number; numbers of later versions are kept as they are.
     pub code: u16,
-    /// For people.
+    /// For people; what a peer says of it is cut to 4096 bytes.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ struct OnTheWire {
 impl Close {
     /// A reason with its text.
     pub fn new(code: CloseCode, text: impl Into<String>) -> Self {
-        Self { code: code as u16, text: text.into() }
+        Self { code: code as u16, text: shortened(text.into(), MAX_FAILURE_TEXT) }
     }
 
     pub(crate) fn protocol(text: impl Into<String>) -> Self {
@@ -85,7 +85,10 @@ impl Close {
 
     pub(crate) fn read(payload_bytes: &[u8]) -> Self {
         match payload::decode::<OnTheWire>(payload_bytes, &PrescanLimits::default()) {
-            Ok(wire) => Self { code: wire.code, text: format!("the peer says: {}", wire.text) },
+            Ok(wire) => {
+                let text = shortened(format!("the peer says: {}", wire.text), MAX_FAILURE_TEXT);
+                Self { code: wire.code, text }
+            }
             Err(_) => Self::protocol("the peer closed the connection without a readable reason"),
         }
     }

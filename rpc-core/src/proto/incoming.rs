@@ -12,7 +12,7 @@ use super::session::Session;
 use super::target::{Phase, TargetId, TargetKey, WireNumber};
 use crate::counters::Count;
 use crate::deadline::Timestamp;
-use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, MAX_FAILURE_TEXT, Outcome, RemoteFailure, RpcError, shortened};
 use crate::message::Encoding;
 use crate::seam::{CallEnd, Incarnation};
 use crate::termination::Termination;
@@ -159,7 +159,7 @@ impl Session {
             Kind::Goodbye => {
                 let body: GoodbyeBody = read(reader.rest(), kind)?;
                 self.peer_leaves();
-                events.push(Event::Goodbye(body.reason));
+                events.push(Event::Goodbye(shortened(body.reason, MAX_FAILURE_TEXT)));
                 Ok(())
             }
             Kind::Close => {

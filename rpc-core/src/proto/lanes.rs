@@ -350,6 +350,23 @@ impl Lanes {
         fits(together, self.budget) && !yields
     }
 
+    /// The large messages that have not gone out wholly: their target's number, and their size.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (u32, usize)> {
+        let large = self.lanes.iter().flat_map(LaneBuffer::large);
+        large.filter_map(|large| large.then.map(|(number, _)| (number, large.total)))
+    }
+
+    /// Whether what is under way is what has begun, and the answers are those that wait.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_counted(&self) -> bool {
+        let begun = |lane: &LaneBuffer| lane.begun.iter().map(|large| large.total).sum::<usize>();
+        let large = self.lanes.iter().flat_map(LaneBuffer::large);
+        self.lanes.each_ref().map(begun) == self.under_way
+            && large.filter(|large| large.then.is_none()).count() == self.answers
+            && self.lanes.iter().all(|lane| lane.begun.len() <= MAX_BEGUN)
+    }
+
     /// Forgets everything: the connection is gone.
     pub(crate) fn clear(&mut self) {
         self.control.clear();

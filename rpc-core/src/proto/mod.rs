@@ -25,6 +25,8 @@ mod resolution;
 mod sending;
 mod serving;
 mod session;
+#[cfg(any(test, fuzzing))]
+mod sound;
 mod store;
 mod target;
 mod targets;
@@ -43,5 +45,5 @@ pub use resolution::Resolution;
 pub use session::{Request, Session, Submission};
 pub use target::{TargetId, TargetKey, WireNumber};
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;

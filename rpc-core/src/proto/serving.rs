@@ -103,6 +103,12 @@ impl Serving {
         self.open
     }
 
+    /// Whether the count is that of the open slots.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.slots.len() <= self.max && self.slots.iter().flatten().count() == self.open
+    }
+
     /// The connection is gone, and every caller with it.
     pub(crate) fn clear(&mut self, wakes: &mut Vec<Waker>) {
         self.open = 0;

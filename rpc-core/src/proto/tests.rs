@@ -1,12 +1,26 @@
 //! The protocol from both of its ends: two sessions, joined by bytes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a panic is how a test says what it has found"
+)]
 
+#[cfg(test)]
 mod budgets;
+#[cfg(test)]
 mod calls;
+#[cfg(test)]
 mod credit;
+#[cfg(test)]
 mod landing;
+#[cfg(test)]
 mod lifetimes;
 mod pair;
+#[cfg(test)]
 mod relaying;
+#[cfg(test)]
 mod releasing;
+#[cfg(test)]
 mod violations;
-mod walk;
+pub(crate) mod walk;

@@ -1,6 +1,6 @@
 //! MessagePack of user values: the only file that names rmp-serde.
 
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, RpcError, shortened};
 use crate::message::Encoding;
 use crate::wire::in_place;
 use crate::wire::prescan::{PrescanLimits, prescan};
@@ -21,6 +21,9 @@ const KEPT_SCRATCH: usize = 64 * 1024;
 /// Bodies up to this cost a message of credit and no bytes: what bounds their number bounds them,
 /// and they do not wait until a large one of the other lane was handled.
 const FREE_BODY: usize = 4096;
+
+/// What a decoder may say of why it failed: it quotes texts of the peer, however long they are.
+const MAX_CAUSE: usize = 1024;
 
 /// The bytes of credit that a body costs.
 pub(crate) fn charged(bytes: usize) -> usize {
@@ -191,9 +194,24 @@ pub(crate) fn decode<T: DeserializeOwned>(
         let name = std::any::type_name::<T>();
         RpcError::new(
             ErrorKind::Decode,
-            format!("{} bytes do not decode as {name}: {cause}", bytes.len()),
+            format!(
+                "{} bytes do not decode as {name}: {}",
+                bytes.len(),
+                shortened(cause.to_string(), MAX_CAUSE)
+            ),
         )
     };
     prescan(bytes, limits).map_err(|error| failed(&error))?;
     rmp_serde::from_slice(bytes).map_err(|error| failed(&error))
+}
+
+/// What the decoder alone makes of one value that fills `bytes`, without the pre-scan.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn unscanned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    let mut decoder = rmp_serde::Deserializer::new(bytes);
+    let value = T::deserialize(&mut decoder)?;
+    if decoder.get_ref().is_empty() {
+        return Ok(value);
+    }
+    Err(serde::de::Error::custom("bytes follow the value"))
 }

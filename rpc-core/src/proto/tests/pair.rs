@@ -34,19 +34,42 @@ pub(super) enum Chunks {
     Random(Random),
 }
 
+/// Choices: those of a seed, or those that the bytes of an input make, until they end.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(super) enum Random {
+    Seed(u64),
+    Bytes(VecDeque<u8>),
+}
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        Self::Seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
+    /// A number below `end`; 0 where the bytes have ended.
     pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
+        let number = match self {
+            Self::Seed(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                *state
+            }
+            Self::Bytes(bytes) => {
+                let mut number = u64::from(bytes.pop_front().unwrap_or(0));
+                let mut reach = 256;
+                while reach < end as u64 {
+                    number = number << 8 | u64::from(bytes.pop_front().unwrap_or(0));
+                    reach <<= 8;
+                }
+                number
+            }
+        };
+        (number % end as u64) as usize
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::Bytes(bytes) if bytes.is_empty())
     }
 }
 

@@ -4,7 +4,7 @@ use super::pair::{A, B, Chunks, FAIL, Pair, Random, SMALL, Side, UNLISTED, body,
 use crate::Lane;
 use crate::error::Outcome;
 use crate::limits::Limits;
-use crate::proto::{PeerInfo, Submission, TargetId};
+use crate::proto::{PeerInfo, Submission, TargetId, Vital};
 use crate::spi::CallEnd;
 use crate::trace::TraceContext;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,7 @@ use std::num::{NonZeroU64, NonZeroU128};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
@@ -60,6 +61,10 @@ fn hellos(limits: &Limits, reads_headers: [bool; 2]) -> [PeerInfo; 2] {
 
 impl Walk {
     fn new(seed: u64) -> Self {
+        Self::with(Random::new(seed), seed)
+    }
+
+    fn with(random: Random, seed: u64) -> Self {
         let limits = Limits::default();
         let limits = limits.with_max_in_flight(6).unwrap();
         let limits = limits.with_outbox_max_messages(12).unwrap();
@@ -78,7 +83,7 @@ impl Walk {
         });
         Self {
             pair,
-            random: Random::new(seed),
+            random,
             limits,
             targets,
             open: Vec::new(),
@@ -112,10 +117,34 @@ impl Walk {
             80..95 => {
                 self.pair.handle(side);
             }
-            95..99 => self.look(),
+            95..97 => self.look(),
+            97..99 => self.pass_time(),
             _ => self.disturb(side),
         }
         self.check_seen();
+        self.check_tables();
+    }
+
+    /// Each table of a session agrees with the others.
+    fn check_tables(&self) {
+        for side in [A, B] {
+            assert_eq!(
+                self.pair.nodes[side].session.unsound(),
+                Vec::<String>::new(),
+                "side {side}"
+            );
+        }
+    }
+
+    /// A side that hears nothing for too long gives the connection up.
+    fn pass_time(&mut self) {
+        let millis = self.random.below(2_000) as u64;
+        self.pair.now = self.pair.now + Duration::from_millis(millis);
+        let now = self.pair.now;
+        let lives = [A, B].map(|side| self.pair.nodes[side].session.look(now) == Vital::Fine);
+        if lives.contains(&false) {
+            self.reconnect();
+        }
     }
 
     /// A third of the messages has a trace, half of those a tracestate.
@@ -241,14 +270,19 @@ impl Walk {
     /// An endpoint starts anew, or, more rarely, the connection breaks.
     fn disturb(&mut self, side: Side) {
         if self.one_in(3) {
-            self.pair.cut();
-            self.look();
-            assert!(self.open.is_empty(), "a call outlived its connection");
-            self.pair.attach(hellos(&self.limits, self.reads_headers));
+            self.reconnect();
         } else {
             let name = NAMES[self.random.below(NAMES.len())];
             self.pair.start(side, name, (5, 60_000));
         }
+    }
+
+    fn reconnect(&mut self) {
+        self.pair.cut();
+        self.check_tables();
+        self.look();
+        assert!(self.open.is_empty(), "a call outlived its connection");
+        self.pair.attach(hellos(&self.limits, self.reads_headers));
     }
 
     /// Each message is seen once, and in order.
@@ -315,6 +349,17 @@ impl Walk {
         assert!(wrong.is_empty(), "said to be never sent, but handled: {wrong:?}");
         self.answered
     }
+}
+
+/// The walk that the bytes of an input choose.
+pub(crate) fn walk(input: &[u8]) {
+    let Some((seed, choices)) = input.split_first() else { return };
+    let choices = Random::Bytes(choices.iter().copied().collect());
+    let mut walk = Walk::with(choices, u64::from(*seed));
+    while !walk.random.is_over() {
+        walk.step();
+    }
+    walk.finish();
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! What holds of a session between any two of its calls: looked at by tests and fuzzers after each.
+
+use super::calls::{Call, Progress};
+use super::session::Session;
+use super::target::{Phase, Target, TargetId};
+use std::collections::BTreeMap;
+
+impl Session {
+    /// Says what does not hold of the tables: each of them against the others, and against its limit.
+    pub(crate) fn unsound(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut hold = |holds: bool, what: &str| {
+            if !holds {
+                wrong.push(what.to_owned());
+            }
+        };
+        let most = self.limits.max_in_flight();
+        hold(self.serving.len() <= most, "more calls are served than may be in flight");
+        hold(self.serving.is_counted(), "the served calls are counted wrong");
+        hold(self.flights.len() <= most, "more calls are in flight than may be");
+        hold(self.flights.is_counted(), "the relayed flights are counted wrong");
+        hold(
+            self.assemblies.is_counted(),
+            "large bodies that come are counted wrong, or over limit",
+        );
+        hold(self.lanes.is_counted(), "large bodies that go are counted wrong");
+        hold(self.calls_agree(), "a call and its flight disagree");
+        hold(self.targets_agree(), "a target is not what its number, its calls or its queue say");
+        let (messages, bytes) = self.queue_found();
+        hold(messages == self.queued, &format!("{} messages wait, not {}", messages, self.queued));
+        hold(bytes == self.queued_bytes, &format!("{bytes} bytes wait, not {}", self.queued_bytes));
+        hold(
+            self.left.wrapping_add(self.queued as u64) == self.entered,
+            "a place was lost or made",
+        );
+        hold(self.peer.is_some() || self.lanes.is_empty(), "something waits for no connection");
+        wrong
+    }
+
+    /// The messages, and their bytes, that wait for the socket and are this env's own.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queued, self.queued_bytes)
+    }
+
+    /// A call in flight knows its number, and the number knows its call; one that waits has none.
+    fn calls_agree(&self) -> bool {
+        let flies = |call: &Call| match call.progress {
+            Progress::Ready { .. } | Progress::Sent => true,
+            _ => call.flight.is_none(),
+        };
+        let known = self.calls.iter().all(|(_, call)| flies(call));
+        let ours = self.calls.iter().filter_map(|(id, call)| Some((call.flight?, id)));
+        known && ours.collect::<BTreeMap<_, _>>() == self.flights.iter().collect()
+    }
+
+    fn targets_agree(&self) -> bool {
+        let mut calls = BTreeMap::<TargetId, usize>::new();
+        for (_, call) in self.calls.iter() {
+            *calls.entry(call.target).or_default() += 1;
+        }
+        let numbered = |id: TargetId, target: &Target| match target.number {
+            Some(number) => {
+                target.phase != Phase::Unknown && self.numbers.holder(number) == Some(id)
+            }
+            None => target.phase == Phase::Unknown,
+        };
+        let queued = |id: TargetId, target: &Target| {
+            let mut queues = self.blocked.iter().chain([&self.blocked_relayed]);
+            let blocked = queues.any(|queue| queue.contains(&id));
+            blocked == target.blocked && self.starved.contains(&id) == target.starved
+        };
+        let all = self.targets.ids(|_| true);
+        let agrees = |id: &TargetId| {
+            let counted = calls.get(id).copied().unwrap_or(0);
+            self.targets.get(*id).is_some_and(|target| {
+                target.calls == counted
+                    && target.messages_left >= 0
+                    && numbered(*id, target)
+                    && queued(*id, target)
+            })
+        };
+        let system = self.targets.iter().filter(|target| target.system).count();
+        all.iter().all(agrees) && system == self.reserves
+    }
+
+    /// The messages that have not been given to the socket, and their bytes, as they are found.
+    fn queue_found(&self) -> (usize, usize) {
+        let own = self.targets.iter().filter(|target| target.relayed.is_none());
+        let pending = own.flat_map(|target| target.pending.iter().flatten());
+        let pending = pending.map(|pending| (1, pending.body.len()));
+        let large = self.lanes.requests().filter(|(number, _)| !self.numbers.is_relayed(*number));
+        let large = large.map(|(_, bytes)| (1, bytes));
+        let all = pending.chain(large).chain(self.ready);
+        all.fold((0, 0), |(messages, bytes), (more, size)| (messages + more, bytes + size))
+    }
+}
