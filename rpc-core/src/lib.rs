@@ -199,6 +199,7 @@ mod error;
 mod factory;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "tests use more of it"))]
 pub mod fuzz;
 mod gate;
 mod guard;
@@ -273,6 +274,7 @@ pub use terminated::{Terminated, WatchId};
 pub use termination::Termination;
 pub use trace::TraceContext;
 pub use wire::in_place as bytes_in_place;
+pub use wire::wire_type::assert_wire_type;
 
 /// What the macros name and users do not.
 #[doc(hidden)]

@@ -28,6 +28,7 @@ const CORE: &[&[&str]] = &[
         "wire/in_place",
         "wire/spare",
         "wire/payload",
+        "wire/wire_type",
         "wire/mod",
     ],
     &["seam", "terminated"],
@@ -60,6 +61,7 @@ const CORE: &[&[&str]] = &[
         "proto/connection",
         "proto/incoming",
         "proto/landing",
+        "proto/sound",
         "proto/mod",
     ],
     &["timers", "core", "scope"],
@@ -95,6 +97,17 @@ const CORE: &[&[&str]] = &[
     &["factory"],
     &["local/executor", "local/link", "local/backend", "local/mod"],
     &["spi"],
+    &[
+        "fuzz/input",
+        "fuzz/shapes",
+        "fuzz/texts",
+        "fuzz/bodies",
+        "fuzz/frames",
+        "fuzz/tables",
+        "fuzz/hostile",
+        "fuzz/passing",
+        "fuzz/mod",
+    ],
     &["lib"],
 ];
 

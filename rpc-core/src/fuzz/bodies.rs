@@ -2,6 +2,8 @@
 
 use super::input::Input;
 use super::shapes::{self, Visit};
+use crate::address::EndpointAddress;
+use crate::config::RpcEnvConfig;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::RpcEnv;
 use crate::factory::RpcEnvFactory;
@@ -9,7 +11,7 @@ use crate::local::LocalWorld;
 use crate::message::{Encoding, Untyped};
 use crate::wire::payload;
 use crate::wire::prescan::{MAX_DEPTH, PrescanLimits, prescan as scan};
-use crate::{EndpointAddress, RpcEnvConfig};
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};

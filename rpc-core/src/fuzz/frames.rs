@@ -1,10 +1,10 @@
 //! Bytes of a connection, before and after the hellos, in whatever pieces they come.
 
 use super::input::Input;
-use crate::Lane;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
+use crate::message::Lane;
 use crate::proto::{
     Close, Event, Hello, Hellos, Landing, PeerInfo, PeerLimits, Request, Session, Submission,
     TargetId, TargetKey,

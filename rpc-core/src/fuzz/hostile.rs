@@ -3,9 +3,9 @@
 
 use super::frames::{Pieces, Rig, frames, peer_info};
 use super::input::Input;
-use crate::Lane;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
+use crate::message::Lane;
 use crate::proto::{
     Close, CloseCode, Event, IncomingMessage, Request, Resolution, Submission, TargetId, TargetKey,
     Vital, WireNumber,

@@ -51,3 +51,5 @@ pub fn run(name: &str, input: &[u8]) {
 }
 
 pub use bodies::prescan_vs_serde;
+#[cfg(test)]
+pub(crate) use shapes::{COUNT, Visit, visit};

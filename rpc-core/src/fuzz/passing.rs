@@ -4,6 +4,7 @@
 use super::frames::{Pieces, Rig, frames, peer_info};
 use super::input::Input;
 use crate::deadline::Timestamp;
+use crate::error::RemoteFailure;
 use crate::proto::{Event, Notice, Refusal, TargetId, WireNumber};
 use crate::wire::frame::{Kind, put_header};
 use bytes::{BufMut, BytesMut};
@@ -168,7 +169,7 @@ impl Middle {
                     false
                 }
                 Poll::Ready(Err(_)) => {
-                    self.back.session.fail_as(*call, crate::RemoteFailure::new(6, "ended"));
+                    self.back.session.fail_as(*call, RemoteFailure::new(6, "ended"));
                     false
                 }
             }

@@ -9,15 +9,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Whatever a shape is used for.
-pub(super) trait Visit {
+pub(crate) trait Visit {
     fn shape<T: DeserializeOwned + Serialize + Debug>(&mut self, name: &'static str);
 }
 
 /// How many shapes there are.
-pub(super) const COUNT: usize = 14;
+pub(crate) const COUNT: usize = 14;
 
 /// Shows the shape with that number.
-pub(super) fn visit(number: usize, visitor: &mut impl Visit) {
+pub(crate) fn visit(number: usize, visitor: &mut impl Visit) {
     match number % COUNT {
         0 => visitor.shape::<Plain>("plain fields"),
         1 => visitor.shape::<Tree>("a recursive enum"),

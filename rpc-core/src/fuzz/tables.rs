@@ -2,9 +2,9 @@
 
 use super::frames::small_limits;
 use super::input::Input;
-use crate::Lane;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
+use crate::message::Lane;
 use crate::proto::{Request, Session, Submission, TargetKey};
 use crate::seam::Outgoing;
 use std::collections::{BTreeMap, BTreeSet};

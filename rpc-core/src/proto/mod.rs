@@ -46,4 +46,5 @@ pub use session::{Request, Session, Submission};
 pub use target::{TargetId, TargetKey, WireNumber};
 
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "tests use more of it"))]
 pub(crate) mod tests;

@@ -126,13 +126,13 @@ impl Numbers {
     }
 
     /// How many are taken.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn taken(&self) -> usize {
         self.slots.len().saturating_sub(self.free.len())
     }
 
     /// The highest number that was ever taken, plus one.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn highest(&self) -> usize {
         self.slots.len()
     }

@@ -6,3 +6,4 @@ pub(crate) mod payload;
 pub mod prescan;
 pub mod read;
 pub mod spare;
+pub(crate) mod wire_type;

@@ -1,7 +1,7 @@
 //! Peers that break the rules: each is told which.
 
 use super::pair::{A, B, Pair};
-use crate::proto::CloseCode;
+use crate::proto::{Close, CloseCode};
 use crate::wire::frame::{FLAG_FIRST, FLAG_HEADERS, Kind, put_control, put_header};
 use bytes::{BufMut, BytesMut};
 
@@ -51,6 +51,18 @@ fn frames_that_make_no_sense() {
     assert_close(CloseCode::TooLarge, "rpc.frame.maxSize", |b| {
         b.put_slice(&[0xff, 0xff, 0xff, 0xff, 0x10, 0, 0, 0]);
     });
+}
+
+/// Found by the target `preauth`: a text where a number belongs was quoted whole, and a close frame was
+/// larger than any frame may be.
+#[test]
+fn what_a_peer_wrote_is_quoted_in_part() {
+    let mut body = b"\x82\xa4name\xa1x\xa3pin\xda\xff\xff".to_vec();
+    body.resize(body.len() + 0xffff, 1);
+    let (_, text) = close_of(|b| put_control(b, Kind::Resolve, &[0; 4], &body));
+    assert!(text.contains("not readable") && text.len() < 2048, "{} bytes", text.len());
+    let long = "x".repeat(100_000);
+    assert_eq!(Close::new(CloseCode::Protocol, long).text.len(), 4096);
 }
 
 #[test]
