@@ -272,6 +272,7 @@ pub(super) fn failures(bytes: &[u8]) {
     let first = 0_u64.to_be_bytes();
     put_control(&mut say, Kind::Failure, &first, bytes);
     put_control(&mut say, Kind::Unresolved, &1_u32.to_be_bytes(), bytes);
+    put_control(&mut say, Kind::Gone, &[0; 4], bytes);
     put_control(&mut say, Kind::Close, &[], bytes);
     put_control(&mut say, Kind::Goodbye, &[], bytes);
     if bytes.len() <= small_limits().frame_max_size() - 8 {

@@ -11,6 +11,7 @@ use crate::proto::{
     Vital, WireNumber,
 };
 use crate::seam::{Incarnation, Outgoing};
+use crate::termination::Termination;
 use crate::wire::frame::{FLAG_FIRST, Header, Kind, put_header};
 use bytes::{BufMut, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,14 +36,18 @@ impl Books {
     fn says(&mut self, kind: Kind, fields: &[u64], resolved: (u64, u32)) {
         let number = fields.first().copied().unwrap_or_default();
         let target = WireNumber::try_from(number).unwrap_or(WireNumber::MAX);
-        match (kind, self.granted.get_mut(&target)) {
-            (Kind::Resolved, Some(books)) => books.0 = books.0.saturating_add(resolved.0),
-            (Kind::Credit, Some(books)) => {
-                books.0 = books.0.saturating_add(fields.get(1).copied().unwrap_or_default());
+        let granted = match kind {
+            Kind::Resolved => resolved.0,
+            Kind::Credit => fields.get(1).copied().unwrap_or_default(),
+            Kind::Reply | Kind::Failure => {
+                self.asked.remove(&number);
+                return;
             }
-            (Kind::Reply | Kind::Failure, _) => drop(self.asked.remove(&number)),
-            _ => {}
-        }
+            _ => return,
+        };
+        // It may guess a number that has not been said yet.
+        let books = self.granted.entry(target).or_default();
+        books.0 = books.0.saturating_add(granted);
     }
 
     /// What this side has sent keeps to that.
@@ -54,9 +59,9 @@ impl Books {
             stream
         });
         match Kind::from_byte(header.kind) {
-            Some(Kind::Resolve) => {
+            Some(Kind::Release) => {
                 let number = u32::try_from(fields.number::<4>()).unwrap();
-                self.granted.insert(number, (0, 0));
+                self.granted.remove(&number);
             }
             Some(Kind::Ask) => {
                 let call = fields.number::<8>();
@@ -207,7 +212,10 @@ impl Host<'_> {
         for event in std::mem::take(&mut self.rig.events) {
             match event {
                 Event::Resolve(number, _) => self.bound.push(number),
-                Event::Release(number) => self.bound.retain(|bound| *bound != number),
+                Event::Release(number) => {
+                    self.rig.session.released(number);
+                    self.bound.retain(|bound| *bound != number);
+                }
                 Event::Message(message) => {
                     self.open.extend(message.call);
                     self.messages.push(message);
@@ -222,6 +230,9 @@ impl Host<'_> {
 
     fn submit(&mut self) {
         let target = self.targets[self.input.below(self.targets.len())];
+        if self.input.below(8) == 0 {
+            return self.rig.calls.extend(self.rig.session.watch(target));
+        }
         let how = [Submission::Ask, Submission::Send, Submission::SendWait][self.input.below(3)];
         let size = match self.input.byte() {
             0..16 => 60_000,
@@ -270,7 +281,7 @@ impl Host<'_> {
             }
             1 => session.unresolved(number, &RpcError::new(ErrorKind::EndpointNotFound, "no")),
             2 => session.grant(number, 1, 100),
-            _ => session.gone(number),
+            _ => session.gone(number, Termination::Stopped),
         }
         self.bound.rotate_left(1);
     }
@@ -397,6 +408,7 @@ fn usual_body(kind: Kind, (messages, bytes): (u64, u32)) -> Vec<u8> {
         Kind::Failure | Kind::Unresolved => b"\x82\xa4code\x03\xa4text\xa2no".to_vec(),
         Kind::Close => b"\x81\xa4code\x06".to_vec(),
         Kind::Goodbye => b"\x80".to_vec(),
+        Kind::Gone => b"\x81\xa6reason\x02".to_vec(),
         Kind::OneWay | Kind::Ask | Kind::Reply | Kind::Chunk => vec![1; 5],
         _ => Vec::new(),
     }

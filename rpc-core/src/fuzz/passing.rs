@@ -146,7 +146,7 @@ impl Middle {
                         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                         self.back.session.grant(*number, messages, bytes);
                     }
-                    Notice::Gone => self.back.session.gone(*number),
+                    Notice::Gone(how) => self.back.session.gone(*number, how),
                     Notice::Unresolved(failure) => {
                         self.back.session.unresolved_as(*number, failure);
                     }

@@ -36,7 +36,10 @@ pub(super) fn request_table(bytes: &[u8]) {
                 }
             }
             3 => {
-                let call = session.resolve(now, target).unwrap();
+                let watched = input.below(2) == 0;
+                let call =
+                    if watched { session.watch(target) } else { session.resolve(now, target) };
+                let call = call.unwrap();
                 assert!(known.insert(call), "the number {call} was there before");
                 model.insert(call, false);
             }
