@@ -117,6 +117,9 @@ impl<R> AskFuture<R> {
     }
 
     fn cancel(&mut self) {
+        if let State::Done | State::Ready(_) = self.state {
+            return;
+        }
         match std::mem::replace(&mut self.state, State::Done) {
             State::Local { call, .. } => call.abandon(),
             State::Remote { call, core, timer, .. } => {

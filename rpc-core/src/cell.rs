@@ -197,10 +197,7 @@ async fn serve<E: RpcEndpoint>(
 ) -> End {
     let mut turn = Turn::default();
     loop {
-        let (next, unused) = {
-            let mut taken = taken.items.borrow_mut();
-            (taken.pop_front(), taken.len())
-        };
+        let next = taken.items.borrow_mut().pop_front();
         let Some(mut item) = next else {
             let mut waited = false;
             let step = std::future::poll_fn(|cx| {
@@ -222,7 +219,7 @@ async fn serve<E: RpcEndpoint>(
             inbox.refuse([item], &inbox.drained_error());
             continue;
         }
-        inbox.begin(&mut item, unused);
+        inbox.begin(&mut item, taken.items.borrow().len());
         let failed = if let Kind::Network(_) | Kind::Terminated(_) = &item.kind {
             let result = {
                 let mut hook = std::pin::pin!(told(endpoint, &item.kind, inbox, cx));

@@ -313,6 +313,10 @@ impl<E> EndpointContext<E> {
         }
         let deadline = std::mem::replace(&mut self.deadline, Timestamp::MAX);
         self.origin = None;
+        if self.deferred.is_none() && self.current.is_none() {
+            // Nobody waits for more.
+            return result;
+        }
         let told = result.clone().map_err(|error| in_time(error, deadline, &self.core));
         if let Some(deferred) = self.deferred.take() {
             deferred.handler_done(told.as_ref().map(|&()| ()));

@@ -390,7 +390,7 @@ impl Inbox {
         trace: Option<TraceContext>,
     ) -> Result<bool, RpcError> {
         let mut state = self.admit(call.name(), bytes, true)?;
-        let idle = state.idle && state.queue.len() == 0;
+        let idle = state.idle && state.queue.is_empty();
         let alarm = state.expires(deadline, &call);
         let sink = ReplySink::local(call);
         state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });

@@ -5,11 +5,14 @@ use crate::core::{EnvCore, Opaque, RefBinder};
 use crate::error::{ErrorKind, RpcError};
 use crate::seam::{Incarnation, Origin, RemoteTarget};
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 thread_local! {
     /// The env last entered; kept so that entering it again touches no shared counter.
     static KNOWN: RefCell<Option<Weak<dyn RefBinder>>> = const { RefCell::new(None) };
+    /// Which one that is: what is known cannot be another one at the same place.
+    static PLACE: Cell<*const ()> = const { Cell::new(ptr::null()) };
     /// Whether that env's scope is active now.
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
     /// Whom the value goes to, where that matters: for envs that do not listen. As with `KNOWN`, it
@@ -44,10 +47,10 @@ impl To {
     fn is(&self, whom: For<'_>) -> bool {
         match (self, whom) {
             (Self::Target(known), For::Target(target)) => {
-                std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(target))
+                ptr::addr_eq(known.as_ptr(), Arc::as_ptr(target))
             }
             (Self::Origin(known), For::Origin(origin)) => {
-                std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(origin))
+                ptr::addr_eq(known.as_ptr(), Arc::as_ptr(origin))
             }
             _ => false,
         }
@@ -109,12 +112,16 @@ pub(crate) fn relay_for(location: &EndpointLocation) -> Option<RpcAddress> {
 /// Runs `f`, which codes or decodes, within the scope of an env: refs in values belong to it.
 pub(crate) fn within<R>(core: &EnvCore, f: impl FnOnce() -> R) -> R {
     // Numbers of envs say nothing here: each local world counts its own.
-    let before = KNOWN.with_borrow_mut(|known| match (&*known, core.binder()) {
-        (Some(known), Some(binder)) if known.ptr_eq(binder) => None,
-        (_, binder) => Some(std::mem::replace(known, binder.cloned())),
-    });
-    let _restore = Restore { active: ACTIVE.replace(true), known: before };
+    let place = core.binder().map_or(ptr::null(), |binder| binder.as_ptr().cast());
+    let known = if place == PLACE.get() { None } else { Some(know(core.binder().cloned())) };
+    let _restore = Restore { active: ACTIVE.replace(true), known };
     f()
+}
+
+/// Keeps an env; what was known before.
+fn know(binder: Option<Weak<dyn RefBinder>>) -> Option<Weak<dyn RefBinder>> {
+    PLACE.set(binder.as_ref().map_or(ptr::null(), |binder| binder.as_ptr().cast()));
+    KNOWN.replace(binder)
 }
 
 struct Restore {
@@ -128,7 +135,7 @@ impl Drop for Restore {
         if self.active
             && let Some(known) = self.known.take()
         {
-            KNOWN.replace(known);
+            know(known);
         }
         ACTIVE.set(self.active);
     }

@@ -20,7 +20,11 @@ impl Inbox {
     pub(crate) fn poll_next(&self, cx: &Context<'_>, into: &mut VecDeque<Item>) -> Poll<Step> {
         let mut state = self.lock();
         let granted = self.give_room(&mut state);
-        state.queue.take(into);
+        if state.queue.is_empty() {
+            state.queue.settle();
+        } else {
+            state.queue.take(into);
+        }
         self.unused.store(into.len(), Ordering::Relaxed);
         let polled = if !into.is_empty() {
             Poll::Ready(Step::Handle)

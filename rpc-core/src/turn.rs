@@ -19,8 +19,6 @@ struct Current {
     call: Option<Arc<OpenCall>>,
     /// A trace whose scope it is in.
     trace: Option<TraceContext>,
-    /// What the handler is for, as long as nobody else has to know.
-    serving: Option<Serving>,
 }
 
 /// Whom a handler answers.
@@ -32,17 +30,18 @@ pub(crate) struct Serving {
 
 thread_local! {
     static CURRENT: RefCell<Current> =
-        const { RefCell::new(Current { handler: None, call: None, trace: None, serving: None }) };
-    /// Whether it has something to write down: most handlers have not, and this costs nearly nothing.
+        const { RefCell::new(Current { handler: None, call: None, trace: None }) };
+    /// What the handler is for, as long as nobody else has to know.
+    static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
+    /// Whether there is such a thing: mostly there is not, and to look at this costs nearly nothing.
     static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
 /// hands down what it is for.
 pub(crate) fn begin(serving: Serving) {
-    let before = CURRENT.with_borrow_mut(|current| current.serving.replace(serving));
     SERVES.set(true);
-    drop(before);
+    drop(SERVING.replace(Some(serving)));
 }
 
 /// Takes what the current handler is for, if it was not written down.
@@ -50,7 +49,7 @@ fn take_serving() -> Option<Serving> {
     if !SERVES.replace(false) {
         return None;
     }
-    CURRENT.try_with(|current| current.borrow_mut().serving.take()).ok().flatten()
+    SERVING.try_with(RefCell::take).ok().flatten()
 }
 
 /// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
@@ -66,7 +65,7 @@ pub(crate) struct Inside {
 
 impl Inside {
     fn of(current: Current) -> Self {
-        SERVES.set(current.serving.is_some());
+        write_down();
         Self { before: Some(CURRENT.replace(current)) }
     }
 
@@ -77,7 +76,8 @@ impl Inside {
 
     fn restore(&mut self) -> Option<Current> {
         let before = self.before.take()?;
-        SERVES.set(before.serving.is_some());
+        // Of a handler that panicked.
+        drop(take_serving());
         Some(CURRENT.replace(before))
     }
 }
@@ -105,12 +105,10 @@ pub(crate) fn within<R>(
     trace: Option<TraceContext>,
     f: impl FnOnce() -> R,
 ) -> R {
-    write_down();
     let scoped = CURRENT.with_borrow(|current| Current {
         handler: current.handler.clone(),
         call: call.or_else(|| current.call.clone()),
         trace: trace.or_else(|| current.trace.clone()),
-        serving: None,
     });
     let _inside = Inside::of(scoped);
     f()

@@ -14,6 +14,8 @@ thread_local! {
     /// Endpoints that are having their turn on this thread, each within the one before.
     static TURNS: Cell<usize> = const { Cell::new(0) };
     static PUT_OFF: RefCell<Vec<Arc<dyn TurnEnd>>> = const { RefCell::new(Vec::new()) };
+    /// Whether something is put off.
+    static SOME: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Puts something off to the end of the turn of the endpoint that this thread runs. `false`, and
@@ -23,6 +25,7 @@ pub fn at_turn_end<T: TurnEnd + 'static>(make: impl FnOnce() -> Arc<T>) -> bool 
         return false;
     }
     PUT_OFF.with_borrow_mut(|put_off| put_off.push(make()));
+    SOME.set(true);
     true
 }
 
@@ -38,10 +41,10 @@ pub(crate) struct InTurn;
 impl Drop for InTurn {
     fn drop(&mut self) {
         TURNS.set(TURNS.get().saturating_sub(1));
-        let mut put_off = PUT_OFF.take();
-        if put_off.is_empty() {
+        if !SOME.replace(false) {
             return;
         }
+        let mut put_off = PUT_OFF.take();
         for work in put_off.drain(..) {
             work.turn_ended();
         }

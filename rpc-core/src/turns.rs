@@ -216,6 +216,10 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         self.length
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// The bytes of all that is queued.
     pub(crate) fn size(&self) -> usize {
         self.size
