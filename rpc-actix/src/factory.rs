@@ -139,7 +139,8 @@ pub(crate) async fn create(
         let watching = node.clone();
         host.main().run(move || {
             let tasks = watching.tasks().clone();
-            rt::spawn(tasks.track_future(watching.watch()));
+            rt::spawn(tasks.track_future(watching.clone().watch()));
+            rt::spawn(tasks.track_future(watching.watch_threads()));
         })?;
         if let Some(listener) = listener {
             let accepting = node.clone();

@@ -1,5 +1,6 @@
 //! The life of one endpoint, as a future that any runtime can poll: start, messages, stop.
 
+use crate::behind::HOOK;
 use crate::context::EndpointContext;
 use crate::core::EnvCore;
 use crate::deadline::Timestamp;
@@ -97,7 +98,7 @@ async fn live<E: RpcEndpoint>(
     taken: Rc<Taken>,
 ) -> Result<Termination, RpcError> {
     let mut cx = EndpointContext::new(inbox.clone(), env);
-    let mut restarts = Restarts::new(inbox.policy().limit);
+    let mut restarts = Restarts::new(inbox.behind.policy.limit);
     let mut endpoint = begin(&mut make, &inbox, &mut cx).await?;
     inbox.end_turn();
     started.open(Ok(()));
@@ -105,10 +106,11 @@ async fn live<E: RpcEndpoint>(
         let Some(value) = endpoint.get() else { return Ok(Termination::Crashed) };
         let end = serve(value, &mut cx, &inbox, &taken).await;
         let restarts_again =
-            end == End::Panicked && inbox.policy().on_panic == PanicPolicy::Restart;
+            end == End::Panicked && inbox.behind.policy.on_panic == PanicPolicy::Restart;
         if end == End::Panicked && !restarts_again {
             inbox.crash();
         }
+        inbox.behind.handles(HOOK);
         let hook = async { value.on_stop(&mut cx).await };
         if let Err(error) = guarded("on_stop", &inbox, hook).await {
             complain(value, error, &inbox, &mut cx).await;
@@ -138,7 +140,7 @@ async fn begin<E: RpcEndpoint>(
     let used = || RpcError::new(ErrorKind::Internal, "the endpoint was made before");
     let value = endpoint.get().ok_or_else(used)?;
     guarded("on_start", inbox, async { value.on_start(cx).await }).await?;
-    inbox.take_panic();
+    inbox.behind.take_panic();
     Ok(endpoint)
 }
 
@@ -221,6 +223,7 @@ async fn serve<E: RpcEndpoint>(
         }
         inbox.begin(&mut item, taken.items.borrow().len());
         let failed = if let Kind::Network(_) | Kind::Terminated(_) = &item.kind {
+            inbox.behind.handles(HOOK);
             let result = {
                 let mut hook = std::pin::pin!(told(endpoint, &item.kind, inbox, cx));
                 let poll = |cx: &mut Context<'_>| poll_handler("a hook", inbox, hook.as_mut(), cx);
@@ -232,6 +235,7 @@ async fn serve<E: RpcEndpoint>(
             let span = span_of(inbox, &item);
             let ended = match cx.begin(item) {
                 Some((handler, work)) => {
+                    inbox.behind.handles(handler);
                     let result = handle(endpoint, cx, inbox, handler, work, &span).await;
                     cx.end(result)
                 }
@@ -397,7 +401,7 @@ async fn complain_of<E: RpcEndpoint>(
 ) -> bool {
     let Err(error) = result else { return false };
     complain(endpoint, error, inbox, cx).await;
-    inbox.take_panic() && inbox.policy().on_panic != PanicPolicy::Resume
+    inbox.behind.take_panic() && inbox.behind.policy.on_panic != PanicPolicy::Resume
 }
 
 /// Calls `on_error`; an error of that is ignored (S51).

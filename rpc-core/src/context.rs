@@ -82,7 +82,7 @@ impl<E> EndpointContext<E> {
     /// [`PanicPolicy::Restart`]: crate::PanicPolicy::Restart
     #[must_use]
     pub fn restarts(&self) -> u32 {
-        self.inbox.restarts()
+        self.inbox.behind.restarts()
     }
 
     /// The env that the endpoint is registered in.

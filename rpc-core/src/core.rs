@@ -149,6 +149,12 @@ impl EnvCore {
         self.timers.cancel(key);
     }
 
+    /// Deadlines that nobody has taken back.
+    #[cfg(test)]
+    pub(crate) fn timers_left(&self) -> usize {
+        self.timers.len().1
+    }
+
     /// Ends the calls whose deadline is over, and returns when to call this again.
     pub fn fire_timers(&self, now: Timestamp) -> Option<Timestamp> {
         self.timers.fire(now)

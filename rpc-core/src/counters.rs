@@ -96,6 +96,8 @@ counters! {
     RepliesUndecodable replies_undecodable,
     /// Panics of handlers and hooks.
     Panics panics,
+    /// Handlers and hooks that were seen to block their thread.
+    HandlersBlocked handlers_blocked,
     /// Errors that no endpoint handled.
     ErrorsUnhandled errors_unhandled,
 

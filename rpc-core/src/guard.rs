@@ -1,5 +1,6 @@
 //! Users' code, and what a panic in it is: an error of the one call, never of the thread.
 
+use crate::counters::Count;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
 use crate::raw::{HandlerError, HandlerResult};
@@ -29,9 +30,14 @@ fn poll_guarded(
     let poll = || future.poll(cx).map_err(HandlerError::into_rpc);
     let polled = catch_unwind(AssertUnwindSafe(poll));
     polled.unwrap_or_else(|panic| {
-        inbox.note_panic();
+        note_panic(inbox);
         Poll::Ready(Err(panicked(what, panic)))
     })
+}
+
+fn note_panic(inbox: &Inbox) {
+    inbox.core().tally().count(Count::Panics);
+    inbox.behind.note_panic();
 }
 
 /// Drops a handler that still runs some time after the drain deadline: one that never ends must not
@@ -56,7 +62,7 @@ pub(crate) fn construct<E>(
     make: impl FnOnce() -> Option<E>,
 ) -> Result<Value<E>, RpcError> {
     catch_unwind(AssertUnwindSafe(make)).map(Value).map_err(|panic| {
-        inbox.note_panic();
+        note_panic(inbox);
         panicked("constructor", panic)
     })
 }

@@ -4,6 +4,7 @@
 //! messages and bytes, taken before a message enters, given back when its handler begins.
 
 use crate::address::{EndpointAddress, EndpointName, RpcAddress};
+use crate::behind::{Behind, Policy};
 use crate::core::EnvCore;
 use crate::counters::{Count, Traffic};
 use crate::credit::{Credit, Pool};
@@ -14,10 +15,9 @@ use crate::error::RpcError;
 use crate::handoff::Place;
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
-use crate::policy::{PanicPolicy, RestartLimit};
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
-use crate::terminated::{Terminated, WatchId};
+use crate::terminated::WatchId;
 use crate::termination::Termination;
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
@@ -27,7 +27,7 @@ use crate::watches::Watches;
 use std::any::TypeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
@@ -88,23 +88,13 @@ pub struct Inbox {
     /// Whether that is because it has panicked.
     pub(crate) crashed: AtomicBool,
     system: bool,
-    policy: Policy,
-    /// Whether users' code has panicked since somebody has asked. Only the loop looks here.
-    panicked: AtomicBool,
-    /// How often its value was replaced.
-    restarts: AtomicU32,
+    /// What is behind it.
+    pub(crate) behind: Behind,
     place: Place,
     /// Whether the loop's task was woken because of a message, and has not been polled since. Only
     /// that task takes this back: an asker that polls the loop does not make up for it.
     pub(crate) woken: AtomicBool,
     state: Mutex<State>,
-}
-
-/// What becomes of an endpoint that panics.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Policy {
-    pub(crate) on_panic: PanicPolicy,
-    pub(crate) limit: RestartLimit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,40 +219,11 @@ impl Inbox {
             drained: AtomicBool::new(false),
             crashed: AtomicBool::new(false),
             system,
-            policy,
-            panicked: AtomicBool::new(false),
-            restarts: AtomicU32::new(0),
+            behind: Behind::new(policy),
             place: Place::default(),
             woken: AtomicBool::new(false),
             state: Mutex::new(state),
         }
-    }
-
-    pub(crate) fn policy(&self) -> Policy {
-        self.policy
-    }
-
-    pub(crate) fn note_panic(&self) {
-        self.core.tally().count(Count::Panics);
-        self.panicked.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether users' code has panicked since this was asked last.
-    pub(crate) fn take_panic(&self) -> bool {
-        self.panicked.swap(false, Ordering::Relaxed)
-    }
-
-    /// How often the endpoint's value was replaced.
-    pub(crate) fn restarts(&self) -> u32 {
-        self.restarts.load(Ordering::Relaxed)
-    }
-
-    /// The endpoint's value is gone, and a new one is to come: what the old one had set up for later
-    /// is not for that.
-    pub(crate) fn forget_value(&self) {
-        self.restarts.fetch_add(1, Ordering::Relaxed);
-        let watches = self.lock().watches.clear();
-        drop(watches);
     }
 
     /// To be locked to put something in the queue.
@@ -434,21 +395,6 @@ impl Inbox {
     pub(crate) fn is_behind(&self) -> bool {
         let state = self.lock();
         state.phase == Phase::Open && state.events >= self.max_messages()
-    }
-
-    /// A watch has ended: that is queued behind what came from the endpoint's env, `sender`, or from
-    /// this one.
-    pub(crate) fn watch_ended(&self, event: Terminated, sender: Option<&RpcAddress>) {
-        let mut state = self.open();
-        let watch = event.watch;
-        if state.phase == Phase::Open && state.watches.ended(event) {
-            let item = Item { kind: Kind::Terminated(watch), bytes: 0, trace: None };
-            match sender {
-                Some(sender) => state.queue.push_about(sender, item),
-                None => state.queue.push(HERE, item),
-            }
-            self.wake(state);
-        }
     }
 
     pub(crate) fn max_messages(&self) -> usize {

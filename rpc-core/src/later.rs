@@ -92,7 +92,7 @@ fn schedule<M: OneWay>(inbox: &Arc<Inbox>, delay: Duration, source: Source<M>) -
         me: me.clone(),
         core: Arc::downgrade(core),
         inbox: Arc::downgrade(inbox),
-        value: inbox.restarts(),
+        value: inbox.behind.restarts(),
         trace,
         state: Mutex::new(state),
     });
@@ -144,7 +144,7 @@ fn made<M: OneWay>(make: &mut (dyn FnMut() -> M + Send)) -> Option<M> {
 impl<M: OneWay> Expire for Schedule<M> {
     fn expire(&self, _id: u64) {
         let (Some(core), Some(inbox)) = (self.core.upgrade(), self.inbox.upgrade()) else { return };
-        if !inbox.is_open() || inbox.restarts() != self.value {
+        if !inbox.is_open() || inbox.behind.restarts() != self.value {
             self.cancel();
             return;
         }

@@ -179,6 +179,8 @@ extern crate self as rpc_core;
 mod address;
 mod alarm;
 mod ask;
+mod beat;
+mod behind;
 mod block;
 mod call_context;
 mod cell;

@@ -309,6 +309,9 @@ limits! {
     max_turn, with_max_turn: Duration = "rpc.dispatcher.maxTurn", Duration, "1ms",
         SECOND / 1000, in 0, DAY; "L15, R47";
         "How long an endpoint handles messages, if they are fewer, before it lets others of its thread have a turn. A handler is not interrupted.";
+    blocked_after, with_blocked_after: Duration = "rpc.dispatcher.blockedAfter", Duration, "1s",
+        SECOND, in SECOND / 100, DAY; "R56";
+        "An endpoint that runs for this long without giving way, because a handler of it blocks its thread, is logged and counted (handlers_blocked). Seen by the env's own thread, within a quarter more; not in inline mode, where there is none.";
     max_watches, with_max_watches: usize = "rpc.dispatcher.maxWatches", Count, "65536",
         65_536, in 1, MOST; "P2";
         "Endpoints that one endpoint may watch at once, those included whose end it has not been told yet. As many as a peer may have in use at once.";

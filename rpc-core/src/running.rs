@@ -1,5 +1,6 @@
 //! An endpoint's loop as its thread polls it: from its own task, or in place from an asker's.
 
+use crate::beat;
 use crate::error::RpcError;
 use crate::guard::drop_quietly;
 use crate::handoff::Loop;
@@ -87,6 +88,7 @@ impl<T> Run<T> {
 impl<T: Future<Output = End>> Run<T> {
     fn poll(&self, state: &mut State<T>, in_place: bool) {
         let Stage::On(run) = &mut state.stage else { return };
+        let _beat = beat::enter(&self.inbox);
         let _turn = turn_end::begin();
         let inbox = state.inside.take().unwrap_or_else(|| self.inbox.clone());
         let inside = turn::enter(inbox);

@@ -1,5 +1,6 @@
 //! Registering endpoints.
 
+use crate::behind::Policy;
 use crate::cell::Started;
 use crate::cell::{Ended, EndpointCell};
 use crate::endpoint::RpcEndpoint;
@@ -8,7 +9,7 @@ use crate::env::{RpcEnv, drive, endpoint_name};
 use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
 use crate::handlers::HandlerSet;
-use crate::inbox::{Inbox, Policy};
+use crate::inbox::Inbox;
 use crate::policy::{PanicPolicy, RestartLimit};
 use crate::raw_ref::RawRef;
 use crate::seam::{EndpointTask, LocalBoxFuture};

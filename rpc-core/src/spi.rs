@@ -1,6 +1,7 @@
 //! The seams between the env and whatever runs it: what a backend implements, and what it is
 //! given. Everything here is object-safe and free of any runtime's types.
 
+pub use crate::beat::{Beat, Watchdog};
 pub use crate::core::EnvCore;
 pub use crate::counters::{Count, Tally};
 pub use crate::credit::Credit;

@@ -90,7 +90,7 @@ impl Timers {
     }
 
     #[cfg(test)]
-    fn len(&self) -> (usize, usize) {
+    pub(crate) fn len(&self) -> (usize, usize) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         (inner.due.len(), inner.slots.len() - inner.free.len())
     }

@@ -3,10 +3,11 @@
 use crate::address::{EndpointAddress, RpcAddress};
 use crate::core::EnvCore;
 use crate::error::{ErrorKind, RpcError};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Item, Kind, Phase};
 use crate::raw_ref::RawRef;
 use crate::seam::{Incarnation, RemoteCall, RemoteTarget};
 use crate::terminated::{Ending, Terminated, WatchId};
+use crate::turns::HERE;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -181,5 +182,28 @@ impl Inbox {
     pub(crate) fn unwatch(&self, id: WatchId) {
         let over = self.lock().watches.remove(id);
         drop(over);
+    }
+
+    /// The endpoint's value is gone, and a new one is to come: what the old one had set up for later
+    /// is not for that.
+    pub(crate) fn forget_value(&self) {
+        self.behind.is_replaced();
+        let watches = self.lock().watches.clear();
+        drop(watches);
+    }
+
+    /// A watch has ended: that is queued behind what came from the endpoint's env, `sender`, or from
+    /// this one.
+    fn watch_ended(&self, event: Terminated, sender: Option<&RpcAddress>) {
+        let mut state = self.open();
+        let watch = event.watch;
+        if state.phase == Phase::Open && state.watches.ended(event) {
+            let item = Item { kind: Kind::Terminated(watch), bytes: 0, trace: None };
+            match sender {
+                Some(sender) => state.queue.push_about(sender, item),
+                None => state.queue.push(HERE, item),
+            }
+            self.wake(state);
+        }
     }
 }

@@ -76,6 +76,11 @@ const EFFECTS: &[(&str, &str, &str)] = &[
         "too_many_that_wait_for_room_in_an_inbox",
     ),
     ("rpc.dispatcher.yieldAfter", "tests/tests/keys.rs", "turns_of_an_endpoint"),
+    (
+        "rpc.dispatcher.blockedAfter",
+        "tests/tests/watchdog.rs",
+        "a_handler_that_blocks_its_thread_is_named_and_counted",
+    ),
     ("rpc.dispatcher.maxWatches", "tests/tests/watch.rs", "watches_have_a_limit"),
     ("rpc.dispatcher.maxTurn", "tests/tests/keys.rs", "the_longest_turn_of_an_endpoint"),
     (

@@ -1,10 +1,10 @@
 //! The actix System behind envs, and its arbiters.
 
 use super::actor::EndpointActor;
-use super::worker::{Worker, WorkerLoop, is_arbiter};
+use super::worker::{Shown, Worker, WorkerLoop, is_arbiter};
 use crate::options::Mode;
 use actix_rt::{Arbiter, System};
-use rpc_core::spi::EndpointTask;
+use rpc_core::spi::{Beat, EndpointTask};
 use rpc_core::{ErrorKind, RpcError};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,9 +32,24 @@ struct Inner {
 #[derive(Default)]
 struct Arbiters {
     workers: Vec<Worker>,
+    /// What the threads of all arbiters show, those of isolated endpoints included.
+    shown: Vec<Shown>,
+}
+
+impl Arbiters {
+    fn shows(&mut self, shown: Shown) {
+        self.shown.retain(|known| !known.is_over());
+        self.shown.push(shown);
+    }
 }
 
 impl ActixHost {
+    /// What the threads of the arbiters show of themselves. Nothing in inline mode: there is no
+    /// thread that could look.
+    pub(crate) fn beats(&self) -> Vec<Arc<Beat>> {
+        self.lock().shown.iter().filter_map(Shown::beat).collect()
+    }
+
     /// Starts a System on a thread of its own.
     ///
     /// # Errors
@@ -101,7 +116,9 @@ impl ActixHost {
         let have = self.lock().workers.len();
         for _ in have..count {
             let worker = self.new_arbiter().await?;
-            self.lock().workers.push(worker);
+            let mut arbiters = self.lock();
+            arbiters.shows(worker.shown());
+            arbiters.workers.push(worker);
         }
         Ok(())
     }
@@ -138,6 +155,7 @@ impl ActixHost {
             return self.pick().run(move || EndpointActor::start(task));
         }
         let (worker, queue) = Worker::new();
+        self.lock().shows(worker.shown());
         self.inner.main.run(move || start_arbiter(queue))?;
         // The arbiter ends with the endpoint: its worker lives as long as the endpoint's future.
         let keep = worker.clone();

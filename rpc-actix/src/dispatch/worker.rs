@@ -1,10 +1,12 @@
 //! A thread that takes work: an arbiter, or the caller's own thread in inline mode.
 
 use crate::rt;
+use rpc_core::spi::Beat;
 use rpc_core::{ErrorKind, RpcError};
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -15,6 +17,21 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(crate) struct Worker {
     jobs: UnboundedSender<Job>,
+    beat: Arc<OnceLock<Arc<Beat>>>,
+}
+
+/// What a thread shows of itself, once its loop has started; it does not keep the thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown(Weak<OnceLock<Arc<Beat>>>);
+
+impl Shown {
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    pub(crate) fn beat(&self) -> Option<Arc<Beat>> {
+        self.0.upgrade()?.get().cloned()
+    }
 }
 
 thread_local! {
@@ -31,7 +48,13 @@ impl Worker {
     /// A worker and its loop, which must be started on its thread.
     pub(crate) fn new() -> (Self, WorkerLoop) {
         let (jobs, queue) = unbounded_channel();
-        (Self { jobs }, WorkerLoop { queue })
+        let beat = Arc::<OnceLock<_>>::default();
+        (Self { jobs, beat: beat.clone() }, WorkerLoop { queue, beat: Arc::downgrade(&beat) })
+    }
+
+    /// What the thread shows of itself.
+    pub(crate) fn shown(&self) -> Shown {
+        Shown(Arc::downgrade(&self.beat))
     }
 
     /// Runs `job` on the thread.
@@ -51,12 +74,16 @@ impl fmt::Debug for Worker {
 #[must_use = "a worker without its loop does nothing"]
 pub(crate) struct WorkerLoop {
     queue: UnboundedReceiver<Job>,
+    beat: Weak<OnceLock<Arc<Beat>>>,
 }
 
 impl WorkerLoop {
     /// Takes jobs on this thread until the last [`Worker`] is dropped; ready when that is so.
     pub(crate) fn start(mut self) -> oneshot::Receiver<()> {
         IS_ARBITER.set(true);
+        if let Some(beat) = self.beat.upgrade() {
+            let _ = beat.set(Beat::of_this_thread());
+        }
         let (ended, stopped) = oneshot::channel();
         rt::spawn(async move {
             while let Some(job) = self.queue.recv().await {

@@ -11,7 +11,7 @@ use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
-use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally};
+use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
 use rpc_core::wire::spare;
 use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
 use std::sync::Arc;
@@ -254,6 +254,23 @@ impl Node {
         drop(busy);
         self.dial_if_wanted(&link);
         driver.linger().await;
+    }
+
+    /// Names endpoints that block their thread, until the env closes.
+    pub(crate) async fn watch_threads(self: Arc<Self>) {
+        let mut watchdog = Watchdog::new(self.config.limits().blocked_after());
+        loop {
+            tokio::select! {
+                // Both may be dropped: the next round looks at everything again.
+                () = rt::sleep(watchdog.interval()) => {}
+                () = self.closed.cancelled() => return,
+            }
+            let threads = self.host.beats();
+            if threads.is_empty() {
+                return;
+            }
+            watchdog.look(self.clock.now(), &threads, &self.dispatcher);
+        }
     }
 
     /// Sends signs of life, and ends connections whose peer is silent or slow, until the env

@@ -434,6 +434,45 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_that_come_and_go_leave_nothing_in_the_tables() {
+        let world = LocalWorld::new();
+        let [here, there] = [("here", "h:7001"), ("there", "h:7002")].map(|(name, at)| {
+            world.block_on(world.factory().create(RpcEnvConfig::server(name, at))).unwrap()
+        });
+        let core = here.shared().core.clone();
+        let watcher = world.block_on(here.setup_endpoint("watcher", Idle)).unwrap();
+        let watcher = watcher.raw().local_inbox().unwrap();
+        let mut inboxes = Vec::new();
+        for cycle in 0..1000 {
+            let options = crate::EndpointOptions::new("idle").on_panic(crate::PanicPolicy::Stop);
+            let local = world.block_on(here.setup_endpoint(options, Idle)).unwrap();
+            let uri = local.endpoint_address().to_string();
+            let far = world.block_on(there.endpoint_ref::<Idle>(&uri)).unwrap();
+            let inbox = local.raw().local_inbox().unwrap();
+            let later = crate::later::after(&inbox, Duration::from_secs(3600), Note);
+            let watch = watcher.watch(local.raw()).unwrap();
+            let (near, far) = (local.terminated(), far.terminated());
+            let given_up = local.terminated();
+            drop(given_up);
+            if cycle % 2 == 0 {
+                watcher.unwatch(watch);
+            }
+            here.stop(&local).unwrap();
+            world.block_on(here.stopped(&local)).unwrap();
+            assert_eq!(world.block_on(near).reason(), crate::Termination::Stopped);
+            assert_eq!(world.block_on(far).reason(), crate::Termination::Stopped);
+            later.cancel();
+            inboxes.push(Arc::downgrade(&inbox));
+        }
+        world.run();
+        assert_eq!(watcher.lock().watches.len(), 0, "watches");
+        assert_eq!(here.shared().dispatcher.endpoints().len(), 1, "names");
+        assert_eq!(core.timers_left(), 0, "timers");
+        let left = inboxes.iter().filter(|inbox| inbox.strong_count() > 0).count();
+        assert_eq!(left, 0, "inboxes");
+    }
+
+    #[test]
     fn nothing_of_an_env_outlives_it() {
         let world = LocalWorld::new();
         let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();

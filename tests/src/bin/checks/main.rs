@@ -8,6 +8,7 @@ mod bulk_latency;
 mod cgroup;
 mod chain;
 mod child;
+mod cycles;
 mod dead_peer;
 mod exactly_once;
 mod exhaustion;
@@ -106,6 +107,11 @@ const CHECKS: &[Check] = &[
         name: "blocked",
         about: "a handler that blocks its thread for 5 s: no connection is lost, other threads go on",
         run: |size| Box::pin(blocked::run(size.seconds(2, 5), size.seconds(1, 3))),
+    },
+    Check {
+        name: "cycles",
+        about: "10,000 endpoints and 1,000 envs come and go: no thread, descriptor or memory is left",
+        run: |size| Box::pin(cycles::run(size.pick(1_000, 10_000), size.pick(100, 1_000))),
     },
     Check {
         name: "panics",
