@@ -147,6 +147,57 @@ fn a_silent_peer_is_gone_after_three_seconds_and_a_late_one_is_not() {
     });
 }
 
+/// Takes its time for the first message, and keeps what came.
+struct Slow(Arc<Mutex<Vec<u64>>>);
+
+#[endpoint]
+impl Slow {
+    #[receive]
+    async fn tell(&mut self, msg: Tell, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+        self.0.lock().unwrap().push(msg.0);
+        if msg.0 == 0 {
+            cx.sleep(Duration::from_secs(5)).await;
+        }
+        Ok(())
+    }
+}
+
+/// What a lost connection has brought comes before what the next one brings, even if the env has no
+/// port by which it could be known.
+#[test]
+fn messages_keep_their_order_over_a_lost_connection() {
+    let came = Arc::new(Mutex::new(Vec::new()));
+    let log = came.clone();
+    Simulation::new(1).run(|sim| async move {
+        let server = sim.node("server").runs(move |node| {
+            let log = log.clone();
+            async move {
+                let env = node.create(RpcEnvConfig::server("server", node.address(PORT))).await?;
+                env.setup_endpoint("slow", Slow(log)).await?;
+                env.await_termination().await;
+                Ok(())
+            }
+        });
+        let (uri, client, at) = (server.uri("slow", PORT), sim.node("client"), server.clone());
+        let sent = client.run(|node| async move {
+            let sim = node.sim();
+            sim.sleep(ms(10)).await;
+            let env = node.create(RpcEnvConfig::client("client")).await?;
+            let slow = env.endpoint_ref::<Slow>(&uri).await?;
+            (0..40).try_for_each(|number| slow.send(Tell(number)))?;
+            sim.sleep(ms(500)).await;
+            assert_eq!(sim.reset(&node, &at, None), 1);
+            sim.sleep(ms(500)).await;
+            // More than one turn of a sender, on a new connection.
+            (40..80).try_for_each(|number| slow.send(Tell(number)))?;
+            sim.sleep(Duration::from_secs(10)).await;
+            HandlerResult::Ok(())
+        });
+        sent.await.unwrap().unwrap();
+    });
+    assert_eq!(*came.lock().unwrap(), (0..80).collect::<Vec<_>>());
+}
+
 /// When it ends, and when it is dropped, it says so to another one.
 struct LastWords {
     to: RpcEndpointRef<Sum>,

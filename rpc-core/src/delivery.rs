@@ -77,15 +77,6 @@ pub enum NetworkEvent {
     Error(RpcError, RpcAddress),
 }
 
-impl NetworkEvent {
-    /// Whom it is about.
-    pub(crate) fn peer(&self) -> &RpcAddress {
-        match self {
-            Self::Connected(peer) | Self::Disconnected(peer) | Self::Error(_, peer) => peer,
-        }
-    }
-}
-
 impl fmt::Debug for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Work")

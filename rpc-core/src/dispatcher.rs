@@ -1,6 +1,6 @@
 //! The endpoints of an env by name.
 
-use crate::address::EndpointName;
+use crate::address::{EndpointLocation, EndpointName};
 use crate::delivery::NetworkEvent;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
@@ -88,11 +88,12 @@ impl Dispatcher {
         self.lock().names.values().cloned().collect()
     }
 
-    /// Tells every endpoint that wants to know, in order with its messages.
-    pub fn network_event(&self, event: &NetworkEvent) {
+    /// Tells every endpoint that wants to know, in order with the messages of that env, which
+    /// [`Origin::env`](crate::spi::Origin::env) names in the same way.
+    pub fn network_event(&self, env: &EndpointLocation, event: &NetworkEvent) {
         let watchers: Vec<_> = self.lock().watchers.values().cloned().collect();
         for inbox in watchers {
-            inbox.network_event(event);
+            inbox.network_event(env, event);
         }
     }
 

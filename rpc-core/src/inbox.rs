@@ -3,7 +3,7 @@
 //! actix mailboxes have no bound, so the bound is here, in front of the actor: counted in
 //! messages and bytes, taken before a message enters, given back when its handler begins.
 
-use crate::address::{EndpointAddress, EndpointName, RpcAddress};
+use crate::address::{EndpointAddress, EndpointLocation, EndpointName};
 use crate::behind::{Behind, Policy};
 use crate::core::EnvCore;
 use crate::counters::{Count, Traffic};
@@ -108,7 +108,7 @@ pub(crate) enum Phase {
 pub(crate) struct State {
     pub(crate) phase: Phase,
     /// By sender: each peer, by its address, and all senders of this process together.
-    pub(crate) queue: Turns<RpcAddress, Item>,
+    pub(crate) queue: Turns<EndpointLocation, Item>,
     /// Local messages in the queue, and their bytes.
     pub(crate) held: usize,
     pub(crate) held_bytes: usize,
@@ -379,13 +379,13 @@ impl Inbox {
         self.network_events
     }
 
-    /// Puts a network event in the queue, in order with the messages of the peer that it is about.
-    pub(crate) fn network_event(&self, event: &NetworkEvent) {
+    /// Puts a network event in the queue, in order with the messages of the env that it is about.
+    pub(crate) fn network_event(&self, env: &EndpointLocation, event: &NetworkEvent) {
         let mut state = self.open();
         if state.phase == Phase::Open {
             let kind = Kind::Network(event.clone());
             state.events = state.events.saturating_add(1);
-            state.queue.push_about(event.peer(), Item { kind, bytes: 0, trace: None });
+            state.queue.push_about(env, Item { kind, bytes: 0, trace: None });
             self.wake(state);
         }
     }

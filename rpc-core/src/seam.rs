@@ -1,7 +1,7 @@
 //! What the env, its backend and its network are to each other: object-safe, and free of any
 //! runtime's types. Backends see it as [`spi`](crate::spi).
 
-use crate::address::{EndpointAddress, RpcAddress};
+use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
@@ -243,9 +243,9 @@ pub trait RemoteTarget: Send + Sync {
         Err(RpcError::new(ErrorKind::Unsupported, text))
     }
 
-    /// As whose messages those of the endpoint's env are queued here: see [`Origin::sender`]. What is
+    /// As whose messages those of the endpoint's env are queued here: see [`Origin::env`]. What is
     /// said of the endpoint's end is queued behind them.
-    fn sender(&self) -> Option<RpcAddress> {
+    fn whose(&self) -> Option<EndpointLocation> {
         None
     }
 
@@ -359,6 +359,12 @@ pub trait Origin: Send + Sync {
 
     /// The sender's listening address, or its socket's if it does not listen.
     fn sender(&self) -> Option<&RpcAddress>;
+
+    /// Which env the sender is: where it listens, or its number if it does not. What one env sends
+    /// keeps its order by this, whatever connection it comes on.
+    fn env(&self) -> Option<EndpointLocation> {
+        self.sender().cloned().map(EndpointLocation::Listening)
+    }
 
     /// Where the env listens that answers go to first, if it does; see [`RemoteTarget::relay`].
     fn relay(&self) -> Option<RpcAddress> {

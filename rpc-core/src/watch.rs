@@ -1,6 +1,6 @@
 //! Waiting for the end of an endpoint, here or elsewhere.
 
-use crate::address::{EndpointAddress, RpcAddress};
+use crate::address::{EndpointAddress, EndpointLocation};
 use crate::core::EnvCore;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::{Inbox, Item, Kind, Phase};
@@ -79,9 +79,9 @@ impl Watching {
     }
 
     /// As whose messages those of the endpoint's env come.
-    fn sender(&self) -> Option<RpcAddress> {
+    fn whose(&self) -> Option<EndpointLocation> {
         match &self.source {
-            Source::There { target, .. } => target.sender(),
+            Source::There { target, .. } => target.whose(),
             _ => None,
         }
     }
@@ -123,13 +123,13 @@ impl Watched {
         let waker = Waker::from(self.clone());
         let mut slot = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(watching) = slot.as_mut() else { return };
-        let sender = watching.sender();
+        let whose = watching.whose();
         let Poll::Ready(event) = watching.poll(&mut Context::from_waker(&waker)) else { return };
         let over = slot.take();
         drop(slot);
         drop(over);
         if let Some(inbox) = self.inbox.upgrade() {
-            inbox.watch_ended(event, sender.as_ref());
+            inbox.watch_ended(event, whose.as_ref());
         }
     }
 }
@@ -192,15 +192,15 @@ impl Inbox {
         drop(watches);
     }
 
-    /// A watch has ended: that is queued behind what came from the endpoint's env, `sender`, or from
+    /// A watch has ended: that is queued behind what came from the endpoint's env, or from
     /// this one.
-    fn watch_ended(&self, event: Terminated, sender: Option<&RpcAddress>) {
+    fn watch_ended(&self, event: Terminated, env: Option<&EndpointLocation>) {
         let mut state = self.open();
         let watch = event.watch;
         if state.phase == Phase::Open && state.watches.ended(event) {
             let item = Item { kind: Kind::Terminated(watch), bytes: 0, trace: None };
-            match sender {
-                Some(sender) => state.queue.push_about(sender, item),
+            match env {
+                Some(env) => state.queue.push_about(env, item),
                 None => state.queue.push(HERE, item),
             }
             self.wake(state);

@@ -1,6 +1,6 @@
 //! What a peer may send to an endpoint, and its place among the senders.
 
-use crate::address::RpcAddress;
+use crate::address::EndpointLocation;
 use crate::credit::{Account, Credit};
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, RpcError};
@@ -167,9 +167,9 @@ impl fmt::Debug for Window {
 }
 
 impl Inbox {
-    /// A place for a sender of another env; those with the same address share one.
-    pub(crate) fn sender(self: &Arc<Self>, address: Option<&RpcAddress>) -> Sender {
-        Sender { inbox: Arc::downgrade(self), line: self.lock().queue.join(address) }
+    /// A place for the senders of another env.
+    pub(crate) fn sender(self: &Arc<Self>, env: Option<&EndpointLocation>) -> Sender {
+        Sender { inbox: Arc::downgrade(self), line: self.lock().queue.join(env) }
     }
 
     /// Each new peer has a base that nobody takes from it. If peers came, sent that, and went, again
@@ -191,7 +191,7 @@ impl Inbox {
     }
 
     /// Opens the endpoint to a peer: a place among the senders, a window of its own, and word when
-    /// the endpoint is gone. Connections of one address share a place.
+    /// the endpoint is gone. Connections of one env share a place.
     ///
     /// # Errors
     /// `EndpointStopped`, `Overloaded` if messages of peers that are gone fill the inbox.
@@ -206,7 +206,7 @@ impl Inbox {
         state.origins.push(Arc::downgrade(origin));
         let account = state.pool.open(largest);
         drop(state);
-        let sender = self.sender(origin.sender());
+        let sender = self.sender(origin.env().as_ref());
         Ok(Window {
             inbox: self.clone(),
             sender,

@@ -284,6 +284,21 @@ fn the_runtime_is_at_arms_length() {
     assert_eq!(uses(&sources, &sockets, &["net/tcp"]), Vec::<String>::new());
 }
 
+/// Which branch of a `select!` comes first is otherwise drawn by tokio, and a simulation would not
+/// repeat itself.
+#[test]
+fn nothing_is_left_to_chance_in_a_select() {
+    let mut checked = 0;
+    for (file, text) in sources("rpc-actix") {
+        for (at, _) in text.match_indices("select! {") {
+            let first = text[at..].lines().nth(1).unwrap_or_default();
+            assert_eq!(first.trim(), "biased;", "in {file}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 8, "{checked}");
+}
+
 #[test]
 fn no_actix_type_is_public() {
     for (file, text) in sources("rpc-actix") {

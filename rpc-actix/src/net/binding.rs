@@ -3,7 +3,7 @@
 use super::link::Link;
 use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
 use rpc_core::spi::{Inbox, Origin, Window, WireMessage};
-use rpc_core::{ErrorKind, RpcAddress, RpcError, Termination};
+use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Termination};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ pub(crate) struct Binding {
     target: WireNumber,
     inbox: Arc<Inbox>,
     sender: RpcAddress,
+    whose: EndpointLocation,
     window: OnceLock<Window>,
     /// Whether the peer knows of the binding, and how the endpoint has ended; both are changed
     /// under the link's lock, so that the peer hears of them in this order.
@@ -36,7 +37,7 @@ impl Binding {
         link: Arc<Link>,
         target: WireNumber,
         inbox: Arc<Inbox>,
-        sender: RpcAddress,
+        (sender, whose): (RpcAddress, EndpointLocation),
     ) -> Self {
         let (connection, cancels) = link.with(|session| (session.connection(), session.cancels()));
         Self {
@@ -46,6 +47,7 @@ impl Binding {
             target,
             inbox,
             sender,
+            whose,
             window: OnceLock::new(),
             announced: AtomicBool::new(false),
             over: OnceLock::new(),
@@ -203,6 +205,10 @@ impl Origin for Binding {
 
     fn sender(&self) -> Option<&RpcAddress> {
         Some(&self.sender)
+    }
+
+    fn env(&self) -> Option<EndpointLocation> {
+        Some(self.whose.clone())
     }
 
     fn relay(&self) -> Option<RpcAddress> {

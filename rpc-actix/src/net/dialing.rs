@@ -124,6 +124,7 @@ async fn first_to_connect(
         tries.push(transport.connect(address));
         let more = tries.len() < MOST_TRIES;
         tokio::select! {
+            biased;
             // Dropped, a try that is under way goes on in the set.
             Some(first) = tries.next() => return first,
             () = rt::sleep(BETWEEN_TRIES), if more => {}

@@ -11,7 +11,7 @@ use crate::rt;
 use bytes::{BufMut, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
 use rpc_core::spi::{Count, Origin, WireMessage};
-use rpc_core::{ErrorKind, RpcAddress, RpcError};
+use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -39,6 +39,8 @@ pub(crate) struct Driver {
     pub(super) link: Arc<Link>,
     pub(super) stream: Box<dyn ByteStream>,
     pub(super) sender: RpcAddress,
+    /// Which env it is, whatever it is called.
+    pub(super) whose: EndpointLocation,
     read: BytesMut,
     /// Where the rest of a large body's part is read into, instead of `read`.
     landing: Option<Landing>,
@@ -76,7 +78,7 @@ impl Driver {
         node: Arc<Node>,
         link: Arc<Link>,
         stream: Box<dyn ByteStream>,
-        sender: RpcAddress,
+        (sender, whose): (RpcAddress, EndpointLocation),
         rest: BytesMut,
     ) -> Self {
         let busy = BusyPoll::new(node.config().limits().busy_poll());
@@ -85,6 +87,7 @@ impl Driver {
             link,
             stream,
             sender,
+            whose,
             read: rest,
             landing: None,
             landed: false,

@@ -8,7 +8,7 @@ use crate::rt;
 use bytes::BytesMut;
 use rpc_core::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
 use rpc_core::spi::Count;
-use rpc_core::{ErrorKind, RpcError, RpcTimeout};
+use rpc_core::{EndpointLocation, EnvId, ErrorKind, RpcError, RpcTimeout};
 use std::future::Future;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -157,4 +157,13 @@ pub(crate) fn hello(node: &Node) -> Hello {
     let address = node.address().map(|address| address.host_port());
     let limits = node.config().limits();
     Hello::new(node.id(), address, PeerLimits::of(limits)).with_heartbeat(limits.heartbeat())
+}
+
+/// Which env has said that: where it listens, or its number.
+pub(crate) fn whose(hello: &Hello) -> EndpointLocation {
+    let listening = hello.address.as_deref().and_then(|text| text.parse().ok());
+    listening.map_or_else(
+        || EndpointLocation::Client(EnvId::new(hello.env)),
+        EndpointLocation::Listening,
+    )
 }

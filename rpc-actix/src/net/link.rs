@@ -8,7 +8,7 @@ use crate::rt::{self, Clock};
 use bytes::Bytes;
 use rpc_core::proto::{Close, PeerInfo, Session, Vital};
 use rpc_core::spi::{CallEnd, Expire, RemoteCalls, Tally};
-use rpc_core::{ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
+use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,7 @@ pub(super) struct State {
     /// Since when there is a connection.
     connected: Timestamp,
     /// As whose messages those of the peer are queued.
-    sender: Option<RpcAddress>,
+    whose: Option<EndpointLocation>,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
     pub(super) driver: Option<Waker>,
     /// Its thread, if others may write in its place.
@@ -106,7 +106,7 @@ impl Link {
             declines: 0,
             limits,
             connected: Timestamp::START,
-            sender: None,
+            whose: None,
             driver: None,
             home: None,
             put_off: false,
@@ -134,12 +134,12 @@ impl Link {
     }
 
     /// As whose messages those of the peer are queued, since it was connected last.
-    pub(crate) fn sender(&self) -> Option<RpcAddress> {
-        self.lock().sender.clone()
+    pub(crate) fn whose(&self) -> Option<EndpointLocation> {
+        self.lock().whose.clone()
     }
 
-    pub(crate) fn known_as(&self, sender: &RpcAddress) {
-        self.lock().sender = Some(sender.clone());
+    pub(crate) fn belongs_to(&self, env: &EndpointLocation) {
+        self.lock().whose = Some(env.clone());
     }
 
     pub(crate) fn pen(&self) -> &Pen {

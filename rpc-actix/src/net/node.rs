@@ -204,7 +204,7 @@ impl Node {
         greeted: Greeted,
         sender: RpcAddress,
     ) {
-        let env = greeted.peer.hello.env;
+        let (env, whose) = (greeted.peer.hello.env, handshake::whose(&greeted.peer.hello));
         let link = busy.link().clone();
         if !busy.connects(greeted.peer) {
             return;
@@ -223,16 +223,21 @@ impl Node {
         let beside = self.config.limits().busy_poll().is_zero();
         busy.opens(stream.side_door(), &self.tally, beside);
         let (first, sender) = self.peers.connected(env, &link, sender);
-        link.known_as(&sender);
+        link.belongs_to(&whose);
         if self.is_closed() {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);
         }
         if first {
-            self.dispatcher.network_event(&NetworkEvent::Connected(sender.clone()));
+            self.dispatcher.network_event(&whose, &NetworkEvent::Connected(sender.clone()));
         }
-        let mut driver =
-            Driver::new(self.clone(), link.clone(), stream, sender.clone(), greeted.rest);
+        let mut driver = Driver::new(
+            self.clone(),
+            link.clone(),
+            stream,
+            (sender.clone(), whose.clone()),
+            greeted.rest,
+        );
         let error = (&mut driver).await;
         self.tally.count(Count::ConnectionsEnded);
         driver.bindings.abandon();
@@ -244,10 +249,10 @@ impl Node {
         if !self.is_closed() {
             if error.kind() != ErrorKind::Disconnected {
                 let event = NetworkEvent::Error(error, sender.clone());
-                self.dispatcher.network_event(&event);
+                self.dispatcher.network_event(&whose, &event);
             }
             if last {
-                self.dispatcher.network_event(&NetworkEvent::Disconnected(sender));
+                self.dispatcher.network_event(&whose, &NetworkEvent::Disconnected(sender));
             }
         }
         // Only now may a successor come: its events follow these.

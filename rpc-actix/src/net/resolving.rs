@@ -91,8 +91,8 @@ impl Driver {
         inbox: Arc<Inbox>,
     ) -> Result<(Arc<Binding>, Resolution), RpcError> {
         self.bindings.admit(&inbox, self.node.config().limits())?;
-        let (link, sender) = (self.link.clone(), self.sender.clone());
-        let binding = Arc::new(Binding::new(link, target, inbox.clone(), sender));
+        let sender = (self.sender.clone(), self.whose.clone());
+        let binding = Arc::new(Binding::new(self.link.clone(), target, inbox.clone(), sender));
         let origin: Arc<dyn Origin> = binding.clone();
         let window = inbox.open_window(&origin)?;
         let credit = window.size();

@@ -4,7 +4,7 @@ use super::link::{Busy, Link};
 use super::node::Node;
 use rpc_core::proto::{Request, Submission, TargetId};
 use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
-use rpc_core::{ErrorKind, RpcAddress, RpcError, Timestamp};
+use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Timestamp};
 use std::sync::{Arc, Weak};
 
 pub(crate) struct TcpTarget {
@@ -77,8 +77,8 @@ impl RemoteTarget for TcpTarget {
         self.call(Some(id?))
     }
 
-    fn sender(&self) -> Option<RpcAddress> {
-        self.link.sender()
+    fn whose(&self) -> Option<EndpointLocation> {
+        self.link.whose()
     }
 
     fn peer(&self) -> String {

@@ -390,6 +390,14 @@ impl State {
         }
     }
 
+    /// No connection breaks that was going to.
+    pub(super) fn spare(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.out(DIALLER).breaks_after = None;
+            connection.out(ACCEPTOR).breaks_after = None;
+        }
+    }
+
     /// Ends one direction of a connection.
     pub(super) fn half_close(&mut self, number: u64, end: usize) {
         self.note("half-close", &[number, u64::from(end == DIALLER)]);

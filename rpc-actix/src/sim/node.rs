@@ -6,6 +6,7 @@ use super::world::{Sim, World};
 use crate::dispatch::host::ActixHost;
 use crate::factory::{self, ActixRpcEnvFactory, Random};
 use crate::net::node::Node;
+use crate::net::transport::Transport;
 use crate::rt::{self, simulated::Tasks};
 use futures_util::FutureExt;
 use rpc_core::spi::LocalBoxFuture;
@@ -215,8 +216,26 @@ impl SimNode {
 
     /// It goes on.
     pub fn resume(&self) {
-        self.0.stands_until.store(0, Ordering::Release);
+        self.0.stands_until.fetch_min(self.0.world.now().as_nanos(), Ordering::AcqRel);
         self.wake();
+    }
+
+    /// The end of the last time that it stood still, or stands still now, on the simulation's clock.
+    /// What was due on it before may be late by that.
+    #[must_use]
+    pub fn stood_until(&self) -> Duration {
+        self.0.stands_until().since(Timestamp::START)
+    }
+
+    /// The network as the process on the node has it, for what speaks by hand.
+    ///
+    /// # Errors
+    /// `EnvStopped` if there is no process.
+    pub fn transport(&self) -> Result<impl Transport + use<>, RpcError> {
+        let ended =
+            || RpcError::new(ErrorKind::EnvStopped, format!("{} does not run", self.0.name));
+        let life = self.0.state.borrow().life.ok_or_else(ended)?;
+        Ok(Gate::new(self.0.world.network.clone(), self.0.at, life))
     }
 
     /// For endpoints, which may be sent to other threads, and nodes may not: blocks the node's thread.
@@ -254,6 +273,13 @@ impl SimNode {
             state.tasks.take()
         };
         drop(tasks);
+    }
+
+    /// The simulation is over.
+    pub(super) fn forget(&self) {
+        self.end();
+        let program = self.0.state.borrow_mut().program.take();
+        drop(program);
     }
 
     fn start(&self) {

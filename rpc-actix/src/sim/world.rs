@@ -101,7 +101,7 @@ impl Sim {
     /// Ends everything, so that nothing of it is left.
     pub(super) fn end(&self) {
         let nodes = std::mem::take(&mut *self.0.nodes.borrow_mut());
-        nodes.iter().for_each(SimNode::end);
+        nodes.iter().for_each(SimNode::forget);
         self.0.invariants.borrow_mut().clear();
     }
 
@@ -210,12 +210,13 @@ impl Sim {
         });
     }
 
-    /// Mends all that was cut.
+    /// Mends all that was cut, and lets live what was going to break.
     pub fn mend_all(&self) {
         self.network(|state| {
             let cut = state.map.mend();
             state.note("mended", &[u64::try_from(cut.len()).unwrap_or(u64::MAX)]);
             state.set_out_again(|from, to| cut.contains(&(from, to)));
+            state.spare();
         });
     }
 

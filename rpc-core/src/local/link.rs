@@ -107,7 +107,7 @@ impl Link {
         if let Some(known) = self.lock().senders.get(&endpoint) {
             return known.clone();
         }
-        let sender = Arc::new(inbox.sender(self.sender.as_ref()));
+        let sender = Arc::new(inbox.sender(self.env().as_ref()));
         let mut state = self.lock();
         state.senders.retain(|_, known| !known.is_over());
         state.senders.insert(endpoint, sender.clone());
@@ -377,8 +377,8 @@ impl RemoteTarget for LocalTarget {
         Ok(RemoteCall { calls: link, id })
     }
 
-    fn sender(&self) -> Option<RpcAddress> {
-        self.env().ok()?.address().cloned()
+    fn whose(&self) -> Option<EndpointLocation> {
+        self.env().ok()?.address().cloned().map(EndpointLocation::Listening)
     }
 
     fn peer(&self) -> String {

@@ -238,6 +238,7 @@ fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> 
 mod tests {
     use super::*;
     use crate::Untyped;
+    use crate::address::EndpointLocation;
     use crate::call_context::RpcCallContext;
     use crate::context::EndpointContext;
     use crate::credit::Credit;
@@ -357,8 +358,10 @@ mod tests {
             .each_ref()
             .map(|peer| world.block_on(peer.endpoint_ref::<Untyped>(&uri)).unwrap());
         let event = |port: u16| {
-            let event = NetworkEvent::Disconnected(format!("10.0.0.1:{port}").parse().unwrap());
-            server.shared().dispatcher.network_event(&event);
+            let peer: RpcAddress = format!("10.0.0.1:{port}").parse().unwrap();
+            let event = NetworkEvent::Disconnected(peer.clone());
+            let env = EndpointLocation::Listening(peer);
+            server.shared().dispatcher.network_event(&env, &event);
         };
         let send = |peer: usize, count| (0..count).for_each(|_| refs[peer].send(Note).unwrap());
         send(0, 40);

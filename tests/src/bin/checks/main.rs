@@ -25,6 +25,7 @@ mod relay;
 mod report;
 mod restarts;
 mod scale;
+mod simulate;
 mod slow_endpoint;
 mod spread;
 mod unread;
@@ -41,6 +42,8 @@ struct Size {
     short: bool,
     /// Figures that are compared with accepted ones become the accepted ones.
     accept: bool,
+    /// Which seeds are simulated.
+    seeds: simulate::Seeds,
 }
 
 impl Size {
@@ -146,6 +149,11 @@ const CHECKS: &[Check] = &[
         run: |size| Box::pin(bench::run(size.pick(20_000, 200_000))),
     },
     Check {
+        name: "simulate",
+        about: "clusters on a virtual clock, with faults, from seeds: every invariant holds, and a seed repeats itself",
+        run: |size| Box::pin(simulate::run(size.seeds, size.short)),
+    },
+    Check {
         name: "instructions",
         about: "instructions per message under valgrind: at most 5 % above those in tests/instructions.toml",
         run: |size| Box::pin(instructions::run(size.accept)),
@@ -154,6 +162,7 @@ const CHECKS: &[Check] = &[
 
 fn usage() -> ExitCode {
     say("usage: checks NAME... [--short] [--accept]");
+    say("       checks simulate [--seeds N] [--from SEED] [--hours H] [--events]");
     for check in CHECKS {
         say(&format!("  {:14} {}", check.name, check.about));
     }
@@ -169,7 +178,8 @@ fn main() -> ExitCode {
         return child::main(serve(role, rest));
     }
     let flag = |name: &str| args.iter().any(|arg| arg == name);
-    let size = Size { short: flag("--short"), accept: flag("--accept") };
+    let Some((args, seeds)) = simulate::Seeds::read(&args) else { return usage() };
+    let size = Size { short: flag("--short"), accept: flag("--accept"), seeds };
     let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let known = |name: &String| name == "all" || CHECKS.iter().any(|check| check.name == name);
     if names.is_empty() || !names.iter().all(|name| known(name)) {

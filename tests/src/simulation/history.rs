@@ -1,0 +1,367 @@
+//! What was sent, received and answered, and what must hold of that.
+
+use super::messages::{Answer, Deed, Mark, body};
+use rpc_actix::{ErrorKind, Outcome, RpcError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How late an ask may end: timers tick in milliseconds, and a deadline is two of them at most.
+const TICK: Duration = Duration::from_millis(3);
+
+/// Everything that has happened, shared by all members.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    streams: Vec<Stream>,
+    by_key: BTreeMap<Key, u32>,
+    lives: u32,
+    wrong: Vec<String>,
+    figures: Figures,
+    /// What has happened since somebody took it.
+    news: Vec<String>,
+    /// The time, as whoever records something has seen it last.
+    now: Duration,
+}
+
+/// How much has happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Figures {
+    /// Messages that were sent, asks included.
+    pub sent: u64,
+    /// Messages that were handled.
+    pub received: u64,
+    /// Asks that were made.
+    pub asks: u64,
+    /// Asks that were answered as asked.
+    pub answered: u64,
+    /// Asks and messages that ended as never sent.
+    pub never_sent: u64,
+    /// Asks that ended with the outcome unknown.
+    pub unknown: u64,
+    /// Asks that failed in the handler.
+    pub failed: u64,
+    /// Asks that were dropped.
+    pub dropped: u64,
+}
+
+/// A sender, an endpoint and a lane.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) sender: u32,
+    pub(super) endpoint: String,
+    pub(super) bulk: bool,
+}
+
+#[derive(Debug)]
+struct Stream {
+    key: Key,
+    sent: Vec<Sent>,
+    /// The last number that each life of the endpoint has received.
+    last: BTreeMap<u32, u32>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    bytes: usize,
+    deed: Option<Deed>,
+    deadline: Option<Duration>,
+    fate: Fate,
+    received: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    /// It must never be received.
+    NeverSent,
+    Ended,
+}
+
+/// A message that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft {
+    pub(super) bytes: usize,
+    /// For asks.
+    pub(super) deed: Option<Deed>,
+    /// For asks that have time of their own, and not that of a caller.
+    pub(super) deadline: Option<Duration>,
+}
+
+impl History {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for the life of an env or of an endpoint.
+    pub(super) fn new_life(&self) -> u32 {
+        let mut state = self.lock();
+        state.lives += 1;
+        state.lives
+    }
+
+    /// What has happened before `now`, and was not taken.
+    pub(super) fn news(&self, now: Duration) -> Vec<String> {
+        let mut state = self.lock();
+        state.now = now;
+        std::mem::take(&mut state.news)
+    }
+
+    /// A message is about to be sent: its mark.
+    pub(super) fn sends(&self, key: &Key, draft: Draft) -> Mark {
+        let mut state = self.lock();
+        let next = u32::try_from(state.streams.len()).unwrap_or(u32::MAX);
+        let stream = *state.by_key.entry(key.clone()).or_insert(next);
+        if stream == next {
+            let (key, last) = (key.clone(), BTreeMap::new());
+            state.streams.push(Stream { key, sent: Vec::new(), last });
+        }
+        state.figures.sent += 1;
+        state.figures.asks += u64::from(draft.deed.is_some());
+        let Draft { bytes, deed, deadline } = draft;
+        let (bulk, to) = (key.bulk, &key.endpoint);
+        let news = format!("sends {stream} of {bytes} bytes, {deed:?}, bulk {bulk}, to {to}");
+        state.news.push(news);
+        let sent = Sent { bytes, deed, deadline, fate: Fate::Open, received: false };
+        let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
+            stream.sent.push(sent);
+            u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
+        });
+        Mark { stream, number }
+    }
+
+    /// A handler has got a message (I2).
+    pub(super) fn receives(&self, life: u32, mark: Mark, content: &[u8], deed: Option<Deed>) {
+        let mut state = self.lock();
+        state.figures.received += 1;
+        state.news.push(format!("life {life} receives {mark:?}"));
+        if let Err(text) = state.receive(life, mark, content, deed) {
+            state.wrong(format!("I2: {mark:?}: {text}"));
+        }
+    }
+
+    /// A one-way message was taken, or not.
+    pub(super) fn told(&self, mark: Mark, result: &Result<(), RpcError>) {
+        let mut state = self.lock();
+        state.news.push(format!("told {mark:?}: {result:?}"));
+        match result {
+            Ok(()) => state.end(mark, Fate::Ended),
+            Err(error) => state.never_sent_if(mark, error),
+        }
+    }
+
+    /// The caller has dropped an ask.
+    pub(super) fn dropped(&self, mark: Mark) {
+        let mut state = self.lock();
+        state.figures.dropped += 1;
+        state.news.push(format!("dropped {mark:?}"));
+        state.end(mark, Fate::Ended);
+    }
+
+    /// An ask has ended (I1). Its caller's node stood still until `stood`.
+    pub(super) fn answered(
+        &self,
+        mark: Mark,
+        (now, stood): (Duration, Duration),
+        result: &Result<Answer, RpcError>,
+    ) {
+        let mut state = self.lock();
+        state.news.push(match result {
+            Ok(_) => format!("answered {mark:?}"),
+            Err(error) => format!("ended {mark:?}: {error:?}"),
+        });
+        if let Err(text) = state.answer(mark, now, stood, result) {
+            state.wrong(format!("I1: {mark:?}: {text}; {result:?}"));
+        }
+    }
+
+    /// What is wrong so far.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        match self.lock().wrong.first() {
+            None => Ok(()),
+            Some(text) => Err(text.clone()),
+        }
+    }
+
+    /// The asks of senders that have not ended, although they are all over.
+    pub(super) fn open_asks(&self, living: &[u32]) -> Vec<String> {
+        let state = self.lock();
+        let streams = state.streams.iter().filter(|stream| living.contains(&stream.key.sender));
+        let open = streams.flat_map(|stream| {
+            let sent = stream.sent.iter().enumerate();
+            sent.filter(|(_, sent)| sent.deed.is_some() && sent.fate == Fate::Open)
+                .map(|(at, sent)| format!("I1: no end of {:?} {}: {sent:?}", stream.key, at + 1))
+        });
+        open.collect()
+    }
+
+    /// How much has happened.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.lock().figures
+    }
+}
+
+/// An ask that somebody waits for. Dropped before its end, it is recorded as dropped.
+#[derive(Debug)]
+pub(super) struct OpenAsk(Option<(History, Mark)>);
+
+impl OpenAsk {
+    pub(super) fn new(history: History, mark: Mark) -> Self {
+        Self(Some((history, mark)))
+    }
+
+    /// It has ended, at this time; the node stood still until that time.
+    pub(super) fn ended(mut self, at: (Duration, Duration), result: &Result<Answer, RpcError>) {
+        if let Some((history, mark)) = self.0.take() {
+            history.answered(mark, at, result);
+        }
+    }
+}
+
+impl Drop for OpenAsk {
+    fn drop(&mut self) {
+        if let Some((history, mark)) = self.0.take() {
+            history.dropped(mark);
+        }
+    }
+}
+
+impl State {
+    fn wrong(&mut self, text: String) {
+        let at = self.now.as_secs_f64();
+        self.wrong.push(format!("{text} (at {at:.3} s)"));
+    }
+
+    fn sent(&mut self, mark: Mark) -> Option<&mut Sent> {
+        let stream = self.streams.get_mut(mark.stream as usize)?;
+        stream.sent.get_mut((mark.number as usize).checked_sub(1)?)
+    }
+
+    fn end(&mut self, mark: Mark, fate: Fate) {
+        if let Some(sent) = self.sent(mark) {
+            sent.fate = fate;
+        }
+    }
+
+    fn receive(
+        &mut self,
+        life: u32,
+        mark: Mark,
+        content: &[u8],
+        deed: Option<Deed>,
+    ) -> Result<(), String> {
+        let sent = self.sent(mark).ok_or("it was never sent")?;
+        if std::mem::replace(&mut sent.received, true) {
+            return Err("it was received twice".to_owned());
+        }
+        if sent.fate == Fate::NeverSent {
+            return Err(
+                "it was received, and its sender was told that it was never sent".to_owned()
+            );
+        }
+        if sent.bytes != content.len() || body(mark, sent.bytes) != content || sent.deed != deed {
+            return Err(format!("it is not as it was sent: {} bytes, {deed:?}", content.len()));
+        }
+        let stream = self.streams.get_mut(mark.stream as usize).ok_or("no stream")?;
+        let last = stream.last.entry(life).or_default();
+        let before = std::mem::replace(last, mark.number);
+        if before > mark.number {
+            return Err(format!("it came behind {before} of {:?}", stream.key));
+        }
+        Ok(())
+    }
+
+    fn never_sent_if(&mut self, mark: Mark, error: &RpcError) {
+        let received = self.sent(mark).is_some_and(|sent| sent.received);
+        if error.outcome() != Outcome::NeverSent {
+            return self.end(mark, Fate::Ended);
+        }
+        self.figures.never_sent += 1;
+        self.end(mark, Fate::NeverSent);
+        if received {
+            self.wrong(format!(
+                "I1: {mark:?} was received, and then ended as never sent: {error:?}"
+            ));
+        }
+    }
+
+    fn answer(
+        &mut self,
+        mark: Mark,
+        now: Duration,
+        stood: Duration,
+        result: &Result<Answer, RpcError>,
+    ) -> Result<(), String> {
+        let sent = self.sent(mark).ok_or("it was never asked")?;
+        let (deed, deadline, received) = (sent.deed, sent.deadline, sent.received);
+        if sent.fate != Fate::Open {
+            return Err("it ended twice".to_owned());
+        }
+        sent.fate = Fate::Ended;
+        let size = sent.bytes;
+        if let Some(deadline) = deadline
+            && now > deadline.max(stood) + TICK
+        {
+            return Err(format!("it ended {:?} after its deadline", now.saturating_sub(deadline)));
+        }
+        match result {
+            Ok(answer) => {
+                self.figures.answered += 1;
+                let expected = Answer { mark, body: body(mark, size) };
+                let answers =
+                    !matches!(deed, Some(Deed::Fail | Deed::Panic | Deed::Drop | Deed::Keep));
+                if !received || !answers || *answer != expected {
+                    return Err("that is not what was asked for".to_owned());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                match error.outcome() {
+                    Outcome::NeverSent => self.never_sent_if(mark, error),
+                    Outcome::FailedInHandler => self.figures.failed += 1,
+                    _ => self.figures.unknown += 1,
+                }
+                plausible(deed, received, error)?;
+                match deadline.and_then(|deadline| deadline.checked_sub(now + TICK)) {
+                    // A dial has time of its own.
+                    Some(early) if is_timeout(error) => {
+                        Err(format!("it timed out {early:?} early"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the ask's own time is said to be over.
+fn is_timeout(error: &RpcError) -> bool {
+    error.is_timeout() && !error.text().contains("rpc.io.handshakeTimeout")
+}
+
+/// Whether an ask can end like this.
+fn plausible(deed: Option<Deed>, received: bool, error: &RpcError) -> Result<(), String> {
+    let failed = error.outcome() == Outcome::FailedInHandler;
+    if failed && !received {
+        return Err("no handler has seen it".to_owned());
+    }
+    let fits = match error.kind() {
+        ErrorKind::HandlerFailed => matches!(deed, Some(Deed::Fail | Deed::Pass(_))),
+        ErrorKind::HandlerPanicked => deed == Some(Deed::Panic),
+        ErrorKind::NoReply => matches!(deed, Some(Deed::Drop | Deed::Later(_) | Deed::Keep)),
+        ErrorKind::Timeout
+        | ErrorKind::Overloaded
+        | ErrorKind::Disconnected
+        | ErrorKind::Unreachable
+        | ErrorKind::EndpointStopped
+        | ErrorKind::EndpointNotFound
+        | ErrorKind::EnvStopped => true,
+        ErrorKind::Cancelled | ErrorKind::AskCycle => true,
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(format!("it cannot end as {:?} with {deed:?}", error.kind())) }
+}

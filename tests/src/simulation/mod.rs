@@ -1,0 +1,206 @@
+//! The simulated cluster that this library is tested with: servers and clients that ask and send,
+//! under faults, all of it from a seed.
+//!
+//! ```
+//! use rpc_tests::simulation::{Options, run_seed};
+//!
+//! let report = run_seed(1, &Options::default());
+//! assert_eq!(report.wrong, None);
+//! assert_eq!(run_seed(1, &Options::default()).trace, report.trace);
+//! ```
+
+#![expect(
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    reason = "tests make these values and take them apart; nothing of this is published"
+)]
+
+mod actor;
+mod callers;
+mod cluster;
+mod history;
+mod messages;
+mod nemesis;
+mod plan;
+
+pub use actor::Actor;
+pub use history::{Figures, History};
+pub use messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk};
+
+use cluster::{Cluster, Member, PORT};
+use history::{Draft, OpenAsk};
+use messages::body;
+use plan::Plan;
+use rpc_actix::RpcEndpointRef;
+use rpc_actix::sim::{Sim, Simulation};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How a seed is run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How long there are load and faults, on the simulation's clock.
+    pub duration: Duration,
+    /// Prints each event.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { duration: Duration::from_secs(300), verbose: false }
+    }
+}
+
+impl Options {
+    /// With load and faults for so long.
+    #[must_use]
+    pub fn lasting(mut self, duration: Duration) -> Self {
+        self.duration = duration;
+        self
+    }
+
+    /// Printing each event.
+    #[must_use]
+    pub fn verbose(mut self, verbose: bool) -> Self {
+        self.verbose = verbose;
+        self
+    }
+}
+
+/// What came out of a seed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What did not hold, if something did not.
+    pub wrong: Option<String>,
+    /// The number of all its events, and how many there were; 0 if something did not hold.
+    pub trace: u64,
+    /// See `trace`.
+    pub events: u64,
+    /// How long it took on its own clock.
+    pub elapsed: Duration,
+    /// How much was sent and received.
+    pub figures: Figures,
+}
+
+/// The calm after the faults: longer than any timeout, and than any wait before a dial.
+const CALM: Duration = Duration::from_secs(40);
+/// How long a shutdown may take: the drain timeout, five seconds for a handler, a goodbye.
+const SHUTDOWN: Duration = Duration::from_secs(20);
+
+/// Runs one seed, and says what came out.
+#[must_use]
+pub fn run_seed(seed: u64, options: &Options) -> Report {
+    let history = History::default();
+    let (shared, duration) = (history.clone(), options.duration);
+    let mut simulation = Simulation::new(seed).limit(duration + 10 * CALM);
+    if options.verbose {
+        simulation = simulation.listen(print);
+    }
+    let result = simulation.try_run(|sim| live(sim, shared, duration));
+    let figures = history.figures();
+    match result {
+        Ok(report) => Report {
+            seed,
+            wrong: None,
+            trace: report.trace,
+            events: report.events,
+            elapsed: report.elapsed,
+            figures,
+        },
+        Err(failure) => {
+            let (wrong, elapsed) = (Some(failure.to_string()), failure.at);
+            Report { seed, wrong, trace: 0, events: 0, elapsed, figures }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "for whoever looks for the cause of a failure")]
+fn print(event: &str) {
+    println!("{event}");
+}
+
+/// A cluster's life: faults, calm, and the end.
+async fn live(sim: Sim, history: History, duration: Duration) {
+    let plan = Plan::draw(&mut sim.random("plan"));
+    sim.note(&format!("{plan:?}"));
+    let (log, clock) = (history.clone(), sim.clone());
+    sim.invariant("history", move || {
+        log.news(clock.elapsed()).iter().for_each(|news| clock.note(news));
+        log.verdict()
+    });
+    let cluster = Cluster::build(&sim, plan, &history);
+    sim.spawn(nemesis::rage(cluster.clone(), sim.random("nemesis")));
+    sim.sleep(duration).await;
+    cluster.calm.set(true);
+    nemesis::relent(&cluster);
+    sim.note("calm");
+    sim.sleep(CALM).await;
+    nemesis::relent(&cluster);
+    sim.sleep(CALM).await;
+    answered_again(&cluster).await;
+    let living: Vec<_> = cluster.all().iter().filter_map(|member| Some(member.env()?.0)).collect();
+    if let Some(open) = history.open_asks(&living).first() {
+        sim.fail(open);
+    }
+    shut_down(&cluster).await;
+    cluster.members.borrow_mut().clear();
+}
+
+/// After a calm everybody reaches every server (I8).
+async fn answered_again(cluster: &Rc<Cluster>) {
+    for member in cluster.all() {
+        for server in cluster.servers() {
+            let (from, again) = (member.clone(), cluster.clone());
+            let uri = server.node.uri("first", PORT);
+            let asked =
+                member.node.run(move |_| async move { ask_once(&again, &from, &uri).await });
+            match asked.await {
+                Ok(Ok(())) => {}
+                Ok(Err(text)) => {
+                    let (from, to) = (member.node.name(), server.node.name());
+                    cluster.sim.fail(&format!("I8: {from} does not reach {to}: {text}"));
+                }
+                Err(error) => cluster.sim.fail(&format!("I8: {error}")),
+            }
+        }
+    }
+}
+
+async fn ask_once(cluster: &Cluster, from: &Member, uri: &str) -> Result<(), String> {
+    let Some((sender, env)) = from.env() else { return Err("it has no env".to_owned()) };
+    let found = env.endpoint_ref(uri).await;
+    let actor: RpcEndpointRef<Actor> = found.map_err(|error| error.to_string())?;
+    let key = actor::key_of(sender, &actor, 0, false);
+    let deadline = Some(cluster.sim.elapsed() + cluster.plan.ask_timeout);
+    let draft = Draft { bytes: 10, deed: Some(Deed::Reply), deadline };
+    let mark = cluster.history.sends(&key, draft);
+    let asked = actor.ask(Do { mark, deed: Deed::Reply, body: body(mark, 10) });
+    let open = OpenAsk::new(cluster.history.clone(), mark);
+    let result = asked.await;
+    open.ended(from.time(), &result);
+    result.map(drop).map_err(|error| error.to_string())
+}
+
+/// Everybody ends in order, and leaves nothing behind (I9).
+async fn shut_down(cluster: &Rc<Cluster>) {
+    for member in cluster.all() {
+        let Some((_, env)) = member.env() else { continue };
+        let begun = cluster.sim.elapsed();
+        let ended = member.node.run(|_| async move { env.shutdown().await });
+        let limit = cluster.sim.sleep(SHUTDOWN);
+        let name = member.node.name();
+        tokio::select! {
+            biased;
+            _ = ended => {}
+            () = limit => cluster.sim.fail(&format!("I9: {name} has not ended in {SHUTDOWN:?}")),
+        }
+        if let Some(left) = member.node.leftovers().first() {
+            let took = cluster.sim.elapsed() - begun;
+            cluster.sim.fail(&format!("I9: {left} are left of {name} after {took:?}"));
+        }
+    }
+}

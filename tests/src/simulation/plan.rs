@@ -1,0 +1,171 @@
+//! What a seed switches on: its cluster, its limits, its load and its faults.
+
+use rpc_actix::sim::{SimRandom, Weather};
+use rpc_actix::{RpcEnvConfig, RpcError};
+use std::time::Duration;
+
+/// A fault that may come at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Crash,
+    PowerOff,
+    Pause,
+    Partition,
+    PartitionOneWay,
+    Flap,
+    Reset,
+    ResetInside,
+    HalfClose,
+    Refuse,
+    Weather,
+    Jump,
+    StopEndpoint,
+    ShutDown,
+    Stranger,
+}
+
+impl Fault {
+    const ALL: [Self; 15] = [
+        Self::Crash,
+        Self::PowerOff,
+        Self::Pause,
+        Self::Partition,
+        Self::PartitionOneWay,
+        Self::Flap,
+        Self::Reset,
+        Self::ResetInside,
+        Self::HalfClose,
+        Self::Refuse,
+        Self::Weather,
+        Self::Jump,
+        Self::StopEndpoint,
+        Self::ShutDown,
+        Self::Stranger,
+    ];
+}
+
+/// What callers do, beside asking and sending.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habits {
+    pub(super) panics: bool,
+    pub(super) fails: bool,
+    pub(super) blocks: bool,
+    pub(super) keeps: bool,
+    pub(super) drops: bool,
+    pub(super) cancels: bool,
+    pub(super) bursts: bool,
+    pub(super) large: bool,
+    pub(super) bulk: bool,
+    pub(super) passes: bool,
+    pub(super) short_deadlines: bool,
+}
+
+/// What one seed does.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) servers: usize,
+    pub(super) clients: usize,
+    pub(super) callers: usize,
+    pub(super) think: Duration,
+    pub(super) faults: Vec<Fault>,
+    /// The time from one fault to the next, at most.
+    pub(super) between: Duration,
+    pub(super) habits: Habits,
+    pub(super) ask_timeout: Duration,
+    keys: Vec<(&'static str, String)>,
+}
+
+impl Plan {
+    /// Draws a plan: of faults, habits and limits each seed has a part, so that each has its peace
+    /// from the others in some seed.
+    pub(super) fn draw(random: &mut SimRandom) -> Self {
+        let faults = Fault::ALL.into_iter().filter(|_| random.chance(0.3)).collect();
+        let mut often = || random.chance(0.5);
+        let habits = Habits {
+            panics: often(),
+            fails: often(),
+            blocks: often(),
+            keeps: often(),
+            drops: often(),
+            cancels: often(),
+            bursts: often(),
+            large: often(),
+            bulk: often(),
+            passes: often(),
+            short_deadlines: often(),
+        };
+        let keys = keys(random);
+        let count =
+            |random: &mut SimRandom, range| usize::try_from(random.within(range)).unwrap_or(1);
+        Self {
+            servers: count(random, 1..4),
+            clients: count(random, 1..4),
+            callers: count(random, 1..4),
+            think: Duration::from_millis(random.within(200..20_000)),
+            faults,
+            between: Duration::from_millis(random.within(2_000..60_000)),
+            habits,
+            ask_timeout: Duration::from_millis(random.within(500..20_000)),
+            keys,
+        }
+    }
+
+    /// What an env of this seed is configured with.
+    pub(super) fn configure(&self, config: RpcEnvConfig) -> Result<RpcEnvConfig, RpcError> {
+        let keys = self.keys.iter().map(|(key, value)| (*key, value.as_str()));
+        config.with_ask_timeout(self.ask_timeout).set_all(keys)
+    }
+
+    /// The weather of a bad day.
+    pub(super) fn weather(&self, random: &mut SimRandom) -> Weather {
+        let slowest = Duration::from_millis(random.within(1..400));
+        let mut weather = Weather::new().latency(slowest / 4..slowest);
+        if random.chance(0.5) {
+            weather = weather.spikes(0.02, Duration::from_millis(random.within(10..5_000)));
+        }
+        if random.chance(0.3) {
+            weather = weather.bandwidth(random.within(20_000..2_000_000));
+        }
+        if random.chance(0.3) {
+            weather = weather.chunk(match self.habits.large {
+                // A large message, byte by byte, would take more of the time than all the rest.
+                true => 4_096,
+                false if random.chance(0.3) => 1,
+                false => 64,
+            });
+        }
+        if random.chance(0.3) {
+            let least = if self.habits.large { 4_096 } else { 1 };
+            let bytes = usize::try_from(random.within(least..20_000)).unwrap_or(1);
+            weather = weather.buffer(bytes);
+        }
+        weather
+    }
+}
+
+/// Limits that are nearer than the defaults, some of them.
+fn keys(random: &mut SimRandom) -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    let mut maybe =
+        |probability: f64, key: &'static str, range: std::ops::Range<u64>, unit: &str| {
+            if random.chance(probability) {
+                keys.push((key, format!("{}{unit}", random.within(range))));
+            }
+        };
+    maybe(0.3, "rpc.inbox.maxMessages", 32..256, "");
+    maybe(0.3, "rpc.inbox.maxBytes", 1_048_576..4_194_304, "");
+    maybe(0.3, "rpc.outbox.maxMessages", 16..128, "");
+    maybe(0.3, "rpc.outbox.maxBytes", 1_048_576..4_194_304, "");
+    maybe(0.3, "rpc.outbox.maxWaiting", 16..256, "");
+    maybe(0.3, "rpc.io.maxInFlight", 2..64, "");
+    maybe(0.3, "rpc.frame.maxSize", 32_768..65_536, "");
+    maybe(0.3, "rpc.io.reconnectMax", 100..5_000, "ms");
+    maybe(0.3, "rpc.shutdown.drainTimeout", 1..5_000, "ms");
+    maybe(0.2, "rpc.dispatcher.yieldAfter", 1..8, "");
+    if random.chance(0.5) {
+        let beat = random.within(300..3_000);
+        keys.push(("rpc.io.heartbeat", format!("{beat}ms")));
+        keys.push(("rpc.io.deadAfter", format!("{}ms", 3 * beat)));
+    }
+    keys
+}
