@@ -83,6 +83,11 @@ impl Deadlines {
         self.sweep_at = live.saturating_mul(2).max(FEW);
     }
 
+    /// All calls that have not ended.
+    pub(crate) fn live(&self) -> Vec<Arc<dyn Expire>> {
+        self.line.iter().chain(&self.others).filter_map(|entry| entry.call.upgrade()).collect()
+    }
+
     /// Takes out the calls that are due, the earliest first, and says when the next alarm must ring.
     pub(crate) fn due(&mut self, now: Timestamp) -> (Vec<Arc<dyn Expire>>, Option<Timestamp>) {
         let mut due = Vec::new();

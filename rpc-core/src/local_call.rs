@@ -122,6 +122,10 @@ enum Phase<M: Ask> {
 
 impl<M: Ask> Phase<M> {
     /// Whether nothing can end the call any more.
+    fn is_queued(&self) -> bool {
+        matches!(self, Self::Queued(_))
+    }
+
     fn has_ended(&self) -> bool {
         matches!(self, Self::Answered(_) | Self::Over | Self::GaveUp)
     }
@@ -161,8 +165,12 @@ impl<M: Ask> LocalCall<M> {
 
     /// The first answer counts; a later one is dropped.
     fn end(&self, result: Result<M::Reply, CallEnd>) {
+        self.end_if(|phase| !phase.has_ended(), result);
+    }
+
+    fn end_if(&self, such: impl FnOnce(&Phase<M>) -> bool, result: Result<M::Reply, CallEnd>) {
         let mut state = self.lock();
-        if state.phase.has_ended() {
+        if !such(&state.phase) {
             drop(state);
             return;
         }
@@ -294,6 +302,10 @@ impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
 impl<M: Ask> Expire for LocalCall<M> {
     fn expire(&self, _id: u64) {
         self.give_up(GaveUp::TimedOut);
+    }
+
+    fn refuse(&self, error: &RpcError) {
+        self.end_if(Phase::is_queued, Err(CallEnd::reported(error.clone())));
     }
 }
 

@@ -332,6 +332,11 @@ impl CallEnd {
 pub trait Expire: Send + Sync {
     /// The deadline of `id` is over.
     fn expire(&self, id: u64);
+
+    /// What it is for will not begin. Nothing happens if it has.
+    fn refuse(&self, error: &RpcError) {
+        let _ = error;
+    }
 }
 
 /// Where a message from another env came from: the way back.

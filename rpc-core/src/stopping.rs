@@ -234,7 +234,11 @@ impl Expire for Inbox {
     fn expire(&self, id: u64) {
         if id == DRAINED {
             self.drained.store(true, Ordering::Release);
-            return self.fail_queued(&self.drained_error());
+            let error = self.drained_error();
+            self.fail_queued(&error);
+            // Those that the loop has taken are out of reach while a handler blocks its thread.
+            let calls = self.lock().deadlines.live();
+            return calls.iter().for_each(|call| quietly(|| call.refuse(&error)));
         }
         let mut state = self.lock();
         state.overdue = true;

@@ -10,7 +10,7 @@ use rpc_tests::actix_only;
 use rpc_tests::harness::{Echo, Gate, Harness, Log, Probe, block_on};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 use tracing::field::{Field, Visit};
@@ -104,6 +104,64 @@ fn a_handler_that_blocks_its_thread_is_named_and_counted() {
     }
 }
 
+/// An ask: blocks the thread until the test lets it go on.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = ())]
+struct Block;
+
+/// An ask: nothing.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = ())]
+struct Nothing;
+
+struct Blocked(mpsc::Receiver<()>, Log);
+
+#[endpoint]
+impl Blocked {
+    #[receive_and_reply]
+    fn block(&mut self, _msg: Block) -> HandlerResult<()> {
+        self.1.push("blocks");
+        self.0.recv()?;
+        Ok(())
+    }
+
+    #[receive_and_reply]
+    fn nothing(&mut self, _msg: Nothing) -> HandlerResult<()> {
+        self.1.push("handled");
+        Ok(())
+    }
+}
+
+async fn what_waits_behind_a_blocked_thread_ends_at_the_drain_deadline(
+    h: &Harness,
+) -> anyhow::Result<()> {
+    let config = h.server_config("server").with_drain_timeout(Duration::from_millis(20));
+    let env = h.create(config).await?;
+    let ((go_on, wait), log) = (mpsc::channel(), Log::default());
+    let options = EndpointOptions::new("blocked").isolated();
+    let endpoint = env.setup_endpoint(options, Blocked(wait, log.clone())).await?;
+    // The first round is so that the rest are in the queue together, and taken together.
+    let first = endpoint.ask(Block);
+    log.reaches(1).await;
+    let second = endpoint.ask(Block);
+    let behind: Vec<_> = (0..8).map(|_| endpoint.ask(Nothing)).collect();
+    go_on.send(())?;
+    first.await?;
+    log.reaches(2).await;
+    env.stop(&endpoint)?;
+    // The handler still blocks: nobody but the env's own thread can tell them.
+    for ask in behind {
+        let error = ask.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::EndpointStopped, "{error}");
+        assert!(error.is_never_sent() && error.text().contains("drainTimeout"), "{error}");
+    }
+    go_on.send(())?;
+    second.await?;
+    env.stopped(&endpoint).await?;
+    assert_eq!(log.all(), ["blocks", "blocks"], "nobody was told wrong");
+    Ok(())
+}
+
 async fn a_thread_that_ends_ends_its_endpoints_and_nothing_else(h: &Harness) -> anyhow::Result<()> {
     let pair = h.pair().await?;
     let (gate, log) = (Gate::default(), Log::default());
@@ -135,5 +193,6 @@ async fn a_thread_that_ends_ends_its_endpoints_and_nothing_else(h: &Harness) -> 
 }
 
 actix_only! {
+    what_waits_behind_a_blocked_thread_ends_at_the_drain_deadline,
     a_thread_that_ends_ends_its_endpoints_and_nothing_else,
 }
