@@ -13,6 +13,8 @@ mod calls;
 #[cfg(test)]
 mod credit;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 mod landing;
 #[cfg(test)]
 mod lifetimes;

@@ -138,6 +138,8 @@ pub(super) struct Pair {
     /// Bytes under way, by who sends them.
     wires: [BytesMut; 2],
     pub(super) chunks: Chunks,
+    /// How many bytes may still arrive at each side.
+    pub(super) reach: [usize; 2],
     lives: u64,
 }
 
@@ -194,6 +196,7 @@ impl Pair {
             nodes: [node(a, "b"), node(b, "a")],
             wires: [BytesMut::new(), BytesMut::new()],
             chunks: Chunks::Whole,
+            reach: [usize::MAX; 2],
             lives: 0,
         };
         pair.attach(hellos);
@@ -327,7 +330,8 @@ impl Pair {
             Chunks::Single => 1,
             Chunks::Random(random) => 1 + random.below(100_000),
         };
-        let bytes = wire.split_to(most.min(wire.len()));
+        let bytes = wire.split_to(most.min(wire.len()).min(self.reach[side]));
+        self.reach[side] -= bytes.len();
         if bytes.is_empty() {
             return Ok(false);
         }
