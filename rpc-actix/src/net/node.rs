@@ -266,6 +266,7 @@ impl Node {
         let mut watchdog = Watchdog::new(self.config.limits().blocked_after());
         loop {
             tokio::select! {
+                biased;
                 // Both may be dropped: the next round looks at everything again.
                 () = rt::sleep(watchdog.interval()) => {}
                 () = self.closed.cancelled() => return,
