@@ -90,8 +90,12 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         if let Some(line) = self.lines.get_mut(place) {
             line.users = line.users.saturating_sub(1);
         }
-        self.give_way(place);
-        self.forget(place);
+        if self.lines.get(place).is_some_and(|line| line.in_ring) {
+            // That forgets it, if it was only there because it had the last turn.
+            self.give_way(place);
+        } else {
+            self.forget(place);
+        }
     }
 
     /// Takes a line out of the ring that is only there because it had the last turn. `next` is the
@@ -381,6 +385,21 @@ mod tests {
             assert_eq!(pop(&mut turns), None);
         }
         assert_eq!((turns.lines.len(), turns.free.len(), turns.names.len()), (3, 2, 0));
+    }
+
+    #[test]
+    fn a_sender_that_goes_after_the_last_turn_gives_its_line_up_once() {
+        let mut turns = turns();
+        let a = turns.join(Some(&"a"));
+        turns.push(a, Sized("a", 0, 1));
+        assert_eq!(pop(&mut turns), Some(Sized("a", 0, 1)));
+        turns.settle();
+        turns.leave(a);
+        let (b, c) = (turns.join(Some(&"b")), turns.join(Some(&"c")));
+        assert_ne!(b, c, "two senders would have one queue");
+        turns.push(b, Sized("b", 0, 1));
+        turns.push(c, Sized("c", 0, 1));
+        assert_eq!(names(&mut turns), ["b", "c"]);
     }
 
     #[test]
