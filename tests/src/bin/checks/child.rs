@@ -187,6 +187,15 @@ impl Server {
     }
 }
 
+/// An address below the ports that the system gives to connections: one of those could be given
+/// to the asker's own while nobody listens.
+pub(crate) fn free_port() -> anyhow::Result<String> {
+    let from = 20_000 + u16::try_from(std::process::id() % 8_000)?;
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (from..32_000).find(free).context("no free port")?;
+    Ok(format!("127.0.0.1:{port}"))
+}
+
 /// The child's main: in an actix System, until it ends or standard input does.
 pub(crate) fn main(serving: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     match actix_rt::System::new().block_on(serving) {

@@ -13,7 +13,7 @@ use rpc_actix::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,9 +22,9 @@ pub(crate) const SERVER: &str = "ledger";
 /// A little more than `rpc.askTimeout`: by then every ask has ended.
 pub(crate) const LONGEST: Duration = Duration::from_secs(11);
 
-/// Asks for a line in the log; the answer is which life of the process wrote it.
+/// Asks for a line in the log; the answer is which life of the process wrote it, and for whom.
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
-#[rpc(reply = u32)]
+#[rpc(reply = (u32, Mark))]
 pub(crate) struct Enter {
     pub mark: Mark,
 }
@@ -41,10 +41,20 @@ pub(crate) struct Ledger {
     life: u32,
 }
 
+impl Ledger {
+    /// One that goes on with the log of its former lives.
+    pub(crate) fn open(log: &str, life: &str) -> anyhow::Result<Self> {
+        let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let files = Files::at(log.into());
+        let (log, events) = (append(&files.log)?, append(&files.events)?);
+        Ok(Self { log, events, life: life.parse()? })
+    }
+}
+
 #[endpoint]
 impl Ledger {
     #[receive_and_reply]
-    async fn enter(&mut self, msg: Enter) -> HandlerResult<u32> {
+    async fn enter(&mut self, msg: Enter) -> HandlerResult<(u32, Mark)> {
         let Mark { sender, number } = msg.mark;
         // In one system call, so that the line is whole and stays when the process is killed.
         self.log.write_all(format!("{sender} {number}\n").as_bytes())?;
@@ -55,7 +65,7 @@ impl Ledger {
         if is_to_fail(number) {
             return Err(HandlerError::msg("as it was asked to"));
         }
-        Ok(self.life)
+        Ok((self.life, msg.mark))
     }
 
     #[receive]
@@ -88,10 +98,7 @@ pub(crate) fn clock() -> u64 {
 /// The child: at a given port, with a log that the lives before it have begun.
 pub(crate) async fn serve(args: &[&str]) -> anyhow::Result<()> {
     let [bind, log, life] = args else { anyhow::bail!("bind, log and life") };
-    let append = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
-    let files = Files::at(log.into());
-    let ledger =
-        Ledger { log: append(&files.log)?, events: append(&files.events)?, life: life.parse()? };
+    let ledger = Ledger::open(log, life)?;
     let env = rpc_actix::create(RpcEnvConfig::server("ledger", bind)).await?;
     env.setup_endpoint("ledger", ledger).await?;
     child::listen(env).await
@@ -181,7 +188,7 @@ impl Heard {
         let start = Instant::now();
         let result = ledger.ask(Enter { mark }).await;
         self.longest = self.longest.max(start.elapsed());
-        let class = class_of(mark.number, &result);
+        let class = class_of(mark, &result);
         if let Err(error) = &result {
             let seen = (format!("{:?}", error.kind()), class);
             *self.kinds.entry(seen).or_default() += 1;
@@ -190,7 +197,7 @@ impl Heard {
         if matches!(class, Class::NeverSent | Class::Unknown) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        result.ok()
+        result.ok().map(|(life, _)| life)
     }
 
     /// Sends a note, which may be lost, but not doubled, and not overtake.
@@ -199,9 +206,82 @@ impl Heard {
     }
 }
 
-fn class_of(number: u32, result: &Result<u32, RpcError>) -> Class {
+/// What is heard, written down while it is: there is no end to it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    file: BufWriter<File>,
+    all: Heard,
+}
+
+impl Log {
+    pub(crate) fn create(path: &str) -> anyhow::Result<Self> {
+        Ok(Self { file: BufWriter::new(File::create(path)?), all: Heard::default() })
+    }
+
+    /// Takes what a caller has heard.
+    pub(crate) fn write(&mut self, heard: &mut Heard) -> anyhow::Result<()> {
+        for (Mark { sender, number }, class) in heard.classes.drain(..) {
+            writeln!(self.file, "{} {sender} {number}", class.letter())?;
+        }
+        for (seen, count) in std::mem::take(&mut heard.kinds) {
+            *self.all.kinds.entry(seen).or_default() += count;
+        }
+        self.all.noted += std::mem::take(&mut heard.noted);
+        self.all.longest = self.all.longest.max(heard.longest);
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        for ((kind, class), count) in &self.all.kinds {
+            writeln!(self.file, "{kind} {} {count}", class.letter())?;
+        }
+        writeln!(self.file, "= {} {}", self.all.noted, self.all.longest.as_millis())?;
+        Ok(self.file.flush()?)
+    }
+
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Heard> {
+        let mut heard = Heard::default();
+        for line in BufReader::new(File::open(path)?).lines() {
+            let line = line?;
+            let fields: Vec<_> = line.split(' ').collect();
+            let [first, second, third] = *fields else { anyhow::bail!("a line of a log: {line}") };
+            if first == "=" {
+                heard.noted = second.parse()?;
+                heard.longest = Duration::from_millis(third.parse()?);
+            } else if let Some(class) = Class::of_letter(first) {
+                let mark = Mark { sender: second.parse()?, number: third.parse()? };
+                heard.classes.push((mark, class));
+            } else {
+                let class = Class::of_letter(second).context("a class in a log")?;
+                heard.kinds.insert((first.to_owned(), class), third.parse()?);
+            }
+        }
+        Ok(heard)
+    }
+}
+
+impl Class {
+    const ALL: [(Self, &str); 5] = [
+        (Self::Reply, "r"),
+        (Self::NeverSent, "n"),
+        (Self::Unknown, "u"),
+        (Self::Failed, "f"),
+        (Self::Wrong, "w"),
+    ];
+
+    fn letter(self) -> &'static str {
+        Self::ALL.iter().find(|(class, _)| *class == self).map_or("?", |(_, letter)| letter)
+    }
+
+    fn of_letter(letter: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == letter).map(|(class, _)| *class)
+    }
+}
+
+fn class_of(mark: Mark, result: &Result<(u32, Mark), RpcError>) -> Class {
+    let number = mark.number;
     match result {
-        Ok(_) if is_to_fail(number) => Class::Wrong,
+        Ok((_, answered)) if is_to_fail(number) || *answered != mark => Class::Wrong,
         Ok(_) => Class::Reply,
         Err(error) => match error.outcome() {
             Outcome::NeverSent => Class::NeverSent,

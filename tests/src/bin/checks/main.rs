@@ -27,6 +27,7 @@ mod restarts;
 mod scale;
 mod simulate;
 mod slow_endpoint;
+mod soak;
 mod spread;
 mod unread;
 
@@ -40,6 +41,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 struct Size {
     short: bool,
+    /// How long the soak takes, if that is said.
+    minutes: Option<u64>,
     /// Figures that are compared with accepted ones become the accepted ones.
     accept: bool,
     /// Which seeds are simulated.
@@ -144,6 +147,11 @@ const CHECKS: &[Check] = &[
         run: |size| Box::pin(partitions::run(size.short)),
     },
     Check {
+        name: "soak",
+        about: "servers and clients of all kinds for 10 minutes (--minutes N) under faults: nothing lost, doubled, misrouted or left",
+        run: |size| Box::pin(soak::run(soak::Plan::of(size.short, size.minutes))),
+    },
+    Check {
         name: "bench",
         about: "local ask and send, remote ask with 1 and 128 in flight",
         run: |size| Box::pin(bench::run(size.pick(20_000, 200_000))),
@@ -163,6 +171,7 @@ const CHECKS: &[Check] = &[
 fn usage() -> ExitCode {
     say("usage: checks NAME... [--short] [--accept]");
     say("       checks simulate [--seeds N] [--from SEED] [--hours H] [--events]");
+    say("       checks soak [--minutes N]");
     for check in CHECKS {
         say(&format!("  {:14} {}", check.name, check.about));
     }
@@ -179,7 +188,8 @@ fn main() -> ExitCode {
     }
     let flag = |name: &str| args.iter().any(|arg| arg == name);
     let Some((args, seeds)) = simulate::Seeds::read(&args) else { return usage() };
-    let size = Size { short: flag("--short"), accept: flag("--accept"), seeds };
+    let Some((args, minutes)) = soak::minutes(args) else { return usage() };
+    let size = Size { short: flag("--short"), accept: flag("--accept"), minutes, seeds };
     let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
     let known = |name: &String| name == "all" || CHECKS.iter().any(|check| check.name == name);
     if names.is_empty() || !names.iter().all(|name| known(name)) {
@@ -225,6 +235,8 @@ fn serve<'a>(role: &str, args: &'a [&'a str]) -> Serving<'a> {
         ledger::SERVER => Box::pin(ledger::serve(args)),
         scale::SERVER => Box::pin(scale::serve()),
         scale::CLIENTS => Box::pin(scale::connect(args)),
+        soak::SERVER => Box::pin(soak::serve_server(args)),
+        soak::CLIENT => Box::pin(soak::serve_client(args)),
         unread::SERVER => Box::pin(unread::serve(args)),
         unread::READERS => Box::pin(unread::read_nothing(args)),
         _ => Box::pin(child::serve()),

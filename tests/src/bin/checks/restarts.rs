@@ -1,12 +1,11 @@
 //! The callee is killed again and again while tasks ask it. What the askers heard is compared with
 //! what the callee wrote down before it answered.
 
-use crate::child::{Process, Server};
+use crate::child::{Process, Server, free_port};
 use crate::ledger::{self, Account, Files, Heard, LONGEST, Ledger};
 use crate::messages::Mark;
 use crate::report::Report;
 use crate::spread::{Spread, ms};
-use anyhow::Context;
 use rpc_actix::{RpcEndpointRef, RpcEnvConfig};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,15 +78,6 @@ pub(crate) async fn run(kills: u32) -> anyhow::Result<Report> {
     );
     judge_return(&mut report, &back, kills);
     Ok(report)
-}
-
-/// An address below the ports that the system gives to connections: one of those could be given
-/// to the asker's own while nobody listens.
-fn free_port() -> anyhow::Result<String> {
-    let from = 20_000 + u16::try_from(std::process::id() % 8_000)?;
-    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = (from..32_000).find(free).context("no free port")?;
-    Ok(format!("127.0.0.1:{port}"))
 }
 
 fn start(bind: &str, files: &Files, life: u32) -> anyhow::Result<Server> {
