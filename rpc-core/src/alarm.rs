@@ -30,8 +30,13 @@ impl State {
         call: &Arc<C>,
     ) -> Option<Timestamp> {
         let call: Weak<C> = Arc::downgrade(call);
-        self.deadlines.add(at, call).then_some(at)
+        self.deadlines.add(at, call, is_live).then_some(at)
     }
+}
+
+/// Whether somebody waits for a call.
+fn is_live(call: &Weak<dyn Expire>) -> bool {
+    call.strong_count() > 0
 }
 
 /// Rings at the earliest deadline of an inbox's local calls.
@@ -43,8 +48,8 @@ impl Expire for Alarm {
         // When the env has ended nobody keeps the time: every call is due.
         let over = inbox.core().is_terminated();
         let now = if over { Timestamp::MAX } else { inbox.core().now() };
-        let (due, next) = inbox.lock().deadlines.due(now);
-        due.into_iter().for_each(|call| call.expire(0));
+        let (due, next) = inbox.lock().deadlines.due(now, is_live);
+        due.iter().filter_map(Weak::upgrade).for_each(|call| call.expire(0));
         inbox.arm(next);
     }
 }

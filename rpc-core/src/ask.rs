@@ -8,14 +8,14 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Asker, Inbox};
 use crate::local_call::LocalReply;
 use crate::raw_ref::RawRef;
-use crate::seam::{CallEnd, RemoteCall};
+use crate::seam::{CallEnd, Expire, RemoteCall, RemoteCalls};
 use crate::timers::TimerKey;
 use crate::turn::{self, Behalf};
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 /// The reply to come, from [`RpcEndpointRef::ask`](crate::RpcEndpointRef::ask) and its kin.
@@ -49,7 +49,8 @@ enum State<R> {
         core: Arc<EnvCore>,
         target: RawRef,
         timeout: RpcTimeout,
-        timer: TimerKey,
+        /// The env's timer, unless the call's table keeps its deadline.
+        timer: Option<TimerKey>,
     },
     Done,
 }
@@ -104,7 +105,14 @@ impl<R> AskFuture<R> {
         terms: Terms,
     ) -> Self {
         let Terms { timeout, deadline, behalf, .. } = terms;
-        let timer = core.add_timer(deadline, call.calls.clone(), call.id);
+        let timer = if call.kept {
+            if let Some(at) = call.alarm {
+                call_alarm(&core, at, Arc::downgrade(&call.calls));
+            }
+            None
+        } else {
+            Some(core.add_timer(deadline, call.calls.clone(), call.id))
+        };
         let state = State::Remote { call, decode, core, target, timeout, timer };
         Self { state, behalf, checked_for_cycle: true, idle: false }
     }
@@ -124,7 +132,7 @@ impl<R> AskFuture<R> {
             State::Local { call, .. } => call.abandon(),
             State::Remote { call, core, timer, .. } => {
                 call.calls.abandon(call.id);
-                core.cancel_timer(timer);
+                timer.into_iter().for_each(|timer| core.cancel_timer(timer));
             }
             State::Failed(_) | State::Ready(_) | State::Done => {}
         }
@@ -162,7 +170,7 @@ impl<R> AskFuture<R> {
             State::Remote { call, decode, core, target, timeout, timer } => {
                 drive(core, cx);
                 let result = ready!(call.calls.poll(call.id, cx));
-                core.cancel_timer(*timer);
+                timer.iter().for_each(|timer| core.cancel_timer(*timer));
                 let result = result.map_err(|end| explain(end, core, *timeout, || target.peer()));
                 Poll::Ready(result.and_then(|body| decode(core, target, &body)))
             }
@@ -187,6 +195,28 @@ impl<R> AskFuture<R> {
         }
         call.awaited();
         find_cycle(asker, inbox)
+    }
+}
+
+/// Tells a table of calls of the time at its earliest deadline, and then at the next one.
+fn call_alarm(core: &Arc<EnvCore>, at: Timestamp, calls: Weak<dyn RemoteCalls>) {
+    core.add_timer(at, Arc::new(CallAlarm { core: Arc::downgrade(core), calls }), 0);
+}
+
+struct CallAlarm {
+    core: Weak<EnvCore>,
+    /// Whoever waits for an answer holds the table; nobody else needs the alarm.
+    calls: Weak<dyn RemoteCalls>,
+}
+
+impl Expire for CallAlarm {
+    fn expire(&self, _id: u64) {
+        let (Some(core), Some(calls)) = (self.core.upgrade(), self.calls.upgrade()) else { return };
+        // When the env has ended nobody keeps the time: every call is due.
+        let now = if core.is_terminated() { Timestamp::MAX } else { core.now() };
+        if let Some(next) = calls.expire_due(now) {
+            call_alarm(&core, next, self.calls.clone());
+        }
     }
 }
 

@@ -1,20 +1,21 @@
-//! The deadlines of an endpoint's local calls. They lie under the lock that a call takes anyway, and
-//! none is ever taken back: a call that has ended is found to be gone.
+//! The deadlines of calls that share a lock: those within an endpoint's inbox, or those to one peer.
+//! They lie under the lock that a call takes anyway, and none is ever taken back: a call that has
+//! ended is found to be gone.
 
 use crate::deadline::Timestamp;
-use crate::seam::Expire;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::{Arc, Weak};
 
 /// Entries below which nothing is swept.
 const FEW: usize = 64;
 
-pub(crate) struct Deadlines {
+/// `C` is how a call is known.
+#[derive(Debug)]
+pub(crate) struct Deadlines<C> {
     /// In order of time: nearly all calls have the same timeout.
-    line: VecDeque<Entry>,
+    line: VecDeque<Entry<C>>,
     /// Those that are due before one that came earlier.
-    others: BinaryHeap<Entry>,
+    others: BinaryHeap<Entry<C>>,
     /// The number of entries at which those of ended calls are thrown out: twice as many as lived
     /// the last time, so that looking at them costs each call a few steps at most.
     sweep_at: usize,
@@ -22,42 +23,37 @@ pub(crate) struct Deadlines {
     armed: Timestamp,
 }
 
-struct Entry {
+#[derive(Debug)]
+struct Entry<C> {
     at: Timestamp,
-    call: Weak<dyn Expire>,
+    call: C,
 }
 
-impl Entry {
-    fn is_live(&self) -> bool {
-        self.call.strong_count() > 0
-    }
-}
-
-impl Default for Deadlines {
+impl<C> Default for Deadlines<C> {
     fn default() -> Self {
         let (line, others) = (VecDeque::new(), BinaryHeap::new());
         Self { line, others, sweep_at: FEW, armed: Timestamp::MAX }
     }
 }
 
-impl Deadlines {
+impl<C> Deadlines<C> {
     pub(crate) fn armed(&self) -> Timestamp {
         self.armed
     }
 
     /// Adds the deadline of a call. `true` if an alarm must be set for it.
-    pub(crate) fn add(&mut self, at: Timestamp, call: Weak<dyn Expire>) -> bool {
+    pub(crate) fn add(&mut self, at: Timestamp, call: C, lives: impl Fn(&C) -> bool) -> bool {
         // Calls end in about the order in which they begin: the dead ones are in front. Two for
         // each that comes, so that they become fewer.
         for _ in 0..2 {
-            if self.line.front().is_some_and(|entry| !entry.is_live()) {
+            if self.line.front().is_some_and(|entry| !lives(&entry.call)) {
                 self.line.pop_front();
             }
         }
         if at == Timestamp::MAX {
             return false;
         }
-        if self.line.back().is_some_and(|entry| !entry.is_live()) {
+        if self.line.back().is_some_and(|entry| !lives(&entry.call)) {
             self.line.pop_back();
         }
         let entry = Entry { at, call };
@@ -67,7 +63,7 @@ impl Deadlines {
             self.others.push(entry);
         }
         if self.line.len().saturating_add(self.others.len()) > self.sweep_at {
-            self.sweep();
+            self.sweep(lives);
         }
         let earlier = at < self.armed;
         if earlier {
@@ -76,20 +72,24 @@ impl Deadlines {
         earlier
     }
 
-    fn sweep(&mut self) {
-        self.line.retain(Entry::is_live);
-        self.others.retain(Entry::is_live);
+    fn sweep(&mut self, lives: impl Fn(&C) -> bool) {
+        self.line.retain(|entry| lives(&entry.call));
+        self.others.retain(|entry| lives(&entry.call));
         let live = self.line.len().saturating_add(self.others.len());
         self.sweep_at = live.saturating_mul(2).max(FEW);
     }
 
-    /// All calls that have not ended.
-    pub(crate) fn live(&self) -> Vec<Arc<dyn Expire>> {
-        self.line.iter().chain(&self.others).filter_map(|entry| entry.call.upgrade()).collect()
+    /// All calls, those included that have ended and were not found to be gone.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &C> {
+        self.line.iter().chain(&self.others).map(|entry| &entry.call)
     }
 
     /// Takes out the calls that are due, the earliest first, and says when the next alarm must ring.
-    pub(crate) fn due(&mut self, now: Timestamp) -> (Vec<Arc<dyn Expire>>, Option<Timestamp>) {
+    pub(crate) fn due(
+        &mut self,
+        now: Timestamp,
+        lives: impl Fn(&C) -> bool,
+    ) -> (Vec<C>, Option<Timestamp>) {
         let mut due = Vec::new();
         loop {
             let (first, other) = (self.line.front(), self.others.peek());
@@ -103,93 +103,88 @@ impl Deadlines {
                 self.armed = Timestamp::MAX;
                 return (due, None);
             };
-            if next.is_live() && next.at > now {
+            let live = lives(&next.call);
+            if live && next.at > now {
                 self.armed = next.at;
                 return (due, Some(next.at));
             }
-            due.extend(next.call.upgrade());
-            if from_others {
-                self.others.pop();
-            } else {
-                self.line.pop_front();
-            }
+            let next = if from_others { self.others.pop() } else { self.line.pop_front() };
+            due.extend(next.filter(|_| live).map(|entry| entry.call));
         }
     }
 }
 
 /// The earliest is the greatest, as a heap wants it.
-impl Ord for Entry {
+impl<C> Ord for Entry<C> {
     fn cmp(&self, other: &Self) -> Ordering {
         other.at.cmp(&self.at)
     }
 }
 
-impl PartialOrd for Entry {
+impl<C> PartialOrd for Entry<C> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
+impl<C> PartialEq for Entry<C> {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
     }
 }
 
-impl Eq for Entry {}
+impl<C> Eq for Entry<C> {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
-
-    struct Call(u64, Arc<Mutex<Vec<u64>>>);
-
-    impl Expire for Call {
-        fn expire(&self, _id: u64) {
-            self.1.lock().unwrap().push(self.0);
-        }
-    }
+    use std::collections::BTreeSet;
 
     fn at(nanos: u64) -> Timestamp {
         Timestamp::from_nanos(nanos)
     }
 
-    fn add(deadlines: &mut Deadlines, call: &Arc<Call>) -> bool {
-        let weak = Arc::downgrade(call);
-        deadlines.add(at(call.0), weak)
+    /// Calls that are known by their deadlines.
+    #[derive(Default)]
+    struct Calls {
+        deadlines: Deadlines<u64>,
+        open: BTreeSet<u64>,
+    }
+
+    impl Calls {
+        fn add(&mut self, nanos: u64) -> bool {
+            self.open.insert(nanos);
+            self.deadlines.add(at(nanos), nanos, |call| self.open.contains(call))
+        }
+
+        fn due(&mut self, nanos: u64) -> (Vec<u64>, Option<Timestamp>) {
+            self.deadlines.due(at(nanos), |call| self.open.contains(call))
+        }
     }
 
     #[test]
     fn calls_are_due_in_order_and_an_alarm_is_set_for_the_earliest() {
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let calls = [30, 40, 10, 50, 20].map(|nanos| Arc::new(Call(nanos, log.clone())));
-        let mut deadlines = Deadlines::default();
-        let armed = calls.each_ref().map(|call| add(&mut deadlines, call));
+        let mut calls = Calls::default();
+        let armed = [30, 40, 10, 50, 20].map(|nanos| calls.add(nanos));
         assert_eq!(armed, [true, false, true, false, false]);
-        let (due, next) = deadlines.due(at(35));
-        due.iter().for_each(|call| call.expire(0));
-        assert_eq!((log.lock().unwrap().clone(), next), (vec![10, 20, 30], Some(at(40))));
-        assert!(!add(&mut deadlines, &calls[3]));
-        drop(due);
-        drop(calls);
-        let (due, next) = deadlines.due(at(41));
-        assert_eq!((due.len(), next), (0, None), "ended calls need no alarm");
-        assert!(add(&mut deadlines, &Arc::new(Call(90, log))));
+        assert_eq!(calls.due(35), (vec![10, 20, 30], Some(at(40))));
+        assert!(!calls.add(45));
+        calls.open.clear();
+        assert_eq!(calls.due(41), (vec![], None), "ended calls need no alarm");
+        assert!(calls.add(90));
     }
 
     #[test]
     fn ended_calls_do_not_pile_up_behind_one_that_lasts() {
-        let log = Arc::default();
-        let mut deadlines = Deadlines::default();
-        let lasting = [1_000_000, 500_000].map(|nanos| Arc::new(Call(nanos, Arc::clone(&log))));
-        assert!(lasting.iter().all(|call| add(&mut deadlines, call)));
+        let mut calls = Calls::default();
+        assert!(calls.add(1_000_000) && calls.add(500_000));
         for nanos in 0..100_000 {
             let later = if nanos % 2 == 0 { 2_000_000 } else { 0 };
-            add(&mut deadlines, &Arc::new(Call(nanos + later, Arc::clone(&log))));
-            assert!(deadlines.line.len() + deadlines.others.len() <= FEW + 1);
+            calls.add(nanos + later);
+            calls.open.remove(&(nanos + later));
+            let kept = calls.deadlines.line.len() + calls.deadlines.others.len();
+            assert!(kept <= FEW + 1);
         }
-        let (due, next) = deadlines.due(at(500_000));
-        assert_eq!((due.len(), next), (1, Some(at(1_000_000))));
+        assert_eq!(calls.due(500_000), (vec![500_000], Some(at(1_000_000))));
     }
 }

@@ -126,7 +126,7 @@ pub(crate) struct State {
     received: Traffic,
     pub(crate) tickets: VecDeque<(u64, Arc<Ticket>)>,
     /// Those of local calls, whether they are queued or being handled.
-    pub(crate) deadlines: Deadlines,
+    pub(crate) deadlines: Deadlines<Weak<dyn Expire>>,
     pub(crate) alarm: Option<TimerKey>,
     /// Whether the endpoint's loop waits for messages, or for its end.
     pub(crate) idle: bool,

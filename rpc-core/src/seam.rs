@@ -267,13 +267,25 @@ pub struct RemoteCall {
     pub calls: Arc<dyn RemoteCalls>,
     /// Its number there.
     pub id: u64,
+    /// Whether the table keeps its deadline, and when it must be told of the time for that.
+    pub(crate) kept: bool,
+    pub(crate) alarm: Option<Timestamp>,
 }
 
 impl RemoteCall {
-    /// Call number `id` of a table.
+    /// Call number `id` of a table, which is told when its deadline is over.
     #[must_use]
     pub fn new(calls: Arc<dyn RemoteCalls>, id: u64) -> Self {
-        Self { calls, id }
+        Self { calls, id, kept: false, alarm: None }
+    }
+
+    /// The same of a table that keeps the deadlines of its calls itself, as it was given them with the
+    /// messages. It must be told of the time at `alarm`, if that is before all alarms that it asked
+    /// for: see [`RemoteCalls::expire_due`].
+    #[must_use]
+    pub fn keeping_time(mut self, alarm: Option<Timestamp>) -> Self {
+        (self.kept, self.alarm) = (true, alarm);
+        self
     }
 }
 
@@ -290,6 +302,13 @@ pub trait RemoteCalls: Expire {
 
     /// The caller gives up: takes the call out of the queue, or tells the peer.
     fn abandon(&self, id: u64);
+
+    /// Ends the calls whose deadline is over at `now`, which is far away when the env has ended; when
+    /// to be called again. Of a table whose calls are [`keeping_time`](RemoteCall::keeping_time).
+    fn expire_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let _ = now;
+        None
+    }
 }
 
 /// Why a call ended without a reply.

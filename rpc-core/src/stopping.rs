@@ -237,7 +237,7 @@ impl Expire for Inbox {
             let error = self.drained_error();
             self.fail_queued(&error);
             // Those that the loop has taken are out of reach while a handler blocks its thread.
-            let calls = self.lock().deadlines.live();
+            let calls: Vec<_> = self.lock().deadlines.calls().filter_map(Weak::upgrade).collect();
             return calls.iter().for_each(|call| quietly(|| call.refuse(&error)));
         }
         let mut state = self.lock();

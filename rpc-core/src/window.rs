@@ -69,6 +69,14 @@ impl Window {
         self.account().arrived(bytes)
     }
 
+    /// Counts messages of the peer that came together, by their bytes; how many of them it had credit
+    /// for.
+    #[must_use]
+    pub fn arrived_together(&self, bytes: impl Iterator<Item = usize>) -> usize {
+        let mut account = self.account();
+        bytes.take_while(|bytes| account.arrived(*bytes)).count()
+    }
+
     /// Counts a message of which the first part has come: as a whole. `false` if the peer had no
     /// credit for it.
     #[must_use]

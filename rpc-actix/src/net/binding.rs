@@ -105,26 +105,20 @@ impl Binding {
         (queued.messages, queued.bytes)
     }
 
-    /// Counts a message of the peer: one whose first part came before was counted then.
-    ///
-    /// # Errors
-    /// What to close with: the peer has sent more than its window allows.
-    pub(crate) fn arrived(&self, bytes: usize, in_parts: bool) -> Result<(), Close> {
-        let Some(window) = self.window.get() else { return Ok(()) };
-        if in_parts {
-            window.completed(bytes);
-            return Ok(());
-        }
-        if window.arrived(bytes) { Ok(()) } else { Err(self.overrun(window)) }
-    }
-
     /// Counts a large message of the peer, of which the first part has come.
     ///
     /// # Errors
-    /// As [`arrived`](Self::arrived).
+    /// What to close with: the peer has sent more than its window allows.
     pub(crate) fn begun(&self, bytes: usize) -> Result<(), Close> {
         let Some(window) = self.window.get() else { return Ok(()) };
         if window.begun(bytes) { Ok(()) } else { Err(self.overrun(window)) }
+    }
+
+    /// The last part of such a message has come.
+    pub(crate) fn completed(&self, bytes: usize) {
+        if let Some(window) = self.window.get() {
+            window.completed(bytes);
+        }
     }
 
     /// The rest of such a message will not come.
@@ -141,11 +135,24 @@ impl Binding {
         }
     }
 
-    /// Hands the endpoint messages; what it does not take is left.
-    pub(crate) fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
-        if let Some(window) = self.window.get() {
-            window.deliver(messages);
-        }
+    /// Hands the endpoint messages, and counts those that nobody has counted yet; what it does not
+    /// take is left.
+    ///
+    /// # Errors
+    /// As [`begun`](Self::begun), for the first one that the window did not allow: those before it
+    /// are handed on, it and the others are gone.
+    pub(crate) fn deliver(
+        &self,
+        messages: &mut VecDeque<WireMessage>,
+        counted: bool,
+    ) -> Result<(), Close> {
+        let Some(window) = self.window.get() else { return Ok(()) };
+        let all = messages.len();
+        let sizes = messages.iter().map(|message| message.body.len());
+        let allowed = if counted { all } else { window.arrived_together(sizes) };
+        messages.truncate(allowed);
+        window.deliver(messages);
+        if allowed < all { Err(self.overrun(window)) } else { Ok(()) }
     }
 
     fn overrun(&self, window: &Window) -> Close {

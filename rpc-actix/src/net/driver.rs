@@ -51,6 +51,8 @@ pub(crate) struct Driver {
     pub(super) bindings: Bindings,
     batch: VecDeque<WireMessage>,
     batch_for: Option<Arc<Binding>>,
+    /// Whether the messages of the batch were counted when they began to arrive.
+    counted_before: bool,
     /// How many have something to do because of what was read last: callers, and endpoints.
     parties: usize,
     /// Why this side is closing: the rest of the output is written, then it ends.
@@ -96,6 +98,7 @@ impl Driver {
             bindings: Bindings::default(),
             batch: VecDeque::new(),
             batch_for: None,
+            counted_before: false,
             parties: 0,
             ending: None,
             counted: false,
@@ -128,7 +131,9 @@ impl Driver {
         }
         self.events = events;
         self.link.is_spread(self.parties > 1);
-        self.deliver_batch();
+        if let Err(close) = self.deliver_batch() {
+            self.end(&close);
+        }
         // Only now: who hears of an endpoint's end has what it said last.
         self.wakes.drain(..).for_each(Waker::wake);
         match received {
@@ -141,23 +146,27 @@ impl Driver {
     fn act(&mut self, event: Event) -> Result<(), Close> {
         match event {
             Event::Message(message) => self.message(message),
-            Event::Begun(target, bytes) => match self.bound(target)? {
-                Bound::Here(binding) => binding.begun(bytes),
-                // It counts when it is passed on.
-                Bound::There(_) => Ok(()),
-            },
+            Event::Begun(target, bytes) => {
+                self.deliver_batch()?;
+                match self.bound(target)? {
+                    Bound::Here(binding) => binding.begun(bytes),
+                    // It counts when it is passed on.
+                    Bound::There(_) => Ok(()),
+                }
+            }
             Event::GivenUp(target, bytes) => {
+                self.deliver_batch()?;
                 if let Bound::Here(binding) = self.bound(target)? {
                     binding.given_up(bytes);
                 }
                 Ok(())
             }
             Event::Resolve(target, key) => {
-                self.deliver_batch();
+                self.deliver_batch()?;
                 self.resolve(target, &key)
             }
             Event::Release(target) => {
-                self.deliver_batch();
+                self.deliver_batch()?;
                 self.bindings.release(target)
             }
             Event::Goodbye(reason) => {
@@ -186,12 +195,16 @@ impl Driver {
             Bound::Here(binding) => binding,
             Bound::There(passage) => return passage.forward(message),
         };
-        binding.arrived(message.body.len(), message.in_parts)?;
-        if !self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding)) {
+        if message.in_parts {
+            binding.completed(message.body.len());
+        }
+        let counted = message.in_parts;
+        let same = self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding));
+        if !same || counted != self.counted_before {
             let binding = binding.clone();
-            self.deliver_batch();
-            self.batch_for = Some(binding);
-            self.parties = self.parties.saturating_add(1);
+            self.deliver_batch()?;
+            (self.batch_for, self.counted_before) = (Some(binding), counted);
+            self.parties = self.parties.saturating_add(usize::from(!same));
         }
         let Some(binding) = &self.batch_for else { return Ok(()) };
         let handlers = binding.inbox().handlers();
@@ -211,9 +224,9 @@ impl Driver {
     }
 
     /// Hands an endpoint everything that came for it in a row.
-    fn deliver_batch(&mut self) {
-        let Some(binding) = self.batch_for.take() else { return };
-        binding.deliver(&mut self.batch);
+    fn deliver_batch(&mut self) -> Result<(), Close> {
+        let Some(binding) = self.batch_for.take() else { return Ok(()) };
+        let delivered = binding.deliver(&mut self.batch, self.counted_before);
         // What is left came for an endpoint that has stopped.
         for message in self.batch.drain(..) {
             message.origin.consumed(message.body.len());
@@ -222,6 +235,7 @@ impl Driver {
                 None => self.node.tally.count(Count::DeadLettersStopped),
             }
         }
+        delivered
     }
 
     fn note_end(&mut self, cause: Count) {

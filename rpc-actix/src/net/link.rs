@@ -1,13 +1,12 @@
 //! A session behind its lock, and the ways to wake whoever has to act on it.
 
 use super::backoff::Backoff;
-use super::beside::{wake_all, wake_with_driver};
+use super::beside::wake_all;
 use super::pen::{Pen, SideWrite};
 use super::transport::SideDoor;
 use crate::rt::{self, Clock};
-use bytes::Bytes;
 use rpc_core::proto::{Close, PeerInfo, Session, Vital};
-use rpc_core::spi::{CallEnd, Expire, RemoteCalls, Tally};
+use rpc_core::spi::Tally;
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -344,38 +343,6 @@ impl Link {
         let mut state = self.lock();
         state.closing = true;
         self.order(state, orders);
-    }
-}
-
-impl RemoteCalls for Link {
-    fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
-        let mut state = self.lock();
-        let polled = state.session.poll_call(id, cx);
-        if polled.is_pending() {
-            return polled;
-        }
-        // Its target may have been released by that, and the peer is to hear of it.
-        let output = state.session.has_output() && !state.put_off;
-        let driver = if output { state.driver.take() } else { None };
-        drop(state);
-        driver.into_iter().for_each(Waker::wake);
-        polled
-    }
-
-    fn abandon(&self, id: u64) {
-        let now = self.now();
-        let mut state = self.lock();
-        state.session.abandon(now, id);
-        wake_with_driver(state);
-    }
-}
-
-impl Expire for Link {
-    fn expire(&self, id: u64) {
-        let now = self.now();
-        let mut state = self.lock();
-        state.session.expire(now, id);
-        wake_with_driver(state);
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod binding;
 pub(crate) mod bindings;
 mod buffer;
 mod busy;
+mod calls;
 pub(crate) mod dialing;
 pub(crate) mod driver;
 pub(crate) mod handshake;

@@ -72,8 +72,14 @@ impl Pen {
         }
         fill(&mut state.queue);
         while !state.queue.is_empty() {
-            let (slices, used) = slices(&state.queue);
-            match door.try_write(slices.get(..used).unwrap_or_default()) {
+            let tried = match (state.queue.front(), state.queue.len()) {
+                (Some(only), 1) => door.try_write(&[IoSlice::new(only)]),
+                _ => {
+                    let (slices, used) = slices(&state.queue);
+                    door.try_write(slices.get(..used).unwrap_or_default())
+                }
+            };
+            match tried {
                 Ok(written @ 1..) => state.advance(written),
                 // A full socket, or a broken connection, which is the driver's to find.
                 _ => return SideWrite::Begun,

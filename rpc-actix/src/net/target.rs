@@ -2,7 +2,7 @@
 
 use super::link::{Busy, Link};
 use super::node::Node;
-use rpc_core::proto::{Request, Submission, TargetId};
+use rpc_core::proto::{Request, Session, Submission, TargetId};
 use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
 use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Timestamp};
 use std::sync::{Arc, Weak};
@@ -19,12 +19,19 @@ impl TcpTarget {
         Self { node: Arc::downgrade(node), link, id, peer }
     }
 
-    fn submit(&self, message: Outgoing<'_>, how: Submission) -> Result<Option<u64>, RpcError> {
+    /// The number of a call, and the link's new alarm.
+    fn submit(
+        &self,
+        message: Outgoing<'_>,
+        how: Submission,
+    ) -> Result<(Option<u64>, Option<Timestamp>), RpcError> {
         let made = message.made;
         let now = || made.unwrap_or_else(|| self.link.now());
         let request = Request::new(self.id, message, how);
-        let (submitted, dial) =
-            self.link.with_dial(how == Submission::Ask, |session| session.submit(now, request))?;
+        let submit = |session: &mut Session| {
+            session.submit(now, request).map(|call| (call, session.take_alarm()))
+        };
+        let (submitted, dial) = self.link.with_dial(how == Submission::Ask, submit)?;
         self.dial(dial);
         submitted
     }
@@ -55,13 +62,13 @@ impl RemoteTarget for TcpTarget {
     }
 
     fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
-        let id = self.submit(message, Submission::SendWait)?;
+        let (id, _) = self.submit(message, Submission::SendWait)?;
         Ok(id.map(|id| RemoteCall::new(self.link.clone(), id)))
     }
 
     fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
-        let id = self.submit(message, Submission::Ask)?;
-        self.call(id)
+        let (id, alarm) = self.submit(message, Submission::Ask)?;
+        Ok(self.call(id)?.keeping_time(alarm))
     }
 
     fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {

@@ -299,7 +299,7 @@ impl LocalTarget {
             refused.origin.consumed(refused.body.len());
             link.end(id, Err(CallEnd::Failed(inbox.stopped())));
         }
-        Ok(RemoteCall { calls: link, id })
+        Ok(RemoteCall::new(link, id))
     }
 
     fn admit(
@@ -360,7 +360,7 @@ impl RemoteTarget for LocalTarget {
         let link = from.link(&to);
         let id = link.open();
         link.end(id, self.inbox(&to).map(|_| Bytes::new()).map_err(CallEnd::Failed));
-        Ok(RemoteCall { calls: link, id })
+        Ok(RemoteCall::new(link, id))
     }
 
     fn watch(&self) -> Result<RemoteCall, RpcError> {
@@ -374,7 +374,7 @@ impl RemoteTarget for LocalTarget {
             call.watch = Some(watch.clone());
         }
         watch.look();
-        Ok(RemoteCall { calls: link, id })
+        Ok(RemoteCall::new(link, id))
     }
 
     fn whose(&self) -> Option<EndpointLocation> {

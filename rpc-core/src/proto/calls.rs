@@ -207,6 +207,13 @@ impl Calls {
         self.slot(id)?.call.as_mut()
     }
 
+    /// Whether a call has not ended.
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        let slot = self.slots.get(slot_of(id)).filter(|slot| slot.generation == generation_of(id));
+        let call = slot.and_then(|slot| slot.call.as_ref());
+        call.is_some_and(|call| !matches!(call.progress, Progress::Done(_)))
+    }
+
     /// Frees the slot of a call; its number will not be used again.
     pub(crate) fn close(&mut self, id: u64) -> Option<Call> {
         let slot = self.slot(id)?;

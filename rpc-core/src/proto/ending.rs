@@ -67,6 +67,28 @@ impl Session {
         }
     }
 
+    pub(super) fn keep_deadline(&mut self, at: Timestamp, call: u64) {
+        let calls = &self.calls;
+        if self.deadlines.add(at, call, |call| calls.is_open(*call)) {
+            self.alarm = Some(at);
+        }
+    }
+
+    /// When this must be told of the time, if that has become earlier: see
+    /// [`expire_due`](Self::expire_due).
+    #[must_use]
+    pub fn take_alarm(&mut self) -> Option<Timestamp> {
+        self.alarm.take()
+    }
+
+    /// Ends the asks whose deadline is not after `until`; when to be told of the time again.
+    pub fn expire_due(&mut self, now: Timestamp, until: Timestamp) -> Option<Timestamp> {
+        let calls = &self.calls;
+        let (due, next) = self.deadlines.due(until, |call| calls.is_open(*call));
+        due.into_iter().for_each(|call| self.expire(now, call));
+        next
+    }
+
     /// Takes a call back as far as possible; whether the peer may have seen it.
     pub(super) fn withdraw(&mut self, now: Timestamp, id: u64, call: &Call) -> bool {
         let mut sent = false;

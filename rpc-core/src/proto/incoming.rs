@@ -3,9 +3,8 @@
 use super::assembly::FirstPart;
 use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
 use super::calls::{Call, Known};
-use super::close::{Close, CloseCode};
-use super::known::known_kind;
-use super::message_frame::{MessageFrame, take_body};
+use super::close::Close;
+use super::message_frame::MessageFrame;
 use super::notice::Notice;
 use super::resolution::Resolution;
 use super::session::Session;
@@ -16,11 +15,11 @@ use crate::error::{ErrorKind, MAX_FAILURE_TEXT, Outcome, RemoteFailure, RpcError
 use crate::message::Encoding;
 use crate::seam::{CallEnd, Incarnation};
 use crate::termination::Termination;
-use crate::wire::frame::{HEADER, Header, Kind, put_control};
+use crate::wire::frame::{Kind, put_control};
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use crate::wire::read::Reader;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 /// Something that the holder of a session has to act on.
@@ -44,73 +43,8 @@ pub enum Event {
 }
 
 impl Session {
-    /// Takes what has arrived: whole frames are taken off `bytes`, the rest stays. Events come in
-    /// the order of the frames.
-    ///
-    /// # Errors
-    /// What to close the connection with: the peer broke the protocol.
-    pub fn receive(
-        &mut self,
-        now: Timestamp,
-        bytes: &mut BytesMut,
-        events: &mut Vec<Event>,
-    ) -> Result<(), Close> {
-        let max = self.limits.frame_max_size();
-        self.pulse.heard(now);
-        loop {
-            if !self.fill(now, bytes, events)? {
-                return Ok(());
-            }
-            let Some(header) = Header::read(bytes) else {
-                self.pulse.partial(now, !bytes.is_empty());
-                return Ok(());
-            };
-            if header.length > max {
-                return Err(Close::new(
-                    CloseCode::TooLarge,
-                    format!(
-                        "a frame of {} bytes is over the limit of {max} (rpc.frame.maxSize)",
-                        header.length
-                    ),
-                ));
-            }
-            let whole = HEADER.saturating_add(header.length);
-            let here = bytes.len();
-            if here < whole && self.land(now, header, bytes, events)? {
-                continue;
-            }
-            let Some(payload) = bytes.get(HEADER..whole) else {
-                bytes.reserve(whole.saturating_sub(here));
-                self.pulse.partial(now, true);
-                return Ok(());
-            };
-            self.pulse.partial(now, false);
-            let kind = known_kind(header)?;
-            if !matches!(kind, Kind::OneWay | Kind::Ask | Kind::Reply) {
-                let taken = self.frame(now, kind, payload, events);
-                if whole == here {
-                    bytes.clear();
-                } else {
-                    bytes.advance(whole);
-                }
-                taken?;
-                if kind == Kind::Close {
-                    // Nothing may follow, and what does is not for us.
-                    bytes.clear();
-                    return Ok(());
-                }
-                continue;
-            }
-            let mut reader = Reader::new(payload);
-            let parsed = MessageFrame::read(now, kind, header, &mut reader);
-            let frame = need(parsed, kind)??;
-            let body = take_body(bytes, reader.position(), whole);
-            self.message(now, frame, body, events)?;
-        }
-    }
-
     /// A frame that carries no message.
-    fn frame(
+    pub(super) fn frame(
         &mut self,
         now: Timestamp,
         kind: Kind,
@@ -196,7 +130,7 @@ impl Session {
     }
 
     /// A one-way message, an ask or a reply: the three frames that may be in parts.
-    fn message(
+    pub(super) fn message(
         &mut self,
         now: Timestamp,
         frame: MessageFrame,
@@ -244,7 +178,7 @@ impl Session {
         Ok(())
     }
 
-    fn answered(
+    pub(super) fn answered(
         &mut self,
         now: Timestamp,
         id: u64,
@@ -471,7 +405,7 @@ impl Session {
     }
 }
 
-fn need<T>(field: Option<T>, kind: Kind) -> Result<T, Close> {
+pub(super) fn need<T>(field: Option<T>, kind: Kind) -> Result<T, Close> {
     field.ok_or_else(|| Close::protocol(format!("a {kind:?} frame ends early")))
 }
 

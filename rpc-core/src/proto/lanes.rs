@@ -40,6 +40,7 @@ struct LaneBuffer {
 }
 
 impl LaneBuffer {
+    #[cfg(any(test, fuzzing))]
     fn large(&self) -> impl Iterator<Item = &Large> {
         self.whole.iter().chain(&self.waiting).chain(&self.begun)
     }
@@ -236,7 +237,10 @@ impl Lanes {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.control.is_empty()
-            && self.lanes.iter().all(|lane| lane.ready.is_empty() && lane.large().next().is_none())
+            && self.lanes.iter().all(|lane| {
+                let large = [&lane.whole, &lane.waiting, &lane.begun];
+                lane.ready.is_empty() && large.iter().all(|queue| queue.is_empty())
+            })
     }
 
     /// Whether every small frame of a lane has gone out.

@@ -5,11 +5,9 @@ use super::close::Close;
 use super::headers;
 use crate::deadline::Timestamp;
 use crate::message::Lane;
-use crate::wire::frame::{
-    ALONE, FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, HEADER, Header, Kind,
-};
+use crate::wire::frame::{FLAG_BULK, FLAG_FIRST, FLAG_HEADERS, FLAG_NAMED, Header, Kind};
 use crate::wire::read::Reader;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,12 +36,8 @@ impl MessageFrame {
         };
         let call = if kind == Kind::OneWay { None } else { Some(reader.u64()?) };
         let target = if kind == Kind::Reply { 0 } else { reader.u32()? };
-        let deadline = if kind == Kind::Ask {
-            let left = Duration::from_millis(u64::from(reader.u32()?)).min(MAX_REMAINING);
-            now.saturating_add(left)
-        } else {
-            Timestamp::MAX
-        };
+        let deadline =
+            if kind == Kind::Ask { deadline(now, reader.u32()?) } else { Timestamp::MAX };
         let name = match header.flags & FLAG_NAMED {
             0 => None,
             _ => Some(Arc::from(reader.short_text()?)),
@@ -75,15 +69,56 @@ impl MessageFrame {
     }
 }
 
-/// Takes a frame off the bytes that have come; its body, which begins at `at` of the payload. A
-/// small one that came alone is copied: it costs one allocation, and the buffer stays whole.
-pub(super) fn take_body(bytes: &mut BytesMut, at: usize, whole: usize) -> Bytes {
-    let begin = HEADER.saturating_add(at);
-    if whole == bytes.len() && whole <= ALONE {
-        let body = Bytes::copy_from_slice(bytes.get(begin..).unwrap_or_default());
-        bytes.clear();
-        return body;
+/// The same of a frame without flags, which most are.
+pub(super) struct Plain<'a> {
+    pub(super) call: Option<u64>,
+    target: u32,
+    /// The time that is left, in milliseconds; none of a message that is not an ask.
+    left: Option<u32>,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Plain<'a> {
+    /// `None` if the frame ends early.
+    pub(super) fn read(kind: Kind, payload: &'a [u8]) -> Option<Self> {
+        match kind {
+            Kind::Reply => {
+                let (call, body) = payload.split_first_chunk()?;
+                let call = Some(u64::from_be_bytes(*call));
+                Some(Self { call, target: 0, left: None, body })
+            }
+            Kind::Ask => {
+                let (call, rest) = payload.split_first_chunk()?;
+                let (target, rest) = rest.split_first_chunk()?;
+                let (left, body) = rest.split_first_chunk()?;
+                let (call, target) = (u64::from_be_bytes(*call), u32::from_be_bytes(*target));
+                Some(Self { call: Some(call), target, left: Some(u32::from_be_bytes(*left)), body })
+            }
+            _ => {
+                let (target, body) = payload.split_first_chunk()?;
+                Some(Self { call: None, target: u32::from_be_bytes(*target), left: None, body })
+            }
+        }
     }
-    bytes.advance(begin);
-    bytes.split_to(whole.saturating_sub(begin)).freeze()
+
+    pub(super) fn into_message(self, now: Timestamp, number: u16, body: Bytes) -> IncomingMessage {
+        let Self { call, target, left, .. } = self;
+        IncomingMessage {
+            target,
+            number,
+            name: None,
+            lane: Lane::Normal,
+            call,
+            deadline: left.map_or(Timestamp::MAX, |left| deadline(now, left)),
+            trace: None,
+            body,
+            in_parts: false,
+            reply: false,
+        }
+    }
+}
+
+/// When a caller stops waiting who has so many milliseconds left.
+fn deadline(now: Timestamp, left: u32) -> Timestamp {
+    now.saturating_add(Duration::from_millis(u64::from(left)).min(MAX_REMAINING))
 }

@@ -9,6 +9,7 @@ mod close;
 mod connection;
 mod counting;
 mod ending;
+mod frames;
 mod headers;
 mod hello;
 mod incoming;
@@ -30,6 +31,7 @@ mod sound;
 mod store;
 mod target;
 mod targets;
+mod transmitting;
 mod watching;
 
 pub use bodies::IncomingMessage;

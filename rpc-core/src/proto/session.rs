@@ -3,7 +3,7 @@
 use super::assembly::Assemblies;
 use super::bodies::IncomingMessage;
 use super::calls::{Calls, Flights, Progress};
-use super::close::{Close, CloseCode};
+use super::close::Close;
 use super::hello::PeerInfo;
 use super::lanes::Lanes;
 use super::numbers::Numbers;
@@ -14,13 +14,14 @@ use super::target::{Going, Named, Pending, Phase, TargetId, WireNumber, lane_ind
 use super::targets::Targets;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
+use crate::deadlines::Deadlines;
 use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::message::Lane;
 use crate::termination::Termination;
 use crate::trace::TraceContext;
 use crate::wire::payload::SMALL_BODY;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -49,6 +50,9 @@ pub struct Session {
     pub(super) queued_bytes: usize,
     /// Messages in the lanes' buffers: they leave the queue when the buffers do.
     pub(super) ready: [(usize, usize); 2],
+    /// The deadlines of asks, and the time of which this must be told, if nobody has heard it yet.
+    pub(super) deadlines: Deadlines<u64>,
+    pub(super) alarm: Option<Timestamp>,
     /// Whether messages have left in company the last time.
     pub(super) together: bool,
     /// Calls that the peer may be working on.
@@ -159,6 +163,8 @@ impl Session {
             queued: 0,
             queued_bytes: 0,
             ready: [(0, 0); 2],
+            deadlines: Deadlines::default(),
+            alarm: None,
             together: false,
             flights: Flights::default(),
             going: VecDeque::new(),
@@ -206,7 +212,11 @@ impl Session {
             Submission::Send => None,
             Submission::SendWait if fits => None,
             Submission::SendWait => Some(self.open(request.target, Progress::Waiting)?),
-            Submission::Ask => Some(self.open(request.target, Progress::Pending)?),
+            Submission::Ask => {
+                let call = self.open(request.target, Progress::Pending)?;
+                self.keep_deadline(request.deadline, call);
+                Some(call)
+            }
         };
         if request.submission == Submission::SendWait
             && !fits
@@ -419,103 +429,6 @@ impl Session {
                 let front = pending.front();
                 !large && front.is_some_and(|front| target.has_credit(front.body.len()))
             })
-    }
-
-    /// Whether there is something for the socket.
-    #[must_use]
-    pub fn has_output(&self) -> bool {
-        let lasts = match self.closing {
-            Closing::No => !self.lanes.is_empty(),
-            Closing::Soon(_) => true,
-            Closing::Said => false,
-        };
-        self.peer.is_some() && lasts
-    }
-
-    /// Whether an ask is all there is to say, and nothing else is under way: nothing that it could
-    /// wait for would come. Not if calls have gone out together just before.
-    #[must_use]
-    pub fn is_lone_ask(&self) -> bool {
-        self.flights.len() == 1
-            && self.ready.first().is_some_and(|ready| ready.0 == 1)
-            && self.lanes.control_len() == 0
-            && !self.together
-    }
-
-    /// Whether the peer leaves more unread than it could if it kept to the rules: more answers than
-    /// it may have asked for at once, or an unlikely amount of what is said about endpoints. Large
-    /// bodies do not count: if both sides stopped reading for theirs, neither would ever go on.
-    #[must_use]
-    pub fn is_flooded(&self) -> bool {
-        self.lanes.answers() > self.limits.max_in_flight()
-            || self.lanes.control_len() > self.limits.outbox_max_bytes()
-    }
-
-    /// What to close with if control frames pile up although nothing more is read: one read asked
-    /// for very much that is answered at length.
-    ///
-    /// # Errors
-    /// `Overloaded`, with the key.
-    pub fn check_control(&self) -> Result<(), Close> {
-        let (wait, most) = (self.lanes.control_len(), self.limits.max_control_bytes());
-        if wait <= most {
-            return Ok(());
-        }
-        let text = format!(
-            "{wait} bytes of answers about endpoints wait to be read, over the limit of {most} (twice rpc.outbox.maxBytes, or 128 KiB)"
-        );
-        Err(Close::new(CloseCode::Overloaded, text))
-    }
-
-    /// Moves about `budget` bytes out, to be written in this order. They count as sent.
-    pub fn transmit(
-        &mut self,
-        now: impl FnOnce() -> Timestamp,
-        budget: usize,
-        out: &mut VecDeque<Bytes>,
-    ) {
-        if self.peer.is_none() || matches!(self.closing, Closing::Said) {
-            return;
-        }
-        if !self.lanes.is_empty() {
-            self.transmit_lanes(now(), budget, out);
-        }
-        if let Closing::Soon(close) = &self.closing
-            && self.lanes.is_empty()
-        {
-            let mut last = BytesMut::new();
-            close.put(&mut last);
-            out.push_back(last.freeze());
-            self.closing = Closing::Said;
-        }
-    }
-
-    fn transmit_lanes(&mut self, now: Timestamp, budget: usize, out: &mut VecDeque<Bytes>) {
-        self.pulse.said(now);
-        let done = self.lanes.transmit(budget, out);
-        self.together = self.ready.iter().any(|ready| ready.0 > 1);
-        for lane in 0..2 {
-            let all_gone = self.lanes.ready_is_empty(lane);
-            if all_gone
-                && let Some((messages, bytes)) = self.ready.get_mut(lane).map(std::mem::take)
-                && messages > 0
-            {
-                self.leave(messages, bytes);
-            }
-        }
-        for (number, lane, bytes) in done.finished {
-            if !self.numbers.is_relayed(number) {
-                self.leave(1, bytes);
-            }
-            self.large_done(now, number, lane);
-        }
-        self.release_numbers();
-        if !self.going.is_empty() {
-            self.say_gone();
-        }
-        if self.queued == 0 {
-            self.store.clear();
-        }
     }
 
     /// Whether calls have ended whose callers are to be woken.

@@ -131,6 +131,13 @@ impl Header {
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
         Some(Self { length, kind, flags, message: u16::from_be_bytes([high, low]) })
     }
+
+    /// The first frame's header and payload; `None` if it is not whole.
+    pub(crate) fn split(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let header = Self::read(bytes)?;
+        let payload = bytes.get(HEADER..HEADER.checked_add(header.length)?)?;
+        Some((header, payload))
+    }
 }
 
 /// Writes a frame's header for a payload of `length` bytes.

@@ -280,3 +280,28 @@ fn a_send_that_waits_ends_when_there_is_room_and_says_what_became_of_it() {
     assert!(pair.poll(A, calls[1]).is_some_and(|end| end.is_ok()));
     assert_eq!(numbers(&pair), [0, 1, 2, 4, 5, 7]);
 }
+
+#[test]
+fn the_session_ends_its_asks_at_their_deadlines_when_it_is_told_of_the_time() {
+    let (mut pair, target) = resolved();
+    pair.nodes[B].hold = true;
+    // The one that resolved the target was the first: it set the alarm.
+    let first = pair.nodes[A].session.take_alarm();
+    assert!(first.is_some());
+    pair.now = pair.now + Duration::from_secs(1);
+    let calls = [1, 2].map(|number| pair.ask(A, target, number, 4));
+    assert_eq!(pair.nodes[A].session.take_alarm(), None, "an earlier one is set");
+    // At that time nothing is due, and the next alarm is that of the two.
+    let at = first.unwrap();
+    let next = pair.nodes[A].session.expire_due(pair.now, at);
+    assert_eq!(next, Some(at + Duration::from_secs(1)));
+    assert!(calls.iter().all(|call| pair.poll(A, *call).is_none()));
+    pair.transmit(A, 1 << 20);
+    assert_eq!(pair.nodes[A].session.expire_due(pair.now, next.unwrap()), None);
+    for call in calls {
+        let end = pair.poll(A, call);
+        assert!(matches!(end, Some(Err(CallEnd::TimedOut { sent: true }))), "{end:?}");
+    }
+    pair.ask(A, target, 3, 4);
+    assert!(pair.nodes[A].session.take_alarm().is_some());
+}
