@@ -17,7 +17,8 @@ use std::future::Future;
 /// [`RpcCallContext`] moved to another task.
 ///
 /// A panic or an error in a handler costs that one call: the caller is told,
-/// [`on_error`](Self::on_error) is called, and the next message is handled.
+/// [`on_error`](Self::on_error) is called, and the next message is handled. After a panic its
+/// [`PanicPolicy`](crate::PanicPolicy) may want something else.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an RPC endpoint",
     label = "not an `RpcEndpoint`",

@@ -44,7 +44,7 @@ pub enum ErrorKind {
     Protocol,
     /// The handler ran and returned an error; the text is the handler's.
     HandlerFailed,
-    /// The handler panicked. The endpoint lives on.
+    /// The handler panicked. The endpoint lives on, unless its `PanicPolicy` says otherwise.
     HandlerPanicked,
     /// The handler ended, or dropped its call context, without a reply.
     NoReply,
