@@ -121,8 +121,7 @@ impl Process {
     }
 
     fn send(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.pid())?).context("the child's number")?;
-        kill_process(pid, signal).context("sending a signal to a child")
+        send(self.pid(), signal)
     }
 
     /// SIGKILL: the child has no chance to say anything.
@@ -138,6 +137,16 @@ impl Drop for Process {
         drop(self.input.take());
         let _ = self.child.wait();
     }
+}
+
+/// SIGKILL, for a child that another thread waits for.
+pub(crate) fn kill(pid: u32) -> anyhow::Result<()> {
+    send(pid, Signal::KILL)
+}
+
+fn send(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("the child's number")?;
+    kill_process(pid, signal).context("sending a signal to a child")
 }
 
 /// The next line of each process, without keeping this thread.

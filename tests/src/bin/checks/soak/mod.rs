@@ -6,7 +6,7 @@ mod kinds;
 mod server;
 mod vitals;
 
-use crate::child::{Process, Server, free_port};
+use crate::child::{self, Process, Server, free_port};
 use crate::ledger::{Account, Files, Log};
 use crate::random::Random;
 use crate::report::Report;
@@ -14,6 +14,7 @@ use anyhow::Context;
 pub(crate) use client::{CLIENT, serve as serve_client};
 pub(crate) use server::{SERVER, serve as serve_server};
 use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 use vitals::{Memory, Vitals};
 
@@ -22,6 +23,8 @@ const SERVERS: usize = 3;
 const CLIENTS: usize = 2;
 /// What a process may have more at the end than in the middle.
 const GROWTH_MIB: f64 = 4.0;
+/// How long clients may take to end: much more than their longest ask.
+const HUNG: Duration = Duration::from_secs(60);
 
 /// How long, and with how many envs in each process of clients.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +156,14 @@ impl Soak {
 
     fn end_clients(&mut self) -> anyhow::Result<()> {
         self.clients.iter_mut().try_for_each(|client| client.tell("end"))?;
+        // One that hangs is killed, and that is what is reported.
+        let (_ended, ends) = std::sync::mpsc::channel::<()>();
+        let pids: Vec<_> = self.clients.iter().map(Process::pid).collect();
+        std::thread::spawn(move || {
+            if ends.recv_timeout(HUNG) == Err(RecvTimeoutError::Timeout) {
+                pids.into_iter().for_each(|pid| drop(child::kill(pid)));
+            }
+        });
         for client in &mut self.clients {
             let line = client.line()?;
             let numbers: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
