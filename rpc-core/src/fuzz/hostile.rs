@@ -101,6 +101,8 @@ struct Host<'a> {
     bound: Vec<WireNumber>,
     open: Vec<u64>,
     messages: Vec<IncomingMessage>,
+    /// When the session is to be told of the time.
+    alarm: Option<Timestamp>,
     lost: bool,
 }
 
@@ -117,6 +119,7 @@ pub(super) fn hostile_peer(bytes: &[u8]) {
         bound: Vec::new(),
         open: Vec::new(),
         messages: Vec::new(),
+        alarm: None,
         lost: false,
     };
     for name in ["a", "b"] {
@@ -126,6 +129,7 @@ pub(super) fn hostile_peer(bytes: &[u8]) {
         host.step();
         assert_eq!(host.rig.session.unsound(), Vec::<String>::new());
         assert!(host.rig.session.open_calls().1 <= IN_FLIGHT);
+        host.alarm = host.rig.session.take_alarm().or(host.alarm);
     }
     host.rig.end();
 }
@@ -298,6 +302,9 @@ impl Host<'_> {
         self.now = self.now + Duration::from_millis(u64::from(self.input.byte()) * 50);
         self.rig.at(self.now);
         let session = &mut self.rig.session;
+        while let Some(at) = self.alarm.filter(|at| *at <= self.now) {
+            self.alarm = session.expire_due(self.now, at);
+        }
         match self.input.below(6) {
             0 => session.stalled(self.now, true),
             1 => session.stalled(self.now, false),

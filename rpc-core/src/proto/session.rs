@@ -15,7 +15,7 @@ use super::targets::Targets;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
-use crate::error::{ErrorKind, RpcError};
+use crate::error::{ErrorKind, RpcError, shortened};
 use crate::limits::Limits;
 use crate::message::Lane;
 use crate::termination::Termination;
@@ -196,7 +196,7 @@ impl Session {
     /// call, of an ask and of a [`Submission::SendWait`] that has to wait for room.
     ///
     /// # Errors
-    /// `Overloaded`, `TooLarge`.
+    /// `Overloaded`, `TooLarge`; `Encode` if the message's name does not fit into a frame.
     pub fn submit(
         &mut self,
         now: impl FnOnce() -> Timestamp,
@@ -272,6 +272,10 @@ impl Session {
     pub(super) fn admit(&self, request: &Request<'_>, bytes: usize) -> Result<(), RpcError> {
         if bytes > self.max_message() {
             return Err(self.too_large(&Named::Ours(request.name), request.target, bytes));
+        }
+        // Only a name that was written by hand: the macro refuses others.
+        if !(1..=usize::from(u8::MAX)).contains(&request.name.len()) {
+            return Err(name_does_not_fit(request.name));
         }
         let room = self.outbox_for(self.is_system(request.target));
         let queued_bytes = self.queued_bytes.saturating_add(bytes);
@@ -465,4 +469,10 @@ impl Session {
         // What was in the lanes has left the queue as well, or places would never come again.
         self.left = self.entered.wrapping_sub(self.queued as u64);
     }
+}
+
+fn name_does_not_fit(name: &str) -> RpcError {
+    let (bytes, start) = (name.len(), shortened(name.to_owned(), 64));
+    let text = format!("the message name {start:?} has {bytes} bytes, the wire allows 1 to 255");
+    RpcError::new(ErrorKind::Encode, text)
 }

@@ -305,3 +305,24 @@ fn the_session_ends_its_asks_at_their_deadlines_when_it_is_told_of_the_time() {
     pair.ask(A, target, 3, 4);
     assert!(pair.nodes[A].session.take_alarm().is_some());
 }
+
+/// One of 256 bytes had its length written as 255, and its last byte was read as the first of the body.
+#[test]
+fn a_name_that_fits_into_no_frame_is_refused_and_the_longest_one_passes() {
+    let (mut pair, target) = resolved();
+    let longest: &'static str = "x".repeat(255).leak();
+    let too_long: &'static str = "x".repeat(256).leak();
+    for name in ["", too_long] {
+        for how in [Submission::Send, Submission::SendWait, Submission::Ask] {
+            let refused = pair.submit(A, target, (name, Lane::Normal), body(1, 4), how);
+            let error = refused.expect_err("it was taken");
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Encode, Outcome::NeverSent));
+            assert!(error.text().contains("1 to 255") && error.text().len() < 200, "{error}");
+        }
+    }
+    let message = (longest, Lane::Normal);
+    let call = pair.submit(A, target, message, body(2, 4), Submission::Ask).unwrap().unwrap();
+    pair.run();
+    assert_eq!(pair.answer(A, call), 2);
+    assert_eq!(pair.nodes[B].seen.last().unwrap().message, longest);
+}
