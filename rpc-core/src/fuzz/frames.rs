@@ -150,6 +150,10 @@ impl Rig {
     pub(super) fn receive(&mut self, bytes: &[u8], pieces: Pieces) -> Result<(), Close> {
         for piece in pieces.of(bytes) {
             self.piece(piece)?;
+            // Nobody reads on behind that.
+            if self.events.iter().any(|event| matches!(event, Event::Closed(_))) {
+                break;
+            }
         }
         assert_eq!(self.session.unsound(), Vec::<String>::new());
         Ok(())
