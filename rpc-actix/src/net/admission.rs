@@ -54,11 +54,11 @@ impl Admission {
         let (most, most_of_one) =
             (limits.max_unauthenticated(), limits.max_unauthenticated_per_source());
         if !source.is_loopback() && own >= most_of_one {
-            state.evict(source, "rpc.io.maxUnauthenticatedPerSource", most_of_one);
+            state.evict(source);
         } else if state.greeting.len() >= most {
             let greediest = state.by_source.iter().max_by_key(|(_, numbers)| numbers.len());
             if let Some(greediest) = greediest.map(|(source, _)| *source) {
-                state.evict(greediest, "rpc.io.maxUnauthenticated", most);
+                state.evict(greediest);
             }
         }
         state.last = state.last.wrapping_add(1);
@@ -71,10 +71,9 @@ impl Admission {
 }
 
 impl State {
-    fn evict(&mut self, source: IpAddr, key: &str, limit: usize) {
+    fn evict(&mut self, source: IpAddr) {
         let oldest = self.by_source.get(&source).and_then(BTreeSet::first).copied();
-        if let Some((source, token)) = oldest.and_then(|oldest| self.leave_greeting(oldest)) {
-            tracing::debug!(%source, key, limit, "too many connections without a hello: the oldest is closed");
+        if let Some((_, token)) = oldest.and_then(|oldest| self.leave_greeting(oldest)) {
             token.cancel();
         }
     }

@@ -247,7 +247,7 @@ impl Driver {
     /// Ends the connection with a reason that the peer is told.
     fn end(&mut self, close: &Close) {
         if self.ending.is_none() {
-            tracing::warn!(peer = %self.sender, %close, "closing a connection");
+            self.node.complain(&self.sender, close, "closing a connection");
             self.note_end(Count::close_sent(close.code));
             self.link.drive(&mut self.wakes, |session| session.close(close));
             self.ending = Some(close.to_error(&self.sender.to_string()));
@@ -341,7 +341,7 @@ impl Driver {
 impl Driver {
     /// Ends the connection without waiting for the peer to read all of it.
     fn break_off(&mut self, close: &Close) -> RpcError {
-        tracing::warn!(peer = %self.sender, %close, "breaking a connection");
+        self.node.complain(&self.sender, close, "breaking a connection");
         self.note_end(Count::close_sent(close.code));
         self.lost = close.is(CloseCode::Timeout);
         self.link.drive(&mut self.wakes, |session| session.close(close));

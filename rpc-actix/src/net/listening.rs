@@ -4,13 +4,11 @@ use super::admission::Admitted;
 use super::handshake::{self, Greeted, Unheard};
 use super::link::{Busy, Link, Occupied};
 use super::node::Node;
-use super::seldom::Seldom;
 use super::transport::{ByteStream, Listener, Socket};
 use crate::rt;
 use rpc_core::proto::{Close, CloseCode, PeerInfo};
 use rpc_core::spi::Count;
-use rpc_core::{RpcAddress, RpcError, Timestamp};
-use std::fmt;
+use rpc_core::{RpcAddress, RpcError};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +17,7 @@ impl Node {
     /// Accepts until the env closes. An error of one connection, or a lack of descriptors, never
     /// ends it.
     pub(crate) async fn accept(self: Arc<Self>, mut listener: Box<dyn Listener>) {
-        let mut trouble = Trouble::default();
+        let mut rest = Rest(SHORTEST_PAUSE);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -29,14 +27,16 @@ impl Node {
             };
             match accepted {
                 Ok(socket) => {
-                    trouble.pause = SHORTEST_PAUSE;
+                    rest.0 = SHORTEST_PAUSE;
                     self.accepted(socket);
                 }
                 Err(error) => {
                     self.tally.count(Count::AcceptErrors);
-                    trouble.report(self.clock.now(), &error);
+                    if let Some(untold) = self.complaints.may_say("", self.clock.now()) {
+                        tracing::warn!(%error, untold, "accepting a connection failed");
+                    }
                     if !is_of_one_connection(&error) {
-                        rt::sleep(trouble.next_pause()).await;
+                        rt::sleep(rest.next()).await;
                     }
                 }
             }
@@ -62,7 +62,7 @@ impl Node {
             Ok(stream) => stream,
             Err(error) => {
                 self.tally.count(Count::HellosBroken);
-                return self.refused(&from, &error);
+                return self.complain(&from, &error, "a connection was lost");
             }
         };
         let (closed, evicted) = (self.closed.clone(), admitted.evicted());
@@ -73,23 +73,15 @@ impl Node {
             () = closed.cancelled() => return,
             () = evicted.cancelled() => {
                 self.tally.count(Count::HellosEvicted);
-                return self.refused(&from, &"it gave way to others, without a hello");
+                let why = "rpc.io.maxUnauthenticated, rpc.io.maxUnauthenticatedPerSource";
+                return self.complain(&from, &why, "a connection without a hello gave way to another");
             }
         };
         match greeted {
             Ok((greeted, busy, sender)) => {
                 self.run(busy, stream, greeted, sender).await;
             }
-            Err(error) => self.refused(&from, &error),
-        }
-    }
-
-    fn refused(&self, from: &RpcAddress, error: &dyn fmt::Display) {
-        match self.refusals.due(self.clock.now()) {
-            Some(untold) => {
-                tracing::warn!(peer = %from, %error, untold, "a connection was refused")
-            }
-            None => tracing::debug!(peer = %from, %error, "a connection was refused"),
+            Err(error) => self.complain(&from, &error, "a connection was refused"),
         }
     }
 
@@ -208,36 +200,31 @@ impl Node {
 /// Pauses after a failed accept, so that a lack of descriptors does not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-/// Errors of the listener, in a row.
-struct Trouble {
-    pause: Duration,
-    lines: Seldom,
-}
 
-impl Default for Trouble {
-    fn default() -> Self {
-        Self { pause: SHORTEST_PAUSE, lines: Seldom::default() }
-    }
-}
+/// How long the listener rests after an error.
+struct Rest(Duration);
 
-impl Trouble {
-    fn next_pause(&mut self) -> Duration {
-        let next = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
-        std::mem::replace(&mut self.pause, next)
-    }
-
-    fn report(&self, now: Timestamp, error: &io::Error) {
-        if let Some(untold) = self.lines.due(now) {
-            tracing::warn!(%error, untold, "accepting a connection failed");
-        }
+impl Rest {
+    fn next(&mut self) -> Duration {
+        let next = self.0.saturating_mul(2).min(LONGEST_PAUSE);
+        std::mem::replace(&mut self.0, next)
     }
 }
 
 /// Whether only that connection is lost, and the next one may be fine.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable};
+    let of_one = [ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied];
+    // What waits in the network for the connection comes out of accept as well.
+    let of_its_network = [HostUnreachable, NetworkDown, NetworkUnreachable];
+    of_one.contains(&error.kind())
+        || of_its_network.contains(&error.kind())
+        || error.raw_os_error() == Some(EPROTO)
 }
+
+/// It has no kind of its own.
+const EPROTO: i32 = rustix::io::Errno::PROTO.raw_os_error();
 
 #[cfg(test)]
 mod tests {
@@ -245,8 +232,8 @@ mod tests {
 
     #[test]
     fn r7_pauses_grow_to_their_limit() {
-        let mut trouble = Trouble::default();
-        let pauses: Vec<_> = (0..7).map(|_| trouble.next_pause().as_millis()).collect();
+        let mut rest = Rest(SHORTEST_PAUSE);
+        let pauses: Vec<_> = (0..7).map(|_| rest.next().as_millis()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 100, 100]);
     }
 }

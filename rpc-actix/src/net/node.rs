@@ -1,11 +1,11 @@
 //! The network side of an env: it listens, dials, and knows its peers.
 
 use super::admission::Admission;
+use super::complaints::Complaints;
 use super::driver::Driver;
 use super::handshake::{self, Greeted};
 use super::link::{Busy, Link, Orders, env_stopped};
 use super::peers::Peers;
-use super::seldom::Seldom;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
@@ -14,6 +14,7 @@ use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
 use rpc_core::wire::spare;
 use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,8 +36,7 @@ pub(crate) struct Node {
     /// Everything that the node runs, to be waited for at the end.
     pub(super) tasks: TaskTracker,
     pub(super) admission: Arc<Admission>,
-    /// Lines in the log about connections that were not taken.
-    pub(super) refusals: Seldom,
+    pub(super) complaints: Complaints,
     /// For what is random about a link: follows from the env's number.
     seeds: AtomicU64,
 }
@@ -72,7 +72,7 @@ impl Node {
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             admission: Arc::default(),
-            refusals: Seldom::default(),
+            complaints: Complaints::default(),
             seeds: AtomicU64::new(id),
         })
     }
@@ -122,6 +122,14 @@ impl Node {
         let session = Session::new(limits.clone(), peer).counting(&self.tally);
         let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         Link::new(self.clock, address, session, limits.clone(), seed)
+    }
+
+    /// Logs what is wrong with a peer, if that was not done just now.
+    pub(super) fn complain(&self, peer: &RpcAddress, error: &dyn Display, what: &str) {
+        match self.complaints.may_say(peer.host(), self.clock.now()) {
+            Some(untold) => tracing::warn!(%peer, %error, untold, "{what}"),
+            None => tracing::debug!(%peer, %error, "{what}"),
+        }
     }
 
     /// A way to an endpoint of another env.

@@ -313,6 +313,39 @@ async fn numbered_messages_across_a_reconnect(_: &Harness) -> anyhow::Result<()>
     Ok(())
 }
 
+/// What `accept` may say, by the numbers of Linux; the first four are a lack of something.
+const ACCEPT_ERRORS: [(i32, &str); 13] = [
+    (24, "EMFILE"),
+    (23, "ENFILE"),
+    (105, "ENOBUFS"),
+    (12, "ENOMEM"),
+    (103, "ECONNABORTED"),
+    (71, "EPROTO"),
+    (1, "EPERM"),
+    (4, "EINTR"),
+    (104, "ECONNRESET"),
+    (100, "ENETDOWN"),
+    (101, "ENETUNREACH"),
+    (113, "EHOSTUNREACH"),
+    (22, "EINVAL"),
+];
+
+/// R7: no error of `accept` ends the listener.
+async fn every_error_of_accept_is_outlived(h: &Harness) -> anyhow::Result<()> {
+    let failing = Dials::all_connect().accepts_after(ACCEPT_ERRORS.map(|(errno, _)| errno));
+    let server = failing.env(h.server_config("server")).await?;
+    let (_watch, local) = Probe::at(&server, "probe").await?;
+    let client = h.client("client").await?;
+    let probe = client.endpoint_ref::<Probe>(&local.endpoint_address().to_string()).await?;
+    assert_eq!(probe.ask(Echo::of("x")).await?, "x");
+    let counters = server.counters();
+    assert_eq!(counters.accept_errors, ACCEPT_ERRORS.len() as u64);
+    assert_eq!((counters.connections_accepted, counters.connections_opened), (1, 1));
+    client.shutdown().await;
+    server.shutdown().await;
+    Ok(())
+}
+
 async fn the_buffers_of_sockets_are_limited_on_both_sides(_: &Harness) -> anyhow::Result<()> {
     for (set, limits) in [("96KiB", vec![96 << 10]), ("0", vec![])] {
         let (here, there) = (Dials::all_connect(), Dials::all_connect());
@@ -337,6 +370,7 @@ rpc_tests::both! {
 rpc_tests::actix_only! {
     numbered_messages_across_a_reconnect,
     the_buffers_of_sockets_are_limited_on_both_sides,
+    every_error_of_accept_is_outlived,
     s105_s106_the_first_message_connects_and_nobody_waits_for_that,
     s107_s117_one_connection_for_each_peer,
     s108_a_ref_from_a_peer_leads_back_over_the_same_connection,

@@ -5,6 +5,7 @@ use rpc_actix::transport::{ByteStream, Listener, Socket, Transport};
 use rpc_core::spi::BoxFuture;
 use rpc_core::{RpcAddress, RpcEnv, RpcEnvConfig, RpcEnvFactory, RpcError};
 use rpc_tests::harness::{Gate, Log};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
@@ -30,16 +31,25 @@ pub(super) struct Dials {
     /// What the buffers of their sockets were limited to.
     pub(super) buffers: Log<usize>,
     decide: Arc<Decide>,
+    /// The system's errors that come out of `accept` before the first connection.
+    errors: Vec<i32>,
 }
 
 impl Dials {
     /// What comes of the first, second, ... dial, counted from 0.
     pub(super) fn new(decide: impl Fn(usize) -> Dial + Send + Sync + 'static) -> Self {
-        Self { log: Log::default(), buffers: Log::default(), decide: Arc::new(decide) }
+        let decide = Arc::new(decide);
+        Self { log: Log::default(), buffers: Log::default(), decide, errors: Vec::new() }
     }
 
     pub(super) fn all_connect() -> Self {
         Self::new(|_| Dial::Connects)
+    }
+
+    /// The same, with a listener that fails like this at first.
+    pub(super) fn accepts_after(mut self, errors: impl IntoIterator<Item = i32>) -> Self {
+        self.errors = errors.into_iter().collect();
+        self
     }
 
     /// An env on these. It has to be shut down by hand.
@@ -54,7 +64,8 @@ impl Transport for Dials {
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let buffers = self.buffers.clone();
-        Ok(Box::new(Bound { port, listener: Some(listener), registered: None, buffers }))
+        let errors = self.errors.clone().into();
+        Ok(Box::new(Bound { port, listener: Some(listener), registered: None, buffers, errors }))
     }
 
     fn connect(&self, address: &RpcAddress) -> BoxFuture<io::Result<Box<dyn Socket>>> {
@@ -80,6 +91,7 @@ struct Bound {
     listener: Option<TcpListener>,
     registered: Option<Arc<tokio::net::TcpListener>>,
     buffers: Log<usize>,
+    errors: VecDeque<i32>,
 }
 
 impl Listener for Bound {
@@ -88,6 +100,9 @@ impl Listener for Bound {
     }
 
     fn accept(&mut self) -> BoxFuture<io::Result<Box<dyn Socket>>> {
+        if let Some(errno) = self.errors.pop_front() {
+            return Box::pin(async move { Err(io::Error::from_raw_os_error(errno)) });
+        }
         if let Some(listener) = self.listener.take() {
             let registered = tokio::net::TcpListener::from_std(listener);
             self.registered = registered.ok().map(Arc::new);
