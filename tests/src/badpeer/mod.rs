@@ -11,12 +11,16 @@ mod frames;
 mod hellos;
 mod parts;
 mod scene;
+mod storm;
 mod times;
 mod victim;
 
 use case::Case;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use victim::Victim;
+
+pub use storm::Damage;
 
 /// All cases, and what they are tried on.
 #[derive(Debug)]
@@ -76,6 +80,29 @@ impl BadPeer {
             victim.shut_down();
         }
         Ok(outcome)
+    }
+
+    /// Plays the cases of a family in turn against an env, `rate` times a second, in every second
+    /// slice of time; how long the asks of a peer that behaves take meanwhile.
+    ///
+    /// # Errors
+    /// When an env could not be made, or the peer that behaves is not answered.
+    pub fn damage(
+        &self,
+        family: &str,
+        rate: u32,
+        slices: u32,
+        slice: Duration,
+    ) -> anyhow::Result<Damage> {
+        let first = self.cases.iter().find(|case| case.family() == family);
+        let settings = first.map_or(&[][..], |case| case.settings);
+        // Those that wait for a time of their own are quiet for most of it.
+        let cases = self.cases.iter();
+        let cases = cases.filter(|case| case.family() == family && case.settings == settings);
+        let victim = Victim::with(settings)?;
+        let damage = storm::measure(&cases.collect::<Vec<_>>(), &victim, rate, slices, slice);
+        victim.shut_down();
+        damage
     }
 
     /// How many cases there are, by the beginning of their names and what they are about.

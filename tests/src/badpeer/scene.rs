@@ -65,6 +65,21 @@ pub(super) fn play(case: &Case, victim: &Victim) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Plays a case for what others feel of it: nothing is checked, and nothing waited for at its end.
+pub(super) fn misbehave(case: &Case, victim: &Victim) -> anyhow::Result<()> {
+    let mut scene = match case.side {
+        Side::Listening => Scene::connect(case, victim)?,
+        Side::Dialling => Scene::be_dialled(case, victim)?,
+    };
+    for step in &case.steps {
+        scene.step(step)?;
+    }
+    if let Some(caller) = scene.caller.take() {
+        caller.abort();
+    }
+    Ok(())
+}
+
 /// What was counted, but for amounts: how bytes come together in reads is the machine's matter.
 fn changes(victim: &Victim, before: &Counters) -> Counts {
     let amounts = ["bytes_received", "bytes_sent", "reads", "writes"];

@@ -3,11 +3,17 @@
 use anyhow::{Context, ensure};
 use rpc_actix::{
     Counters, EndpointContext, HandlerResult, RpcCallContext, RpcEndpointRef, RpcEnv, RpcEnvConfig,
-    RpcMessage, endpoint,
+    RpcError, RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+const BETWEEN_ASKS: Duration = Duration::from_micros(500);
 
 /// An ask: is answered with its own text.
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
@@ -177,6 +183,27 @@ impl Victim {
         let lost = (since.connections_ended, since.connections_dialed);
         ensure!(lost == (0, 0), "the healthy peer lost its connection: {lost:?}");
         Ok(())
+    }
+
+    /// The peer that behaves asks, a little apart, until it is told to stop; how long each ask took, and
+    /// when it began.
+    pub(super) fn ask_until(
+        &self,
+        stop: &Arc<AtomicBool>,
+    ) -> JoinHandle<Result<Vec<(Instant, Duration)>, RpcError>> {
+        let (healthy, stop) = (self.healthy.clone(), stop.clone());
+        self.runtime.spawn(async move {
+            let mut times = Vec::new();
+            let mut ticks = tokio::time::interval(BETWEEN_ASKS);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            while !stop.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                let start = Instant::now();
+                healthy.ask(Echo { text: "x".to_owned() }).await?;
+                times.push((start, start.elapsed()));
+            }
+            Ok(times)
+        })
     }
 
     pub(super) fn shut_down(self) {

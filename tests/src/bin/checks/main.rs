@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p rpc-tests --bin checks -- all --short` is what CI runs.
 
+mod badpeer;
 mod bench;
 mod blocked;
 mod bulk_latency;
@@ -150,6 +151,11 @@ const CHECKS: &[Check] = &[
         name: "soak",
         about: "servers and clients of all kinds for 10 minutes (--minutes N) under faults: nothing lost, doubled, misrouted or left",
         run: |size| Box::pin(soak::run(soak::Plan::of(size.short, size.minutes))),
+    },
+    Check {
+        name: "badpeer",
+        about: "every case of the bad peer has its exact outcome, and adds at most a fifth to others' p99",
+        run: |size| Box::pin(badpeer::run(size.short)),
     },
     Check {
         name: "bench",
