@@ -44,21 +44,26 @@ pub(crate) async fn say_nothing(args: &[&str]) -> anyhow::Result<()> {
     let [server, count] = args else { anyhow::bail!("server and count") };
     let mut streams = Vec::new();
     for _ in 0..count.parse::<u32>()? {
-        streams.push((TcpStream::connect(server).await?, Instant::now()));
+        let (stream, since) = (TcpStream::connect(server).await?, Instant::now());
+        // Each looks for itself, so that it is known when it was closed.
+        streams.push(tokio::task::spawn_local(async move {
+            let closed = tokio::time::timeout(REAPED * 2, stream.readable()).await.is_ok();
+            closed.then(|| since.elapsed())
+        }));
     }
     let mut orders = child::orders();
     say("connected");
-    while orders.recv().await.is_some() {
+    if orders.recv().await.is_some() {
         let (mut closed, mut longest) = (0, Duration::ZERO);
-        for (stream, since) in &streams {
-            let left = (REAPED * 2).saturating_sub(since.elapsed());
-            if tokio::time::timeout(left, stream.readable()).await.is_ok() {
+        for stream in streams {
+            if let Some(after) = stream.await? {
                 closed += 1;
-                longest = longest.max(since.elapsed());
+                longest = longest.max(after);
             }
         }
         say(&format!("{closed} {}", longest.as_millis()));
     }
+    while orders.recv().await.is_some() {}
     Ok(())
 }
 
