@@ -41,7 +41,11 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 
 /// Runs a future on this thread, beside others.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(future);
+    let task = tokio::task::spawn_local(future);
+    #[cfg(feature = "sim")]
+    simulated::watch(task);
+    #[cfg(not(feature = "sim"))]
+    drop(task);
 }
 
 /// Wakes `cx` after the runtime has looked at sockets and timers. A task that only wakes itself
@@ -103,12 +107,56 @@ pub(crate) fn can_spawn() -> bool {
 /// run.
 #[cfg(feature = "sim")]
 pub(crate) mod simulated {
+    use futures_util::FutureExt;
+    use rpc_core::spi::LocalBoxFuture;
+    use std::any::Any;
+    use std::cell::RefCell;
     use std::future::Future;
     use std::io;
+    use std::panic::AssertUnwindSafe;
     use std::pin::Pin;
+    use std::rc::Rc;
     use std::task::{Context, Poll};
     use std::time::Duration;
-    use tokio::task::LocalSet;
+    use tokio::task::{JoinHandle, LocalSet};
+
+    type Panicked = Rc<dyn Fn(&(dyn Any + Send))>;
+
+    thread_local! {
+        /// Whom this thread's simulation tells of panics of the library, which would otherwise cost
+        /// one task, and nobody might notice.
+        static PANICKED: RefCell<Option<Panicked>> = const { RefCell::new(None) };
+    }
+
+    /// Calls `panicked` with each panic of a task of the library on this thread.
+    pub(crate) fn on_panic(panicked: impl Fn(&(dyn Any + Send)) + 'static) {
+        PANICKED.set(Some(Rc::new(panicked)));
+    }
+
+    fn panicked() -> Option<Panicked> {
+        PANICKED.with_borrow(Clone::clone)
+    }
+
+    pub(super) fn watch(task: JoinHandle<()>) {
+        let Some(panicked) = panicked() else { return };
+        tokio::task::spawn_local(async move {
+            if let Err(error) = task.await
+                && let Ok(panic) = error.try_into_panic()
+            {
+                panicked(&*panic);
+            }
+        });
+    }
+
+    /// The same for a future that actix runs.
+    pub(crate) fn guarded(future: LocalBoxFuture<()>) -> LocalBoxFuture<()> {
+        let Some(panicked) = panicked() else { return future };
+        Box::pin(async move {
+            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+                panicked(&*panic);
+            }
+        })
+    }
 
     /// Runs a future and what it spawns. There is no socket in it: whoever opens one is told so.
     pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {

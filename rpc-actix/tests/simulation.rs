@@ -3,14 +3,18 @@
 #![cfg(feature = "sim")]
 
 use rpc_actix::sim::{Sim, SimNode, Simulation, Weather};
+use rpc_actix::transport::{ByteStream, Transport};
 use rpc_actix::{
-    EndpointContext, ErrorKind, HandlerResult, Outcome, RpcEndpointRef, RpcEnvConfig, RpcMessage,
-    endpoint,
+    EndpointContext, ErrorKind, HandlerResult, Outcome, RpcAddress, RpcEndpointRef, RpcEnvConfig,
+    RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
 #[rpc(reply = u64)]
@@ -273,4 +277,49 @@ fn a_kill_is_a_kill() {
         assert_eq!(last_words(seed, SimNode::crash), (0, vec!["drop"]));
         assert_eq!(last_words(seed, SimNode::power_off), (0, vec!["drop"]));
     }
+}
+
+/// Writes when it is dropped.
+struct Writes(Box<dyn ByteStream>);
+
+impl Drop for Writes {
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let written = Pin::new(&mut self.0).poll_write(&mut cx, b"after");
+        // Who is dead believes that it writes.
+        assert!(matches!(written, Poll::Ready(Ok(5))), "{written:?}");
+    }
+}
+
+/// The gate of a node is closed before its tasks are dropped.
+#[test]
+fn nothing_that_a_dead_node_writes_arrives() {
+    let read_after = |end: fn(&SimNode)| {
+        let report = Simulation::new(1).run(|sim| async move {
+            let (server, client) = (sim.node("server"), sim.node("client"));
+            let address: RpcAddress = server.address(PORT).parse().unwrap();
+            let bound = address.clone();
+            let reads = server.run(|node| async move {
+                let mut listener = node.transport().unwrap().bind(&bound).unwrap();
+                let mut stream = listener.accept().await.unwrap().open().unwrap();
+                let mut read = Vec::new();
+                let _ = stream.read_to_end(&mut read).await;
+                String::from_utf8(read).unwrap()
+            });
+            drop(client.run(|node| async move {
+                node.sim().sleep(ms(5)).await;
+                let socket = node.transport().unwrap().connect(&address).await.unwrap();
+                let mut stream = socket.open().unwrap();
+                stream.write_all(b"before ").await.unwrap();
+                let _writes = Writes(stream);
+                node.sim().sleep(ms(100)).await;
+            }));
+            sim.sleep(ms(50)).await;
+            end(&client);
+            reads.await.unwrap()
+        });
+        report.result
+    };
+    assert_eq!(read_after(|_| ()), "before after");
+    assert_eq!(read_after(SimNode::crash), "before ");
 }

@@ -16,8 +16,10 @@ pub(crate) struct EndpointActor {
 impl EndpointActor {
     /// Starts the endpoint on this thread.
     pub(crate) fn start(task: EndpointTask) {
-        let run = Some(task.start());
-        Actor::start(Self { run });
+        let run = task.start();
+        #[cfg(feature = "sim")]
+        let run = crate::rt::simulated::guarded(run);
+        Actor::start(Self { run: Some(run) });
     }
 }
 

@@ -108,7 +108,10 @@ impl Simulation {
         let Self { seed, weather, limit, listener } = self;
         let sim = Sim::new(seed, Trace::new(seed, listener), weather);
         let world = sim.0.clone();
-        let network = world.network.clone();
+        let (network, told) = (world.network.clone(), world.clone());
+        simulated::on_panic(move |panic| {
+            told.fail(&format!("a task panicked: {}", panic_text(panic)))
+        });
         let after = world.clone();
         let result = tokio::select! {
             biased;
@@ -176,3 +179,46 @@ impl fmt::Display for SimFailure {
 }
 
 impl std::error::Error for SimFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I12: an assertion of the library that does not hold is no lost connection.
+    #[test]
+    fn i12_a_panic_of_the_library_fails_the_simulation() {
+        let failure = Simulation::new(1).try_run(|sim| async move {
+            let node = sim.node("node");
+            let spawned = node.run(|_| async { rt::spawn(async { panic!("an assertion") }) });
+            spawned.await.unwrap();
+            sim.sleep(Duration::from_secs(1)).await;
+        });
+        let text = failure.unwrap_err().to_string();
+        assert!(text.contains("failed after 0.000 s: a task panicked: an assertion"), "{text}");
+    }
+
+    #[test]
+    fn it_fails_with_its_seed_and_its_time() {
+        let run = |body: fn(&Sim)| {
+            let simulation = Simulation::new(7).limit(Duration::from_secs(60));
+            let failure = simulation.try_run(|sim| async move {
+                sim.sleep(Duration::from_secs(2)).await;
+                body(&sim);
+                std::future::pending::<()>().await;
+            });
+            failure.unwrap_err().to_string()
+        };
+        let text = run(|sim| sim.fail("no"));
+        let expected =
+            "the simulation of seed 7 failed after 2.000 s: no; Simulation::new(7) repeats it";
+        assert_eq!(text, expected);
+        assert!(run(|_| ()).contains("failed after 60.000 s: it takes longer than 60s"));
+        let text = run(|sim| sim.invariant("sums", || Err("one is two".to_owned())));
+        assert!(text.contains("it takes longer"), "nothing happened to look at: {text}");
+        let text = run(|sim| {
+            sim.invariant("sums", || Err("one is two".to_owned()));
+            drop(sim.node("node").run(|_| async {}));
+        });
+        assert!(text.contains("failed after 2.000 s: sums: one is two"), "{text}");
+    }
+}
