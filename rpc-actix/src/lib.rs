@@ -85,6 +85,7 @@ mod dispatch;
 mod factory;
 mod net;
 mod options;
+mod planted;
 mod rt;
 #[cfg(feature = "sim")]
 pub mod sim;

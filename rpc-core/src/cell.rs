@@ -13,6 +13,7 @@ use crate::guard::{Value, construct, guarded, poll_handler};
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind};
 use crate::later;
+use crate::plant::planted;
 use crate::policy::{PanicPolicy, Restarts};
 use crate::raw::HandlerResult;
 use crate::reply_sink::Way;
@@ -401,7 +402,8 @@ async fn complain_of<E: RpcEndpoint>(
 ) -> bool {
     let Err(error) = result else { return false };
     complain(endpoint, error, inbox, cx).await;
-    inbox.behind.take_panic() && inbox.behind.policy.on_panic != PanicPolicy::Resume
+    let ends = inbox.behind.policy.on_panic != PanicPolicy::Resume;
+    inbox.behind.take_panic() && (ends || planted!(PanicEnds))
 }
 
 /// Calls `on_error`; an error of that is ignored (S51).

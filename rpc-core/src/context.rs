@@ -15,6 +15,7 @@ use crate::later::{self, ScheduledSend};
 use crate::local_call::{LocalAnswer, LocalCall, Taken, into_message};
 use crate::message::{Ask, Encoding, OneWay, RpcMessage, SentTo};
 use crate::open_call::Watch;
+use crate::plant::planted;
 use crate::raw::{HandlerError, RawMessage, RawReply};
 use crate::raw_ref::RawRef;
 use crate::reply_sink::{ReplySink, Way, in_time};
@@ -263,7 +264,7 @@ impl<E> EndpointContext<E> {
         turn::begin(Serving { asker: None, way, deadline: until });
         origin.consumed(body.len());
         if let Some(call) = call
-            && (origin.is_cancelled(call)
+            && (origin.is_cancelled(call) && !planted!(CancelledHandled)
                 || !self.begin_call(ReplySink::wire(origin.clone(), call), deadline))
         {
             return None;

@@ -15,6 +15,7 @@ use crate::error::RpcError;
 use crate::handoff::Place;
 use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
+use crate::plant::planted;
 use crate::reply_sink::{ReplySink, Way};
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::terminated::WatchId;
@@ -355,7 +356,9 @@ impl Inbox {
         let alarm = state.expires(deadline, &call);
         let sink = ReplySink::local(call);
         state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });
-        self.wake(state);
+        if alarm.is_none() || !planted!(AskUnheard) {
+            self.wake(state);
+        }
         self.arm(alarm);
         Ok(idle)
     }

@@ -215,6 +215,11 @@ mod local_call;
 mod memory;
 mod message;
 mod open_call;
+#[cfg(not(plant))]
+mod plant;
+#[cfg(plant)]
+#[doc(hidden)]
+pub mod plant;
 mod policy;
 pub mod proto;
 mod raw;

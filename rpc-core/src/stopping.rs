@@ -6,6 +6,7 @@ use crate::deadline::duration_text;
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind, Phase};
+use crate::plant::planted;
 use crate::seam::Expire;
 use crate::termination::Termination;
 use std::panic::AssertUnwindSafe;
@@ -69,7 +70,9 @@ impl Inbox {
             return;
         }
         state.phase = Phase::Stopping;
-        self.wake(state);
+        if !planted!(StopUnheard) {
+            self.wake(state);
+        }
         let drained = self.core().now().saturating_add(self.core().config().drain_timeout());
         let overdue = drained.saturating_add(HANDLER_GRACE);
         let timers = [(drained, DRAINED), (overdue, OVERDUE)];

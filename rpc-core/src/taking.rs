@@ -2,6 +2,7 @@
 //! get to, and sleeps.
 
 use crate::inbox::{Inbox, Item, Kind, Phase, State};
+use crate::plant::planted;
 use crate::ticket::Ticket;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -79,6 +80,7 @@ impl Inbox {
             self.unused.store(0, Ordering::Relaxed);
         }
         drop(state);
+        let granted = granted.filter(|_| !planted!(TicketMissed));
         granted.into_iter().flatten().for_each(|ticket| ticket.grant());
         if !unused.is_empty() {
             self.refuse(unused.drain(..), &self.drained_error());

@@ -1,6 +1,7 @@
 //! The deadlines of an env, in one queue that costs each two short locks.
 
 use crate::deadline::Timestamp;
+use crate::plant::planted;
 use crate::seam::Expire;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -47,7 +48,7 @@ impl Timers {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let key = inner.occupy(target, id);
         inner.due.push(Reverse((at, key.slot, key.generation)));
-        let earlier = inner.armed.is_none_or(|armed| at < armed);
+        let earlier = inner.armed.is_none_or(|armed| at < armed && !planted!(TimerLost));
         if earlier {
             inner.armed = Some(at);
         }

@@ -5,6 +5,7 @@ use crate::credit::{Account, Credit};
 use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::{Inbox, Phase, State};
+use crate::plant::planted;
 use crate::seam::Origin;
 use std::collections::VecDeque;
 use std::fmt;
@@ -161,7 +162,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        if !*self.returned.get_mut() {
+        if !*self.returned.get_mut() && !planted!(WindowKept) {
             let account = self.account.get_mut().unwrap_or_else(PoisonError::into_inner);
             self.inbox.lock().pool.close(account);
         }

@@ -19,6 +19,7 @@ const CORE: &[&[&str]] = &[
         "counters",
         "policy",
         "termination",
+        "plant",
     ],
     &["memory", "message", "spark_keys", "config", "config_source"],
     &[
@@ -116,7 +117,7 @@ const CORE: &[&[&str]] = &[
 
 /// The same for rpc-actix. `dispatch` and `net` are siblings.
 const ACTIX: &[&[&str]] = &[
-    &["rt", "options"],
+    &["planted", "rt", "options"],
     &["dispatch/worker", "dispatch/actor", "dispatch/host", "dispatch/mod"],
     &[
         "net/transport",

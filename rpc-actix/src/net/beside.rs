@@ -3,6 +3,7 @@
 
 use super::link::{Link, State};
 use super::pen::SideWrite;
+use crate::planted::planted;
 use crate::rt;
 use bytes::Bytes;
 // What has been taken from the session counts as sent, and a control frame waits for it.
@@ -44,7 +45,8 @@ impl Link {
             state.session.take_wakes(&mut wakes);
         });
         wakes.into_iter().for_each(Waker::wake);
-        if written != SideWrite::Written || more {
+        let rest = written != SideWrite::Written || more;
+        if rest && !planted!(DoorUnheard) {
             let mut state = self.lock();
             state.put_off = false;
             state.begun |= written == SideWrite::Begun;

@@ -7,6 +7,7 @@ use super::busy::BusyPoll;
 use super::link::{Link, Orders};
 use super::node::Node;
 use super::transport::ByteStream;
+use crate::planted::planted;
 use crate::rt;
 use bytes::{BufMut, BytesMut};
 use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
@@ -270,6 +271,7 @@ impl Driver {
                 return Ok(Reading::Held);
             }
             match self.poll_read_some(cx) {
+                Poll::Ready(Ok(0)) if planted!(HalfCloseIgnored) => return Ok(Reading::Done),
                 Poll::Ready(Ok(0)) => {
                     let text = format!("the connection to {} was closed by the peer", self.sender);
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));

@@ -9,6 +9,7 @@ use super::peers::Peers;
 use super::target::TcpTarget;
 use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
+use crate::planted::planted;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
@@ -251,21 +252,26 @@ impl Node {
         driver.bindings.abandon();
         busy.closes();
         let last = self.peers.disconnected(env, &link);
-        let keep = link.address().is_some() && error.kind() == ErrorKind::Disconnected;
+        let broke = error.kind() == ErrorKind::Disconnected;
+        let keep = link.address().is_some() && broke;
         let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));
         tracing::debug!(peer = %sender, ?ended, %error, "a connection has ended");
         if !self.is_closed() {
-            if error.kind() != ErrorKind::Disconnected {
+            if !broke {
                 let event = NetworkEvent::Error(error, sender.clone());
                 self.dispatcher.network_event(&whose, &event);
             }
-            if last {
+            if last && (broke || !planted!(DisconnectedMissing)) {
                 self.dispatcher.network_event(&whose, &NetworkEvent::Disconnected(sender));
             }
         }
         // Only now may a successor come: its events follow these.
         drop(busy);
         self.dial_if_wanted(&link);
+        if planted!(TaskLeft) {
+            rt::spawn(driver.linger());
+            return;
+        }
         driver.linger().await;
     }
 
@@ -349,6 +355,17 @@ impl Node {
 
 #[cfg(feature = "sim")]
 impl Node {
+    /// Whether what the sessions hold is within their limits.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        self.peers.all().iter().try_for_each(|link| link.with(|session| session.audit()))
+    }
+
+    /// What has begun and not ended.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        let links = self.peers.all();
+        links.iter().filter_map(|link| link.with(|session| session.unfinished())).collect()
+    }
+
     /// What a node holds that must be gone when it is closed.
     pub(crate) fn leftovers(&self) -> Option<String> {
         let (tasks, connections) = (self.tasks.len(), self.peers.connections().len());

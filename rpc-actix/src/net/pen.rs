@@ -3,6 +3,7 @@
 //! session first is written first.
 
 use super::transport::SideDoor;
+use crate::planted::planted;
 use bytes::{Buf, Bytes, BytesMut};
 use rpc_core::spi::{Count, Tally};
 use rpc_core::wire::frame::{Kind, put_control};
@@ -38,13 +39,16 @@ impl Pen {
 
     /// A connection is ready; `door` is how it can be written to from outside.
     pub(crate) fn open(&self, turn: u64, door: Option<Arc<dyn SideDoor>>, tally: Arc<Tally>) {
-        *self.lock() = State { turn, door, queue: VecDeque::new(), tally: Some(tally) };
+        let mut state = self.lock();
+        let queue =
+            if planted!(PenKept) { std::mem::take(&mut state.queue) } else { VecDeque::new() };
+        *state = State { turn, door, queue, tally: Some(tally) };
     }
 
     /// That connection is gone: what is kept of it would keep its socket.
     pub(crate) fn close(&self, turn: u64) {
         let mut state = self.lock();
-        if state.turn == turn {
+        if state.turn == turn && !planted!(PenKept) {
             *state = State::default();
         }
     }

@@ -4,6 +4,7 @@
 //! held at once.
 
 use super::link::Link;
+use crate::planted::planted;
 use bytes::Bytes;
 use rpc_core::proto::{
     Close, CloseCode, IncomingMessage, Notice, Refusal, Session, TargetId, TargetKey, WireNumber,
@@ -192,6 +193,7 @@ impl Relayed {
                 self.refused.store(true, Ordering::Release);
                 session.unresolved_as(self.number, failure);
             }
+            Notice::Credit { .. } if planted!(WindowHeld) => {}
             Notice::Credit { messages, bytes } => {
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 session.grant(self.number, messages, bytes);
@@ -250,7 +252,9 @@ impl Passing {
         let cancelled = back.with(|session| session.poll_cancelled(call, &cx).is_ready());
         if cancelled.unwrap_or(true) {
             self.over.store(true, Ordering::Release);
-            onward.abandon(self.onward_call);
+            if !planted!(CancelHeld) {
+                onward.abandon(self.onward_call);
+            }
         }
     }
 

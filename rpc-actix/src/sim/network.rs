@@ -380,6 +380,20 @@ impl State {
         found.collect()
     }
 
+    /// The sockets that a life of a node has.
+    pub(super) fn sockets(&self, at: IpAddr, life: Option<u64>) -> usize {
+        let ends = self.connections.values().flat_map(|c| [c.end(DIALLER), c.end(ACCEPTOR)]);
+        ends.filter(|end| end.open && end.at.ip() == at && Some(end.life) == life).count()
+    }
+
+    /// Whether the process on a node has an open connection to another node.
+    pub(super) fn is_connected(&self, one: IpAddr, two: IpAddr) -> bool {
+        self.between(one, two).into_iter().any(|(number, end)| {
+            let connection = self.connections.get(&number);
+            connection.is_some_and(|c| c.dial == Dial::Taken && c.end(end).open)
+        })
+    }
+
     /// Breaks a connection, at once or after `end` has sent so many bytes more.
     pub(super) fn break_connection(&mut self, number: u64, end: usize, after: Option<usize>) {
         self.note("breaks", &[number, after.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)]);

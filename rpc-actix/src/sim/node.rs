@@ -244,14 +244,48 @@ impl SimNode {
         Blocking { until: self.0.stands_until.clone(), clock: self.0.world.clock }
     }
 
-    /// What is left of the envs that the node made in this life and that are shut down: tasks and
-    /// connections. Nothing should be.
+    /// What is left of the envs that the node made in this life and that are shut down: tasks,
+    /// connections and, if all of them are, sockets. Nothing should be.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        let state = self.0.state.borrow();
-        let nodes = state.envs.iter().filter_map(Weak::upgrade).filter(|node| node.is_closed());
-        let left = nodes.filter_map(|node| node.leftovers());
-        left.map(|left| format!("{}: {left}", self.0.name)).collect()
+        let nodes = self.envs();
+        let closed = nodes.iter().filter(|node| node.is_closed());
+        let mut left: Vec<_> = closed.filter_map(|node| node.leftovers()).collect();
+        if nodes.iter().all(|node| node.is_closed()) {
+            let life = self.0.state.borrow().life;
+            let sockets = self.0.world.network.with(|state| state.sockets(self.0.at, life));
+            left.extend((sockets > 0).then(|| format!("{sockets} sockets")));
+        }
+        left.into_iter().map(|left| format!("{}: {left}", self.0.name)).collect()
+    }
+
+    /// Whether the process on the node has an open connection to another one.
+    #[must_use]
+    pub fn is_connected(&self, other: &Self) -> bool {
+        self.0.world.network.with(|state| state.is_connected(self.0.at, other.0.at))
+    }
+
+    /// Whether what the node's envs hold for their peers is within the limits, and adds up: queues,
+    /// calls in flight, calls that are served.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn audit(&self) -> Result<(), String> {
+        let audited = self.envs().iter().try_for_each(|node| node.audit());
+        audited.map_err(|text| format!("{} to {text}", self.0.name))
+    }
+
+    /// What the node's envs have begun with their peers and not ended: nothing, when nobody asks or
+    /// sends any more and every deadline is over.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<String> {
+        let nodes = self.envs();
+        let open = nodes.iter().flat_map(|node| node.unfinished());
+        open.map(|open| format!("{} to {open}", self.0.name)).collect()
+    }
+
+    fn envs(&self) -> Vec<Arc<Node>> {
+        self.0.state.borrow().envs.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn stop(&self, power_off: bool) {

@@ -4,15 +4,15 @@ use super::connection::{ACCEPTOR, DIALLER, Dial};
 use super::network::{Network, State};
 use super::pipe::{End, Segment};
 use super::trace::bytes_hash;
-use crate::net::transport::{ByteStream, Listener, Socket, Transport};
+use crate::net::transport::{ByteStream, Listener, SideDoor, Socket, Transport};
 use bytes::Bytes;
 use rpc_core::RpcAddress;
 use rpc_core::spi::BoxFuture;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The most that one write takes.
@@ -66,8 +66,8 @@ impl Transport for Gate {
             })?;
             let dialled = gate.with(|state| state.dial(gate.at, gate.life, to));
             let Some(number) = dialled else { return std::future::pending().await };
-            let held = Held { gate, number, end: DIALLER };
-            std::future::poll_fn(|cx| held.poll_dial(cx)).await?;
+            let held = Held(Place { gate, number, end: DIALLER });
+            std::future::poll_fn(|cx| held.0.poll_dial(cx)).await?;
             Ok(Box::new(Accepted { held, peer: to }) as Box<dyn Socket>)
         })
     }
@@ -95,7 +95,7 @@ impl Listener for Listening {
                 next.flatten().map_or(Poll::Pending, Poll::Ready)
             })
             .await;
-            let held = Held { gate, number, end: ACCEPTOR };
+            let held = Held(Place { gate, number, end: ACCEPTOR });
             Ok(Box::new(Accepted { held, peer }) as Box<dyn Socket>)
         })
     }
@@ -110,14 +110,18 @@ impl Drop for Listening {
     }
 }
 
-/// One end of a connection, given up when dropped.
-struct Held {
+/// One end of a connection.
+#[derive(Clone)]
+struct Place {
     gate: Gate,
     number: u64,
     end: usize,
 }
 
-impl Held {
+/// The same, given up when dropped.
+struct Held(Place);
+
+impl Place {
     fn poll_dial(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.gate.with(|state| {
             let Some(connection) = state.connections.get_mut(&self.number) else {
@@ -160,7 +164,8 @@ impl Held {
         polled.unwrap_or(Poll::Pending)
     }
 
-    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// Writes, or has the waker woken when there is room.
+    fn write(&self, waker: Option<&Waker>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = self.gate.with(|state| {
             let Some(connection) = state.connections.get_mut(&self.number) else {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -175,7 +180,7 @@ impl Held {
             let weather = state.map.at(pipe.from, pipe.to);
             let room = weather.buffer.saturating_sub(pipe.held()).min(SEGMENT).min(bytes.len());
             if room == 0 && !bytes.is_empty() {
-                pipe.writer = Some(cx.waker().clone());
+                pipe.writer = waker.cloned().or_else(|| pipe.writer.take());
                 return Poll::Pending;
             }
             let piece = weather.piece(&mut state.random, room);
@@ -201,7 +206,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.gate.with(|state| state.close(self.number, self.end));
+        self.0.gate.with(|state| state.close(self.0.number, self.0.end));
     }
 }
 
@@ -223,7 +228,21 @@ impl Socket for Accepted {
 
 struct Stream(Held);
 
-impl ByteStream for Stream {}
+impl ByteStream for Stream {
+    fn side_door(&self) -> Option<Arc<dyn SideDoor>> {
+        Some(Arc::new(self.0.0.clone()))
+    }
+}
+
+impl SideDoor for Place {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        match self.write(None, first.map_or(&[], |slice| slice)) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
 
 impl AsyncRead for Stream {
     fn poll_read(
@@ -231,7 +250,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.poll_read(cx, into.remaining()).map_ok(|bytes| into.put_slice(&bytes))
+        self.0.0.poll_read(cx, into.remaining()).map_ok(|bytes| into.put_slice(&bytes))
     }
 }
 
@@ -241,7 +260,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_write(cx, bytes)
+        self.0.0.write(Some(cx.waker()), bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -249,7 +268,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shutdown();
+        self.0.0.shutdown();
         Poll::Ready(Ok(()))
     }
 }

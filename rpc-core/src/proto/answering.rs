@@ -4,6 +4,7 @@ use super::lanes::{FirstFrame, Lanes};
 use super::session::Session;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::message::Encoding;
+use crate::plant::planted;
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
 use bytes::Bytes;
@@ -23,6 +24,9 @@ impl Session {
         }
         self.close_call(id, body.len(), |lanes| {
             lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
+            if planted!(ReplyTwice) {
+                lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
+            }
         })
     }
 

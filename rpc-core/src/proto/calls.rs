@@ -1,5 +1,6 @@
 //! The calls of this env to one peer, from their making to the end of their future.
 
+use crate::plant::planted;
 use crate::seam::CallEnd;
 use bytes::Bytes;
 use std::task::{Context, Poll, Waker};
@@ -57,7 +58,7 @@ impl Flights {
         }
         let call = flight.call.take()?;
         self.relayed = self.relayed.saturating_sub(usize::from(flight.relayed));
-        flight.generation = flight.generation.wrapping_add(1);
+        flight.generation = flight.generation.wrapping_add(u64::from(!planted!(CallNumberAgain)));
         self.free.push(u32::try_from(slot_of(number)).unwrap_or(u32::MAX));
         Some(call)
     }

@@ -9,6 +9,7 @@ use super::target::{Phase, Target, TargetId};
 use crate::deadline::Timestamp;
 use crate::error::{Outcome, RpcError};
 use crate::message::Encoding;
+use crate::plant::planted;
 use crate::seam::CallEnd;
 use crate::termination::Termination;
 use crate::wire::frame::{Kind, put_control};
@@ -73,6 +74,7 @@ impl Session {
             let Some(call) = self.calls.get(id) else { continue };
             call.flight = None;
             let sent = match call.progress {
+                _ if planted!(SentToldUnsent) => false,
                 Progress::Ready { lane, offset, .. } => self.lanes.has_gone(lane, offset),
                 _ => !self.lanes.waits(id),
             };
@@ -83,9 +85,15 @@ impl Session {
             self.calls.finish(id, Err(end), &mut self.wakes);
         }
         self.lanes.clear();
-        self.serving.clear(&mut self.wakes);
-        self.assemblies.clear();
-        self.middle = None;
+        if !planted!(ServedKept) {
+            self.serving.clear(&mut self.wakes);
+        }
+        if !planted!(AssembliesKept) {
+            self.assemblies.clear();
+        }
+        if !planted!(MiddleKept) {
+            self.middle = None;
+        }
         self.end_relayed(&error.clone().with_outcome(Outcome::NeverSent));
         for id in self.targets.ids(|target| !target.watchers.is_empty()) {
             self.end_watches(id, Termination::NodeLost, Some(error));

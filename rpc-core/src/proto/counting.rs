@@ -1,4 +1,4 @@
-//! What a session counts for its env.
+//! What a session counts for its env, and whether that can be.
 
 use super::session::Session;
 use crate::counters::{Count, Tally};
@@ -19,6 +19,51 @@ impl Session {
         let called = [AsksRemote, SendsRemote, RepliesReceived, FailuresReceived].map(Some);
         self.called.settle(&self.tally, called);
         self.served.settle(&self.tally, [None, None, Some(RepliesSent), Some(FailuresSent)]);
+    }
+
+    /// Whether what it holds is within its limits, and adds up.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn audit(&self) -> Result<(), String> {
+        let room = self.outbox_for(true);
+        let most = room.messages.saturating_add(self.limits.outbox_max_waiting());
+        let own = || self.targets.iter().filter(|target| target.relayed.is_none());
+        let pending = || own().flat_map(|target| target.pending.iter().flatten());
+        let (count, bytes) = (pending().count(), pending().map(|pending| pending.body.len()).sum());
+        let (flights, served) = (self.flights.len(), self.serving.len());
+        let in_flight = self.limits.max_in_flight();
+        let rules = [
+            (self.queued <= most, format!("{} of {most} messages are queued", self.queued)),
+            (
+                self.queued >= count,
+                format!("{} messages are queued, and {count} wait", self.queued),
+            ),
+            (self.queued_bytes >= bytes, format!("{} bytes, and {bytes} wait", self.queued_bytes)),
+            (
+                self.queued > 0 || self.queued_bytes == 0,
+                format!("no message is queued, and has {} bytes", self.queued_bytes),
+            ),
+            (flights <= in_flight, format!("{flights} of {in_flight} calls are in flight")),
+            (served <= in_flight, format!("{served} of {in_flight} calls are served")),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, text)) => Err(format!("{}: {text}", self.peer_name)),
+            None => Ok(()),
+        }
+    }
+
+    /// What has begun and not ended: calls in either direction, and messages on their way.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<String> {
+        let (calls, served) = self.open_calls();
+        let (flights, queued) = (self.flights.len(), self.queued);
+        (calls > 0 || served > 0 || flights > 0 || queued > 0).then(|| {
+            format!(
+                "{}: {calls} calls, {flights} in flight, {served} served, {queued} messages queued",
+                self.peer_name
+            )
+        })
     }
 }
 

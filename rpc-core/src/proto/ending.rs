@@ -6,6 +6,7 @@ use super::session::Session;
 use super::target::TargetId;
 use crate::counters::Count;
 use crate::deadline::Timestamp;
+use crate::plant::planted;
 use crate::seam::CallEnd;
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload::charged;
@@ -109,12 +110,17 @@ impl Session {
             Progress::Ready { lane, offset, bytes, number }
                 if !self.lanes.has_gone(lane, offset) =>
             {
-                if self.lanes.take_back(lane, offset) {
+                if self.lanes.take_back(lane, offset) && !planted!(RefundLost) {
                     self.refund(number, bytes);
                 }
             }
             Progress::Ready { .. } | Progress::Sent => {
                 sent = self.withdraw_sent(now, id, call.flight);
+                if planted!(RefundTwice)
+                    && let Progress::Ready { number, bytes, .. } = call.progress
+                {
+                    self.refund(number, bytes);
+                }
             }
             Progress::Resolving => {
                 if let Some(target) = self.targets.get_mut(call.target) {
@@ -128,7 +134,9 @@ impl Session {
             }
             Progress::Done(_) => {}
         }
-        if let Some(flight) = call.flight {
+        if let Some(flight) = call.flight
+            && !planted!(FlightKept)
+        {
             self.landed(now, flight);
         }
         // Its place, or its credit, is for what waits behind it.
@@ -149,7 +157,7 @@ impl Session {
                 return false;
             }
         }
-        if let Some(flight) = flight {
+        if let Some(flight) = flight.filter(|_| !planted!(CancelForgotten)) {
             self.tally.count(Count::CancelsSent);
             frame::put_control(self.lanes.control(), Kind::Cancel, &flight.to_be_bytes(), &[]);
         }

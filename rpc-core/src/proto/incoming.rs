@@ -13,6 +13,7 @@ use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, MAX_FAILURE_TEXT, Outcome, RemoteFailure, RpcError, shortened};
 use crate::message::Encoding;
+use crate::plant::planted;
 use crate::seam::{CallEnd, Incarnation};
 use crate::termination::Termination;
 use crate::wire::frame::{Kind, put_control};
@@ -305,7 +306,7 @@ impl Session {
     /// The peer has no such endpoint: what waits for it ends.
     pub(super) fn target_failed(&mut self, id: TargetId, error: &RpcError) {
         let (messages, bytes) = self.fail_target(id, error);
-        self.leave(messages, bytes);
+        self.leave(messages, if planted!(BytesKept) { 0 } else { bytes });
         self.settle(id);
     }
 

@@ -1,5 +1,6 @@
 //! What goes out: control frames first, then normal ones, then bulk, large bodies in chunks.
 
+use crate::plant::planted;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_FIRST, HEADER, Header, Kind};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -29,6 +30,9 @@ struct LaneBuffer {
     answer_bytes: usize,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
     gone: u64,
+    /// What went last.
+    #[cfg(plant)]
+    again: BytesMut,
     /// Large bodies that fit into one frame.
     whole: VecDeque<Large>,
     /// Those that do not, and of which nothing has gone.
@@ -167,7 +171,8 @@ impl Lanes {
         then: Option<(u32, usize)>,
         call: Option<u64>,
     ) {
-        self.last_stream = self.last_stream.wrapping_add(1);
+        let next = lane == 0 || !planted!(StreamAgain);
+        self.last_stream = self.last_stream.wrapping_add(u32::from(next));
         let (stream, total) = (self.last_stream, body.len());
         if is_answer(head.kind as u8) {
             self.answers = self.answers.saturating_add(1);
@@ -203,7 +208,7 @@ impl Lanes {
         let kind = usize::try_from(place).ok().and_then(|place| place.checked_add(4));
         match kind.and_then(|kind| buffer.ready.get_mut(kind)) {
             Some(byte) => {
-                *byte = Kind::Skip as u8;
+                *byte = if planted!(SkipForgotten) { *byte } else { Kind::Skip as u8 };
                 true
             }
             None => false,
@@ -378,7 +383,13 @@ impl Lanes {
         (self.answers, self.answer_bytes) = (0, 0);
         for lane in &mut self.lanes {
             // What was ready has not gone; the offsets of its frames must not look as if it had.
-            lane.ready.clear();
+            if !planted!(FramesKept) {
+                lane.ready.clear();
+            }
+            #[cfg(plant)]
+            if planted!(SentAgain) {
+                lane.ready = std::mem::take(&mut lane.again);
+            }
             (lane.answers, lane.answer_bytes) = (0, 0);
             lane.large_queues().into_iter().for_each(VecDeque::clear);
         }
@@ -428,6 +439,10 @@ fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
         lane.ready.split_to(end.min(lane.ready.len()))
     };
     lane.gone = lane.gone.saturating_add(part.len() as u64);
+    #[cfg(plant)]
+    if planted!(SentAgain) {
+        lane.again = part.clone();
+    }
     part
 }
 

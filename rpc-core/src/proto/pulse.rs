@@ -4,6 +4,7 @@ use super::close::{Close, CloseCode};
 use super::hello::Hello;
 use crate::deadline::{Timestamp, duration_text};
 use crate::limits::Limits;
+use crate::plant::planted;
 use std::time::Duration;
 
 /// What is under way on a connection, since when, and when there was life last.
@@ -128,7 +129,7 @@ impl Pulse {
                 None => return false,
             },
         };
-        now.since(since) >= self.patience(limits)
+        now.since(since) >= self.patience(limits) && !planted!(SilenceUnseen)
     }
 
     /// The end of a connection whose peer is silent, when all that came was read.

@@ -12,6 +12,7 @@ use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::message::Encoding;
+use crate::plant::planted;
 use crate::seam::CallEnd;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_HEADERS, FLAG_NAMED, Kind};
 use crate::wire::payload::{self, SMALL_BODY};
@@ -187,6 +188,9 @@ impl Session {
             {
                 queue.pop_front();
                 self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+                if planted!(WaiterMissed) {
+                    break;
+                }
             }
         }
     }
@@ -200,6 +204,9 @@ impl Session {
                 target.blocked = false;
             }
             self.pump(now, id);
+            if planted!(BlockedMissed) {
+                break;
+            }
         }
     }
 
@@ -258,6 +265,7 @@ impl<'a> RequestHead<'a> {
             Some(call) => {
                 // Rounded up, so that a call never ends earlier there than here.
                 let left = deadline.as_nanos().saturating_sub(now.as_nanos());
+                let left = if planted!(DeadlineForgotten) { u64::MAX } else { left };
                 let left = left.div_ceil(1_000_000);
                 let [e, f, g, h] = u32::try_from(left).unwrap_or(u32::MAX).to_be_bytes();
                 let [i, j, k, l, m, n, o, p] = call.to_be_bytes();

@@ -18,6 +18,7 @@ use crate::deadlines::Deadlines;
 use crate::error::{ErrorKind, RpcError, shortened};
 use crate::limits::Limits;
 use crate::message::Lane;
+use crate::plant::planted;
 use crate::termination::Termination;
 use crate::trace::TraceContext;
 use crate::wire::payload::SMALL_BODY;
@@ -294,6 +295,7 @@ impl Session {
             return Ok(());
         }
         let most = self.limits.outbox_max_waiting();
+        let most = most.saturating_add(usize::from(planted!(OutboxOneMore)));
         if self.queued >= room.messages.saturating_add(most) {
             let waiting = self.queued.saturating_sub(room.messages);
             let held = format!("{} messages wait, {waiting} of them for room,", self.queued);
@@ -414,11 +416,13 @@ impl Session {
         bytes: usize,
     ) -> bool {
         let in_flight = if ask { self.in_flight_for(target) } else { 0 };
+        let in_flight = in_flight.saturating_add(usize::from(planted!(InFlightOneMore)));
         let Some(target) = self.targets.get(target) else { return false };
         !self.leaving
             && target.phase == Phase::Resolved
-            && target.pending.get(lane).is_some_and(VecDeque::is_empty)
-            && target.large.get(lane) == Some(&false)
+            && (target.pending.get(lane).is_some_and(VecDeque::is_empty)
+                || planted!(QueueOvertaken))
+            && (target.large.get(lane) == Some(&false) || planted!(LargeOvertaken))
             && target.has_credit(bytes)
             && (!ask || self.flights.len() < in_flight)
     }

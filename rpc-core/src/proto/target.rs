@@ -3,6 +3,7 @@
 use super::notice::Relayed;
 use super::resolution::Resolution;
 use crate::message::Lane;
+use crate::plant::planted;
 use crate::seam::Incarnation;
 use crate::trace::TraceContext;
 use crate::wire::payload::charged;
@@ -183,7 +184,9 @@ impl Target {
     pub(crate) fn unresolve(&mut self) -> Option<WireNumber> {
         self.phase = Phase::Unknown;
         self.incarnation = None;
-        self.large = [false; 2];
+        if !planted!(LargeStuck) {
+            self.large = [false; 2];
+        }
         self.names.clear();
         self.numbers.clear();
         self.number.take()

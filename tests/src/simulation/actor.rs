@@ -1,12 +1,12 @@
 //! The one kind of endpoint in the simulated cluster: it does what it is told, and records it.
 
 use super::history::{Draft, History, Key, OpenAsk};
-use super::messages::{Answer, Deed, Do, DoBulk, Enlist, Tell, TellBulk, body};
+use super::messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk, body};
 use bytes::Bytes;
 use rpc_actix::sim::Blocking;
 use rpc_actix::{
-    EndpointContext, HandlerError, HandlerResult, RpcCallContext, RpcEndpointRef, RpcError,
-    endpoint,
+    EndpointContext, HandlerError, HandlerResult, RpcAddress, RpcCallContext, RpcEndpointRef,
+    RpcError, endpoint,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,12 +30,32 @@ pub struct Actor {
     life: u32,
     enlisted: BTreeMap<u32, Way>,
     kept: Vec<RpcCallContext<Answer>>,
+    /// Peers that it has heard of, and whether they are connected.
+    peers: BTreeMap<RpcAddress, bool>,
 }
 
 impl Actor {
     pub(super) fn new(place: Place) -> Self {
         let life = place.history.new_life();
-        Self { place, life, enlisted: BTreeMap::new(), kept: Vec::new() }
+        Self { place, life, enlisted: BTreeMap::new(), kept: Vec::new(), peers: BTreeMap::new() }
+    }
+
+    /// A peer has come, or gone, and must not have done so before (I13).
+    fn turns(&mut self, peer: &RpcAddress, connected: bool) {
+        if self.peers.insert(peer.clone(), connected) == Some(connected) {
+            let (what, life) = (if connected { "came" } else { "went" }, self.life);
+            self.place.history.broken(format!("I13: {peer} {what} twice, says life {life}"));
+        }
+    }
+
+    /// A message has come: its sender's peer is connected (I13).
+    fn hears(&self, mark: Mark, cx: &EndpointContext<Self>) {
+        if let Some(peer) = cx.sender()
+            && self.peers.get(&peer) == Some(&false)
+        {
+            let text = format!("I13: {mark:?} came after its peer {peer} was said to be gone");
+            self.place.history.broken(text);
+        }
     }
 
     async fn perform(
@@ -112,19 +132,21 @@ impl Way {
 /// The stream of a sender's messages to an endpoint on one way.
 pub(super) fn key_of(sender: u32, actor: &RpcEndpointRef<Actor>, way: u32, bulk: bool) -> Key {
     let endpoint = format!("{} {:?} {way}", actor.endpoint_address(), actor.incarnation());
-    Key { sender, endpoint, bulk }
+    Key { sender, endpoint, bulk, pinned: actor.incarnation().is_some() }
 }
 
 #[endpoint]
 impl Actor {
     #[receive]
-    fn tell(&mut self, msg: Tell) -> HandlerResult<()> {
+    fn tell(&mut self, msg: Tell, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+        self.hears(msg.mark, cx);
         self.place.history.receives(self.life, msg.mark, &msg.body, None);
         Ok(())
     }
 
     #[receive]
-    fn tell_bulk(&mut self, msg: TellBulk) -> HandlerResult<()> {
+    fn tell_bulk(&mut self, msg: TellBulk, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+        self.hears(msg.mark, cx);
         self.place.history.receives(self.life, msg.mark, &msg.body, None);
         Ok(())
     }
@@ -136,6 +158,7 @@ impl Actor {
         call: RpcCallContext<Answer>,
         cx: &mut EndpointContext<Self>,
     ) -> HandlerResult<()> {
+        self.hears(msg.mark, cx);
         self.place.history.receives(self.life, msg.mark, &msg.body, Some(msg.deed));
         let answer = Answer { mark: msg.mark, body: Bytes::copy_from_slice(&msg.body) };
         self.perform(answer, msg.deed, call, cx).await
@@ -148,9 +171,22 @@ impl Actor {
         call: RpcCallContext<Answer>,
         cx: &mut EndpointContext<Self>,
     ) -> HandlerResult<()> {
+        self.hears(msg.mark, cx);
         self.place.history.receives(self.life, msg.mark, &msg.body, Some(msg.deed));
         let answer = Answer { mark: msg.mark, body: msg.body };
         self.perform(answer, msg.deed, call, cx).await
+    }
+
+    #[on_connected]
+    fn connected(&mut self, peer: &RpcAddress) -> HandlerResult<()> {
+        self.turns(peer, true);
+        Ok(())
+    }
+
+    #[on_disconnected]
+    fn disconnected(&mut self, peer: &RpcAddress) -> HandlerResult<()> {
+        self.turns(peer, false);
+        Ok(())
     }
 
     #[receive_and_reply]

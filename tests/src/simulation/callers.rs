@@ -179,8 +179,8 @@ impl Caller {
             3 if habits.keeps => Deed::Keep,
             4 if habits.drops => Deed::Drop,
             5 | 6 if habits.passes => Deed::Pass(millis(&mut self.random, 8)),
-            7 | 8 => Deed::Wait(millis(&mut self.random, 500)),
-            9 | 10 => Deed::Later(millis(&mut self.random, 2_000)),
+            7 | 8 if habits.slow => Deed::Wait(millis(&mut self.random, 500)),
+            9 | 10 if habits.slow => Deed::Later(millis(&mut self.random, 2_000)),
             _ => Deed::Reply,
         }
     }

@@ -7,6 +7,7 @@ use super::plan::Plan;
 use rpc_actix::sim::{Sim, SimNode};
 use rpc_actix::{ErrorKind, HandlerResult, RpcEnv, RpcEnvConfig, RpcError};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) struct Cluster {
     pub(super) plan: Plan,
     pub(super) history: History,
     pub(super) members: RefCell<Vec<Rc<Member>>>,
+    /// How often the network between two members was cut or mended.
+    pub(super) cuts: RefCell<BTreeMap<(u32, u32), u64>>,
     /// Set when no caller is to begin anything any more.
     pub(super) calm: Cell<bool>,
 }
@@ -40,6 +43,7 @@ impl Cluster {
             sim: sim.clone(),
             history: history.clone(),
             members: RefCell::default(),
+            cuts: RefCell::default(),
             calm: Cell::new(false),
             plan,
         });
@@ -64,6 +68,15 @@ impl Cluster {
 
     pub(super) fn servers(&self) -> Vec<Rc<Member>> {
         self.members.borrow().iter().filter(|member| member.listens).cloned().collect()
+    }
+
+    /// The network between two members is cut or mended: how often that was.
+    pub(super) fn cut(&self, one: &Member, two: &Member) -> u64 {
+        let pair = (one.number.min(two.number), one.number.max(two.number));
+        let mut cuts = self.cuts.borrow_mut();
+        let count = cuts.entry(pair).or_default();
+        *count += 1;
+        *count
     }
 
     pub(super) fn all(&self) -> Vec<Rc<Member>> {

@@ -1,6 +1,7 @@
 //! What was sent, received and answered, and what must hold of that.
 
 use super::messages::{Answer, Deed, Mark, body};
+use super::plan::Quiet;
 use rpc_actix::{ErrorKind, Outcome, RpcError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,9 @@ use std::time::Duration;
 
 /// How late an ask may end: timers tick in milliseconds, and a deadline is two of them at most.
 const TICK: Duration = Duration::from_millis(3);
+
+/// How late a message may be handled that its caller has given up, where nothing holds it up.
+const LATE: Duration = Duration::from_millis(200);
 
 /// Everything that has happened, shared by all members.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +24,7 @@ struct State {
     lives: u32,
     wrong: Vec<String>,
     figures: Figures,
+    quiet: Option<Quiet>,
     /// What has happened since somebody took it.
     news: Vec<String>,
     /// The time, as whoever records something has seen it last.
@@ -54,6 +59,8 @@ pub(super) struct Key {
     pub(super) sender: u32,
     pub(super) endpoint: String,
     pub(super) bulk: bool,
+    /// Whether it means one life of the endpoint.
+    pub(super) pinned: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +77,8 @@ struct Sent {
     deed: Option<Deed>,
     deadline: Option<Duration>,
     fate: Fate,
+    /// When its caller stopped waiting by itself.
+    dropped: Option<Duration>,
     received: bool,
 }
 
@@ -79,6 +88,8 @@ enum Fate {
     /// It must never be received.
     NeverSent,
     Ended,
+    /// One way, and not refused.
+    Taken,
 }
 
 /// A message that is about to be sent.
@@ -94,6 +105,27 @@ pub(super) struct Draft {
 impl History {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much may go wrong without being anybody's fault.
+    pub(super) fn expects(&self, quiet: Quiet) {
+        self.lock().quiet = Some(quiet);
+    }
+
+    /// Something does not hold.
+    pub(super) fn broken(&self, text: String) {
+        self.lock().wrong(text);
+    }
+
+    /// Messages that were taken, and that no handler has seen.
+    pub(super) fn lost(&self) -> Vec<String> {
+        let state = self.lock();
+        let lost = state.streams.iter().flat_map(|stream| {
+            let sent = stream.sent.iter().enumerate();
+            sent.filter(|(_, sent)| sent.fate == Fate::Taken && !sent.received)
+                .map(|(at, _)| format!("I2: {} of {:?} was taken, and is lost", at + 1, stream.key))
+        });
+        lost.collect()
     }
 
     /// A number for the life of an env or of an endpoint.
@@ -125,7 +157,7 @@ impl History {
         let (bulk, to) = (key.bulk, &key.endpoint);
         let news = format!("sends {stream} of {bytes} bytes, {deed:?}, bulk {bulk}, to {to}");
         state.news.push(news);
-        let sent = Sent { bytes, deed, deadline, fate: Fate::Open, received: false };
+        let sent = Sent { bytes, deed, deadline, fate: Fate::Open, dropped: None, received: false };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
             stream.sent.push(sent);
             u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
@@ -148,7 +180,7 @@ impl History {
         let mut state = self.lock();
         state.news.push(format!("told {mark:?}: {result:?}"));
         match result {
-            Ok(()) => state.end(mark, Fate::Ended),
+            Ok(()) => state.end(mark, Fate::Taken),
             Err(error) => state.never_sent_if(mark, error),
         }
     }
@@ -159,6 +191,10 @@ impl History {
         state.figures.dropped += 1;
         state.news.push(format!("dropped {mark:?}"));
         state.end(mark, Fate::Ended);
+        let now = state.now;
+        if let Some(sent) = state.sent(mark) {
+            sent.dropped = Some(now);
+        }
     }
 
     /// An ask has ended (I1). Its caller's node stood still until `stood`.
@@ -236,6 +272,10 @@ impl State {
         self.wrong.push(format!("{text} (at {at:.3} s)"));
     }
 
+    fn is_quiet(&self) -> bool {
+        self.quiet.is_some_and(|quiet| quiet != Quiet::No)
+    }
+
     fn sent(&mut self, mark: Mark) -> Option<&mut Sent> {
         let stream = self.streams.get_mut(mark.stream as usize)?;
         stream.sent.get_mut((mark.number as usize).checked_sub(1)?)
@@ -254,6 +294,7 @@ impl State {
         content: &[u8],
         deed: Option<Deed>,
     ) -> Result<(), String> {
+        let (now, quiet) = (self.now, self.is_quiet());
         let sent = self.sent(mark).ok_or("it was never sent")?;
         if std::mem::replace(&mut sent.received, true) {
             return Err("it was received twice".to_owned());
@@ -266,7 +307,15 @@ impl State {
         if sent.bytes != content.len() || body(mark, sent.bytes) != content || sent.deed != deed {
             return Err(format!("it is not as it was sent: {} bytes, {deed:?}", content.len()));
         }
+        let until = sent.deadline.into_iter().chain(sent.dropped).min();
+        if let Some(until) = until.filter(|until| quiet && now > *until + LATE) {
+            let late = now.saturating_sub(until);
+            return Err(format!("it was handled {late:?} after its caller stopped waiting"));
+        }
         let stream = self.streams.get_mut(mark.stream as usize).ok_or("no stream")?;
+        if stream.key.pinned && stream.last.keys().any(|known| *known != life) {
+            return Err(format!("it was for another life of {:?}", stream.key));
+        }
         let last = stream.last.entry(life).or_default();
         let before = std::mem::replace(last, mark.number);
         if before > mark.number {
@@ -326,6 +375,10 @@ impl State {
                     _ => self.figures.unknown += 1,
                 }
                 plausible(deed, received, error)?;
+                let at_peace = self.quiet == Some(Quiet::Peace) && error.is_timeout();
+                if at_peace || self.is_quiet() && error.kind() == ErrorKind::Disconnected {
+                    return Err("nothing was in its way".to_owned());
+                }
                 match deadline.and_then(|deadline| deadline.checked_sub(now + TICK)) {
                     // A dial has time of its own.
                     Some(early) if is_timeout(error) => {

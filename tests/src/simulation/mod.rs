@@ -16,6 +16,7 @@
 )]
 
 mod actor;
+mod audit;
 mod callers;
 mod cluster;
 mod history;
@@ -88,6 +89,8 @@ pub struct Report {
 
 /// The calm after the faults: longer than any timeout, and than any wait before a dial.
 const CALM: Duration = Duration::from_secs(40);
+/// After that what was asked at the end of the calm is over, acknowledgements included.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How long a shutdown may take: the drain timeout, five seconds for a handler, a goodbye.
 const SHUTDOWN: Duration = Duration::from_secs(20);
 
@@ -132,7 +135,9 @@ async fn live(sim: Sim, history: History, duration: Duration) {
         log.news(clock.elapsed()).iter().for_each(|news| clock.note(news));
         log.verdict()
     });
+    history.expects(plan.quiet);
     let cluster = Cluster::build(&sim, plan, &history);
+    sim.spawn(audit::watch(cluster.clone()));
     sim.spawn(nemesis::rage(cluster.clone(), sim.random("nemesis")));
     sim.sleep(duration).await;
     cluster.calm.set(true);
@@ -142,6 +147,12 @@ async fn live(sim: Sim, history: History, duration: Duration) {
     nemesis::relent(&cluster);
     sim.sleep(CALM).await;
     answered_again(&cluster).await;
+    for member in cluster.all() {
+        audit::takes_own(&cluster, &member);
+    }
+    sim.sleep(SETTLED).await;
+    audit::look(&cluster);
+    audit::at_rest(&cluster);
     let living: Vec<_> = cluster.all().iter().filter_map(|member| Some(member.env()?.0)).collect();
     if let Some(open) = history.open_asks(&living).first() {
         sim.fail(open);

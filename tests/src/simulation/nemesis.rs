@@ -1,5 +1,6 @@
 //! What happens to the cluster.
 
+use super::audit;
 use super::cluster::{Cluster, ENDPOINTS, Member, PORT};
 use super::messages::{Mark, Tell, body};
 use super::plan::Fault;
@@ -53,19 +54,20 @@ async fn strike(
             later(cluster, one, two, lasts, |_, one, _| one.node.restart());
         }
         Fault::Pause => one.node.pause_for(lasts),
-        Fault::Partition => {
-            sim.partition(&one.node, &two.node);
-            later(cluster, one, two, lasts, |cluster, one, two| {
-                cluster.sim.mend(&one.node, &two.node)
-            });
-        }
+        Fault::Partition => cut_both_ways(cluster, one, two, lasts),
         Fault::PartitionOneWay => {
+            cluster.cut(one, two);
             sim.partition_one_way(&one.node, &two.node);
             later(cluster, one, two, lasts, |cluster, one, two| {
+                cluster.cut(one, two);
                 cluster.sim.mend(&one.node, &two.node)
             });
         }
-        Fault::Flap => sim.flap(&one.node, &two.node, lasts / 4, 4).await,
+        Fault::Flap => {
+            cluster.cut(one, two);
+            sim.flap(&one.node, &two.node, lasts / 4, 4).await;
+            cluster.cut(one, two);
+        }
         Fault::Reset => drop(sim.reset(&one.node, &two.node, None)),
         Fault::ResetInside => {
             let bytes = usize::try_from(random.within(0..2_000)).unwrap_or(0);
@@ -99,6 +101,19 @@ async fn strike(
         Fault::ShutDown => shut_down(cluster, one, lasts),
         Fault::Stranger => stranger(cluster, one, random),
     }
+}
+
+/// Cuts the network between two, for a while. If that is long, both must have noticed.
+fn cut_both_ways(cluster: &Rc<Cluster>, one: &Rc<Member>, two: &Rc<Member>, lasts: Duration) {
+    cluster.sim.partition(&one.node, &two.node);
+    let cut = cluster.cut(one, two);
+    later(cluster, one, two, lasts, move |cluster, one, two| {
+        let lasted = cluster.cut(one, two) == cut + 1 && !cluster.calm.get();
+        if lasted && one.number != two.number && lasts > audit::noticed_after(cluster) {
+            audit::has_noticed(cluster, one, two);
+        }
+        cluster.sim.mend(&one.node, &two.node);
+    });
 }
 
 /// Does something after a while, beside everything else.

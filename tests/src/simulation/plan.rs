@@ -58,6 +58,18 @@ pub(super) struct Habits {
     pub(super) bulk: bool,
     pub(super) passes: bool,
     pub(super) short_deadlines: bool,
+    /// Handlers that take a while, or answer later.
+    pub(super) slow: bool,
+}
+
+/// How much there is that can go wrong without being anybody's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    No,
+    /// The network and the nodes are well: what is late is somebody's fault.
+    Calm,
+    /// Endpoints answer at once as well: nothing is late.
+    Peace,
 }
 
 /// What one seed does.
@@ -72,6 +84,7 @@ pub(super) struct Plan {
     pub(super) between: Duration,
     pub(super) habits: Habits,
     pub(super) ask_timeout: Duration,
+    pub(super) quiet: Quiet,
     keys: Vec<(&'static str, String)>,
 }
 
@@ -93,11 +106,12 @@ impl Plan {
             bulk: often(),
             passes: often(),
             short_deadlines: often(),
+            slow: true,
         };
         let keys = keys(random);
         let count =
             |random: &mut SimRandom, range| usize::try_from(random.within(range)).unwrap_or(1);
-        Self {
+        let plan = Self {
             servers: count(random, 1..4),
             clients: count(random, 1..4),
             callers: count(random, 1..4),
@@ -106,8 +120,49 @@ impl Plan {
             between: Duration::from_millis(random.within(2_000..60_000)),
             habits,
             ask_timeout: Duration::from_millis(random.within(500..20_000)),
+            quiet: Quiet::No,
             keys,
+        };
+        match random.below(20) {
+            0..3 => plan.calm(),
+            3..5 => plan.calm().peaceful(),
+            _ => plan,
         }
+    }
+
+    /// Without what makes links and nodes slow.
+    fn calm(mut self) -> Self {
+        self.faults.retain(|fault| matches!(fault, Fault::StopEndpoint | Fault::Stranger));
+        self.habits.blocks = false;
+        self.quiet = Quiet::Calm;
+        self
+    }
+
+    /// Without what makes endpoints slow.
+    fn peaceful(mut self) -> Self {
+        self.habits = Habits {
+            keeps: false,
+            passes: false,
+            short_deadlines: false,
+            slow: false,
+            bursts: true,
+            ..self.habits
+        };
+        self.ask_timeout = self.ask_timeout.max(Duration::from_secs(10));
+        self.quiet = Quiet::Peace;
+        self
+    }
+
+    /// How long a peer may be silent.
+    pub(super) fn dead_after(&self) -> Duration {
+        let key = self.keys.iter().find(|(key, _)| *key == "rpc.io.deadAfter");
+        let millis = key.and_then(|(_, value)| value.strip_suffix("ms")?.parse().ok());
+        Duration::from_millis(millis.unwrap_or(3_000))
+    }
+
+    /// Whether endpoints never end.
+    pub(super) fn keeps_endpoints(&self) -> bool {
+        self.quiet != Quiet::No && !self.faults.contains(&Fault::StopEndpoint)
     }
 
     /// What an env of this seed is configured with.

@@ -20,6 +20,7 @@ mod ledger;
 mod messages;
 mod panics;
 mod partitions;
+mod plants;
 mod random;
 mod raw_client;
 mod relay;
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How much of a check is to be run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Size {
     short: bool,
     /// How long the soak takes, if that is said.
@@ -48,14 +49,16 @@ struct Size {
     accept: bool,
     /// Which seeds are simulated.
     seeds: simulate::Seeds,
+    /// Which planted bugs are looked for, by their names; all if there is none.
+    plants: plants::Wanted,
 }
 
 impl Size {
-    fn pick<T>(self, short: T, full: T) -> T {
+    fn pick<T>(&self, short: T, full: T) -> T {
         if self.short { short } else { full }
     }
 
-    fn seconds(self, short: u64, full: u64) -> Duration {
+    fn seconds(&self, short: u64, full: u64) -> Duration {
         Duration::from_secs(self.pick(short, full))
     }
 }
@@ -66,7 +69,7 @@ type Running = Pin<Box<dyn Future<Output = anyhow::Result<Report>>>>;
 struct Check {
     name: &'static str,
     about: &'static str,
-    run: fn(Size) -> Running,
+    run: fn(&Size) -> Running,
 }
 
 const CHECKS: &[Check] = &[
@@ -168,16 +171,27 @@ const CHECKS: &[Check] = &[
         run: |size| Box::pin(simulate::run(size.seeds, size.short)),
     },
     Check {
+        name: "plants",
+        about: "bugs planted in every layer, one at a time: the simulation finds each within 1,000 seeds",
+        run: |size| Box::pin(plants::run(size.plants.clone(), size.seeds, size.short, size.accept)),
+    },
+    Check {
         name: "instructions",
         about: "instructions per message under valgrind: at most 5 % above those in tests/instructions.toml",
         run: |size| Box::pin(instructions::run(size.accept)),
     },
 ];
 
+/// Whether that is the name of a check, or of all.
+fn is_check(name: &str) -> bool {
+    name == "all" || CHECKS.iter().any(|check| check.name == name)
+}
+
 fn usage() -> ExitCode {
     say("usage: checks NAME... [--short] [--accept]");
     say("       checks simulate [--seeds N] [--from SEED] [--hours H] [--events]");
     say("       checks soak [--minutes N]");
+    say("       checks plants [BUG...] [--seeds N] [--hours H]");
     for check in CHECKS {
         say(&format!("  {:14} {}", check.name, check.about));
     }
@@ -195,10 +209,10 @@ fn main() -> ExitCode {
     let flag = |name: &str| args.iter().any(|arg| arg == name);
     let Some((args, seeds)) = simulate::Seeds::read(&args) else { return usage() };
     let Some((args, minutes)) = soak::minutes(args) else { return usage() };
-    let size = Size { short: flag("--short"), accept: flag("--accept"), minutes, seeds };
+    let (args, plants) = plants::Wanted::read(args);
+    let size = Size { short: flag("--short"), accept: flag("--accept"), minutes, seeds, plants };
     let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
-    let known = |name: &String| name == "all" || CHECKS.iter().any(|check| check.name == name);
-    if names.is_empty() || !names.iter().all(|name| known(name)) {
+    if names.is_empty() || !names.iter().all(|name| is_check(name)) {
         return usage();
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -212,7 +226,7 @@ fn main() -> ExitCode {
     let (mut passed, mut failed) = (0, 0);
     for check in CHECKS.iter().filter(wanted) {
         let start = std::time::Instant::now();
-        let outcome = runtime.block_on((check.run)(size));
+        let outcome = runtime.block_on((check.run)(&size));
         let report = outcome.unwrap_or_else(|error| Report::failed(check.name, &error));
         report.print(start.elapsed());
         if report.passed() { passed += 1 } else { failed += 1 }

@@ -43,8 +43,8 @@ impl Seeds {
     }
 
     /// How many there are, and how long each is. `hours` are those of all of them together.
-    fn plan(self, short: bool) -> (u64, Options) {
-        let count = self.count.unwrap_or(if short { SHORT } else { FULL });
+    pub(crate) fn plan(self, most: u64) -> (u64, Options) {
+        let count = self.count.unwrap_or(most);
         let each = self.hours.and_then(|hours| {
             let seconds = hours * 3600.0 / f64::from(u32::try_from(count).ok()?);
             Duration::try_from_secs_f64(seconds).ok()
@@ -92,7 +92,7 @@ impl Sum {
 
 /// Simulates, and reports.
 pub(crate) async fn run(seeds: Seeds, short: bool) -> anyhow::Result<Report> {
-    let (count, options) = seeds.plan(short);
+    let (count, options) = seeds.plan(if short { SHORT } else { FULL });
     let mut report = Report::new("simulate");
     let start = Instant::now();
     let mut sum = simulate(seeds.from, count, &options);
@@ -168,7 +168,7 @@ fn repeats(expected: &[(u64, u64)], options: &Options) -> usize {
     same.into_iter().sum()
 }
 
-fn on_all_cores<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
+pub(crate) fn on_all_cores<T: Send>(work: impl Fn() -> T + Sync) -> Vec<T> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(&work)).collect();
