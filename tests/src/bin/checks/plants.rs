@@ -90,7 +90,6 @@ mod planted {
         "StreamAgain",
         "LargeStuck",
         "NumberWithinLarge",
-        "RefundLost",
         "WaiterMissed",
         "BlockedMissed",
         "DeadlineForgotten",
