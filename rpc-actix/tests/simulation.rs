@@ -113,7 +113,7 @@ fn an_hour_takes_no_time_and_a_connection_lives() {
             HandlerResult::Ok(sum.ask(Add(1)).await?)
         });
         assert_eq!(asked.await.unwrap().unwrap(), 2);
-        assert_eq!(sim.connections(&server, &client), 1);
+        assert_eq!(sim.connections(&client, &server), 1);
     });
     assert!(report.elapsed >= Duration::from_secs(3600));
 }

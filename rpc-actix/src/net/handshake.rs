@@ -152,6 +152,23 @@ pub(crate) async fn refuse(node: &Node, stream: &mut Box<dyn ByteStream>, close:
     let _ = stream.shutdown().await;
 }
 
+/// Tells a peer that has answered that another connection with it counts, or none.
+pub(crate) async fn displaced(node: &Node, stream: &mut Box<dyn ByteStream>) {
+    let close = if node.is_closed() {
+        Close::new(CloseCode::Shutdown, "the env has been shut down")
+    } else {
+        Close::new(
+            CloseCode::Duplicate,
+            "another connection came first, and is the one that counts",
+        )
+    };
+    node.tally.count(Count::close_sent(close.code));
+    let mut out = BytesMut::new();
+    close.put(&mut out);
+    let _ = stream.write_all(&out).await;
+    let _ = stream.shutdown().await;
+}
+
 /// This env's hello.
 pub(crate) fn hello(node: &Node) -> Hello {
     let address = node.address().map(|address| address.host_port());

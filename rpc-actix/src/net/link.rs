@@ -5,7 +5,7 @@ use super::beside::wake_all;
 use super::pen::{Pen, SideWrite};
 use super::transport::SideDoor;
 use crate::rt::{self, Clock};
-use rpc_core::proto::{Close, PeerInfo, Session, Vital};
+use rpc_core::proto::{Close, CloseCode, PeerInfo, Session, Vital};
 use rpc_core::spi::Tally;
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
@@ -282,7 +282,7 @@ impl Link {
     }
 
     /// Ready when there is no connection.
-    pub(crate) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.phase != Phase::Connected {
             return Poll::Ready(());
@@ -336,6 +336,14 @@ impl Link {
         if state.phase == Phase::Connected {
             self.order(state, Orders::Break(close));
         }
+    }
+
+    /// Ends the connection, because another env is found at the address of its peer. Ready when its
+    /// end has been told.
+    pub(crate) async fn give_up_address(&self) {
+        let text = "another env has taken the address of this one";
+        self.break_off(Close::new(CloseCode::Shutdown, text));
+        std::future::poll_fn(|cx| self.poll_idle(cx)).await;
     }
 
     /// Takes no connection any more, and ends the one there is: in order, or at once.

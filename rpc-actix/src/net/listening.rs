@@ -177,9 +177,7 @@ impl Node {
                 }
                 Occupied::Connected(_) => {
                     // The env that was there before is gone: its end comes first.
-                    let text = "another env has taken the address of this one";
-                    known.break_off(Close::new(CloseCode::Shutdown, text));
-                    std::future::poll_fn(|cx| known.poll_idle(cx)).await;
+                    known.give_up_address().await;
                 }
             }
         }

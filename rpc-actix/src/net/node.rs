@@ -209,25 +209,23 @@ impl Node {
     pub(super) async fn run(
         self: Arc<Self>,
         mut busy: Busy,
-        stream: Box<dyn ByteStream>,
+        mut stream: Box<dyn ByteStream>,
         greeted: Greeted,
         sender: RpcAddress,
     ) {
         let (env, whose) = (greeted.peer.hello.env, handshake::whose(&greeted.peer.hello));
         let link = busy.link().clone();
+        for former in self.peers.others(&sender, env) {
+            former.give_up_address().await;
+        }
         if !busy.connects(greeted.peer) {
-            return;
+            return handshake::displaced(&self, &mut stream).await;
         }
         self.tally.count(Count::ConnectionsOpened);
         if link.with(|session| session.connection()) > Some(1) {
             self.tally.count(Count::ConnectionsReopened);
         }
-        let buffer = self.config.limits().socket_buffer();
-        if buffer > 0
-            && let Err(error) = stream.limit_buffers(buffer)
-        {
-            tracing::debug!(peer = %sender, %error, "the system keeps its own buffers");
-        }
+        self.limit_buffers(&*stream, &sender);
         // A driver that polls busily sees for itself what there is to write.
         let beside = self.config.limits().busy_poll().is_zero();
         busy.opens(stream.side_door(), &self.tally, beside);
@@ -273,6 +271,15 @@ impl Node {
             return;
         }
         driver.linger().await;
+    }
+
+    fn limit_buffers(&self, stream: &dyn ByteStream, peer: &RpcAddress) {
+        let bytes = self.config.limits().socket_buffer();
+        if bytes > 0
+            && let Err(error) = stream.limit_buffers(bytes)
+        {
+            tracing::debug!(%peer, %error, "the system keeps its own buffers");
+        }
     }
 
     /// Names endpoints that block their thread, until the env closes.

@@ -63,6 +63,13 @@ impl Peers {
         self.lock().by_env.get(&id)?.links.iter().rev().find_map(Weak::upgrade)
     }
 
+    /// The connections with envs that are known by that name, but for one env.
+    pub(crate) fn others(&self, name: &RpcAddress, but: u64) -> Vec<Arc<Link>> {
+        let state = self.lock();
+        let others = state.by_env.iter().filter(|(id, known)| **id != but && known.name == *name);
+        others.flat_map(|(_, known)| &known.links).filter_map(Weak::upgrade).collect()
+    }
+
     /// Remembers which env a link leads to. Whether it is the first connection with that env, and
     /// what endpoints know the env by: the name of the first one.
     pub(crate) fn connected(

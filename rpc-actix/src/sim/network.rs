@@ -380,6 +380,11 @@ impl State {
         found.collect()
     }
 
+    /// How many connections one node has made to another.
+    pub(super) fn made(&self, from: IpAddr, to: IpAddr) -> usize {
+        self.between(from, to).iter().filter(|(_, end)| *end == DIALLER).count()
+    }
+
     /// The sockets that a life of a node has.
     pub(super) fn sockets(&self, at: IpAddr, life: Option<u64>) -> usize {
         let ends = self.connections.values().flat_map(|c| [c.end(DIALLER), c.end(ACCEPTOR)]);

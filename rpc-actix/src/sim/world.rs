@@ -258,10 +258,11 @@ impl Sim {
         self.network(|state| state.map.refuse(at.ip(), refuses));
     }
 
-    /// The number of connections between two nodes that at least one side has.
+    /// The number of connections that one node has made to another, and that at least one of them
+    /// has.
     #[must_use]
-    pub fn connections(&self, one: &SimNode, two: &SimNode) -> usize {
-        self.network(|state| state.between(one.ip(), two.ip()).len())
+    pub fn connections(&self, from: &SimNode, to: &SimNode) -> usize {
+        self.network(|state| state.made(from.ip(), to.ip()))
     }
 }
 

@@ -32,7 +32,7 @@ pub enum CloseCode {
     Credit = 8,
     /// Something took too long.
     Timeout = 9,
-    /// Both sides have dialled at once, and the other dial is the one that counts.
+    /// Another connection of the two is the one that counts: both sides have dialled at once.
     Duplicate = 10,
 }
 
@@ -98,7 +98,10 @@ impl Close {
     pub fn to_error(&self, peer: &str) -> RpcError {
         let kind = if self.is(CloseCode::Version) {
             ErrorKind::VersionMismatch
-        } else if self.is(CloseCode::Shutdown) || self.is(CloseCode::Timeout) {
+        } else if [CloseCode::Shutdown, CloseCode::Timeout, CloseCode::Duplicate]
+            .into_iter()
+            .any(|code| self.is(code))
+        {
             ErrorKind::Disconnected
         } else if self.is(CloseCode::Overloaded) {
             ErrorKind::Overloaded
