@@ -380,9 +380,11 @@ impl State {
         found.collect()
     }
 
-    /// How many connections one node has made to another.
+    /// How many connections one node has made to another that one of them has still.
     pub(super) fn made(&self, from: IpAddr, to: IpAddr) -> usize {
-        self.between(from, to).iter().filter(|(_, end)| *end == DIALLER).count()
+        let ends = |c: &Connection| [c.end(DIALLER).at.ip(), c.end(ACCEPTOR).at.ip()];
+        let open = |c: &Connection| c.end(DIALLER).open || c.end(ACCEPTOR).open;
+        self.connections.values().filter(|c| ends(c) == [from, to] && open(c)).count()
     }
 
     /// The sockets that a life of a node has.

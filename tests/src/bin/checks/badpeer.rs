@@ -11,6 +11,9 @@ const RATE: u32 = 100;
 const SLICE: Duration = Duration::from_millis(100);
 /// What the p99 of others may be more.
 const LIMIT: f64 = 1.2;
+/// In a short run, on a machine that is shared, less than that more is the machine's own scatter: without
+/// any bad peer a p99 of 0.1 ms moves by so much.
+const SCATTER: Duration = Duration::from_micros(500);
 /// A family that is over the limit is measured so often in all: the machine has a part in it.
 const TRIES: usize = 5;
 
@@ -27,19 +30,28 @@ const SHORT: [&str; 8] = [
     "dialling/hello",
 ];
 
-fn ratio(damage: &Damage) -> (Spread, Spread, f64) {
+/// What was felt without and beside the bad peer, and how many times the p99 is that: of what is more
+/// than `scatter`.
+fn ratio(damage: &Damage, scatter: Duration) -> (Spread, Spread, f64) {
     let quiet: Spread = damage.quiet.iter().copied().collect();
     let beside: Spread = damage.beside.iter().copied().collect();
-    let ratio = beside.percentile(99).as_secs_f64() / quiet.percentile(99).as_secs_f64().max(1e-9);
+    let (before, after) = (quiet.percentile(99), beside.percentile(99));
+    let more = after.saturating_sub(before) > scatter;
+    let after = if more { after } else { after.min(before) };
+    let ratio = after.as_secs_f64() / before.as_secs_f64().max(1e-9);
     (quiet, beside, ratio)
 }
 
 /// The least ratio of a few tries, and what is said of it.
-fn least_of(bad_peer: &BadPeer, family: &str, slices: u32) -> anyhow::Result<(f64, String)> {
+fn least_of(
+    bad_peer: &BadPeer,
+    family: &str,
+    (slices, scatter): (u32, Duration),
+) -> anyhow::Result<(f64, String)> {
     let mut least: Option<(f64, String)> = None;
     for _ in 0..TRIES {
         let damage = bad_peer.damage(family, RATE, slices, SLICE)?;
-        let (quiet, beside, ratio) = ratio(&damage);
+        let (quiet, beside, ratio) = ratio(&damage, scatter);
         let text = format!(
             "{family}: {ratio:.2} times the p99, {} and {} beside {} misbehaviours",
             ms(quiet.percentile(99)),
@@ -79,10 +91,11 @@ fn play(short: bool) -> anyhow::Result<Report> {
     families.retain(|family| !short || SHORT.contains(family));
     let (slices, mut worst) = (if short { 5 } else { 10 }, (0.0, String::new()));
     let nobody = bad_peer.damage("", RATE, slices, SLICE)?;
-    let (quiet, beside, nothing) = ratio(&nobody);
+    let (quiet, beside, nothing) = ratio(&nobody, Duration::ZERO);
     report.figure(format!("nobody misbehaves: {quiet} and {beside}, {nothing:.2} times"));
+    let scatter = if short { SCATTER } else { Duration::ZERO };
     for family in &families {
-        let (ratio, text) = least_of(&bad_peer, family, slices)?;
+        let (ratio, text) = least_of(&bad_peer, family, (slices, scatter))?;
         if ratio > LIMIT {
             report.figure(text.clone());
         }
