@@ -15,7 +15,7 @@ pub enum Termination {
     /// There was none: it had ended before, or never was.
     NotFound,
     /// It has ended, and its env does not say how; or it could not be watched, and
-    /// [`Terminated::cause`] says why.
+    /// [`Terminated::cause`](crate::Terminated::cause) says why.
     Unknown,
 }
 
