@@ -6,9 +6,7 @@ use super::pen::SideWrite;
 use crate::planted::planted;
 use crate::rt;
 use bytes::Bytes;
-// What has been taken from the session counts as sent, and a control frame waits for it.
-use rpc_core::spi::WRITE_SIZE;
-use rpc_core::spi::{TurnEnd, at_turn_end};
+use rpc_core::spi::{TurnEnd, WRITE_SIZE, at_turn_end};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};

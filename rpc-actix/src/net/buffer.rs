@@ -1,7 +1,6 @@
 //! Buffers that connections read into.
 
 use bytes::BytesMut;
-// Bytes to make room for when reading: small frames come by the hundreds.
 use rpc_core::spi::READ_SIZE;
 use rpc_core::wire::frame::{ALONE, is_alone};
 use std::cell::Cell;
