@@ -133,8 +133,21 @@ mod tests {
 
     #[test]
     fn a_small_body_is_not_shared() {
-        let (body, parts) = decoded(SMALLEST_BODY / 2, 0);
-        assert!(!is_part_of(&parts.large, &body));
+        // Two names, a map, and the heads of two strings.
+        let more = decoded(SMALLEST_BODY / 2, 0).0.len() - SMALLEST_BODY / 2;
+        for (bytes, shared) in [(SMALLEST_BODY, true), (SMALLEST_BODY - 1, false)] {
+            let (body, parts) = decoded(bytes - more, 0);
+            assert_eq!((body.len(), is_part_of(&parts.large, &body)), (bytes, shared));
+        }
+    }
+
+    #[test]
+    fn a_format_may_give_its_bytes_away_or_none() {
+        let given = InPlace.visit_byte_buf::<serde::de::value::Error>(vec![1, 2]);
+        assert_eq!(given.unwrap(), [1, 2][..]);
+        let body = payload::to_vec(&(true, true), Encoding::Named, usize::MAX).unwrap();
+        let error = payload::decode::<Parts>(&body, &PrescanLimits::default()).unwrap_err();
+        assert!(error.to_string().contains("expected bytes"), "{error}");
     }
 
     #[test]

@@ -215,3 +215,88 @@ pub(crate) fn unscanned<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serd
     }
     Err(serde::de::Error::custom("bytes follow the value"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::Write;
+
+    /// The length and the capacity of the buffer that a string of so many bytes is encoded into.
+    fn encoded(bytes: usize) -> (usize, usize) {
+        let value = Bytes::from(vec![7; bytes]);
+        with_encoded(&value, Encoding::Named, usize::MAX, |buffer| {
+            (buffer.len(), buffer.capacity())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_value_may_be_as_large_as_the_limit_and_no_larger() {
+        let value = Bytes::from(vec![7; 1000]);
+        for encoding in [Encoding::Named, Encoding::Compact] {
+            assert_eq!(to_vec(&value, encoding, 1003).unwrap().len(), 1003);
+            for max in [1002, 3, 2, 0] {
+                let error = to_vec(&value, encoding, max).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::TooLarge);
+                assert!(error.to_string().contains("rpc.message.maxSize"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_writer_says_how_much_it_took() {
+        let mut into = Vec::new();
+        let mut writer = Capped { into: &mut into, max: 5, over: false };
+        assert_eq!((writer.write(b"").unwrap(), writer.write(b"abc").unwrap()), (0, 3));
+        assert!(writer.write(b"def").is_err() && writer.over);
+        assert_eq!(into, b"abc");
+    }
+
+    #[test]
+    fn a_thread_keeps_a_buffer_of_up_to_64_kib_and_no_larger_one() {
+        let room = |bytes| encoded(bytes).1;
+        assert_eq!(room(1000), 1003);
+        // Just large enough is large enough.
+        assert_eq!((room(1000), room(10)), (1003, 1003));
+        assert_eq!((room(KEPT_SCRATCH - 3), room(10)), (KEPT_SCRATCH, KEPT_SCRATCH));
+        assert!(room(KEPT_SCRATCH - 2) > KEPT_SCRATCH && room(10) < 100);
+    }
+
+    #[test]
+    fn a_body_that_waits_keeps_a_quarter_of_its_size_in_vain_at_most() {
+        // Each part doubles the buffer if it does not fit.
+        let parts = |bytes: [usize; 2]| {
+            SCRATCH.set(Vec::new());
+            let parts = bytes.map(|bytes| Bytes::from(vec![7; bytes]));
+            with_encoded(&parts, Encoding::Named, usize::MAX, |buffer| {
+                (buffer.len(), buffer.capacity())
+            })
+            .unwrap()
+        };
+        assert_eq!(parts([40_000, 1000]), (41_007, 41_007 + 41_007 / 4));
+        assert_eq!(parts([40_000, 39_000]), (79_007, 2 * 40_004));
+        // Small ones are copied, and what is kept is the thread's.
+        SCRATCH.set(Vec::with_capacity(60_000));
+        assert_eq!(encoded(SMALL_BODY - 3), (SMALL_BODY, 60_000));
+        assert_eq!(encoded(SMALL_BODY - 2), (SMALL_BODY + 1, (SMALL_BODY + 1) * 5 / 4));
+    }
+
+    /// Whether it happens. Other tests use the spare buffers of the process as well, and may be faster.
+    fn in_time(mut happens: impl FnMut() -> bool) -> bool {
+        (0..1000).any(|_| happens())
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_body_that_is_decoded_is_for_the_next_one() {
+        let bytes = 5 * 1024 * 1024 + 4321;
+        let place = |body: &[u8]| body.as_ptr().addr();
+        assert!(in_time(|| {
+            let value = Bytes::from(vec![7; bytes]);
+            let body = to_vec(&value, Encoding::Named, usize::MAX).unwrap();
+            let before = place(&body);
+            let body = Bytes::from(body);
+            assert_eq!(decode_whole::<Bytes>(body, &PrescanLimits::default()).unwrap(), value);
+            with_encoded(&value, Encoding::Named, usize::MAX, |body| place(body) == before).unwrap()
+        }));
+    }
+}

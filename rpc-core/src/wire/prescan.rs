@@ -475,6 +475,10 @@ mod tests {
         assert_eq!(scan(&body), Err(refused), "and an empty collection is a level");
         assert_eq!(PrescanLimits::new(1000, 1).max_depth(), MAX_DEPTH);
         assert_eq!(PrescanLimits::from(&Limits::default()), PrescanLimits::default());
+        let tight = Limits::default().with_message_max_depth(3).unwrap();
+        let tight = tight.with_message_max_elements(70_000).unwrap();
+        let tight = PrescanLimits::from(&tight);
+        assert_eq!((tight.max_depth(), tight.max_elements()), (3, 70_000));
         let flat = PrescanLimits::new(0, 10);
         assert_eq!(prescan(&[0x05], &flat), Ok(()));
         assert!(prescan(&[0x90], &flat).is_err());

@@ -134,4 +134,37 @@ mod tests {
             assert_eq!(take(size), None, "{size}");
         }
     }
+    /// Whether it happens. Other tests use the spare buffers of the process as well, and may be faster.
+    fn in_time(mut happens: impl FnMut() -> bool) -> bool {
+        (0..1000).any(|_| happens())
+    }
+
+    #[test]
+    fn what_is_too_small_or_too_large_leaves_the_others_alone() {
+        let held = |size| lock().0.iter().any(|kept| kept.capacity() == size);
+        let give = |size| give(Bytes::from(vec![7; size]));
+        for size in [LEAST, MOST] {
+            let kept = in_time(|| {
+                give(size);
+                held(size)
+            });
+            assert!(kept, "{size}");
+        }
+        give(LEAST - 1);
+        assert!(!held(LEAST - 1));
+        let size = LEAST + 4321;
+        let kept = in_time(|| {
+            give(size);
+            give(MOST + 1);
+            held(size)
+        });
+        assert!(kept);
+        // Who needs little gets none of them, and who needs just enough does.
+        let taken = in_time(|| {
+            give(LEAST);
+            assert_eq!(take(LEAST - 1), None);
+            take(LEAST).is_some()
+        });
+        assert!(taken);
+    }
 }
