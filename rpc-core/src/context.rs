@@ -338,7 +338,7 @@ impl<E> EndpointContext<E> {
             }
             Work::Ask => self.local_message::<M>(),
             Work::Wire(_, body) => {
-                scope::within(&self.core, || payload::decode_whole(body, self.core.prescan()))
+                scope::within(&self.core, || payload::decode_body(&body, self.core.prescan()))
             }
         };
         message.map_err(|error| {

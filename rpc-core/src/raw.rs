@@ -98,7 +98,7 @@ impl RawMessage {
     pub fn decode<M: RpcMessage>(self) -> Result<M, RpcError> {
         let limits = self.core.prescan();
         scope::within(&self.core, || match self.body {
-            Body::Bytes(bytes) => payload::decode_whole(bytes, limits),
+            Body::Bytes(bytes) => payload::decode_body(&bytes, limits),
             Body::Value(value) => local_call::into_message(value, limits),
         })
     }

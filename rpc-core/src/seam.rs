@@ -8,6 +8,7 @@ use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::message::Lane;
 use crate::termination::Termination;
 use crate::trace::TraceContext;
+use crate::wire::encoded::Encoded;
 use bytes::Bytes;
 use std::fmt;
 use std::future::Future;
@@ -176,7 +177,7 @@ pub struct Outgoing<'a> {
     /// Its lane.
     pub lane: Lane,
     /// Its body; a large one may be taken out, a small one is copied.
-    pub body: &'a mut Vec<u8>,
+    pub body: &'a mut Encoded,
     /// When its caller stops waiting.
     pub deadline: Timestamp,
     /// The trace that it belongs to.
@@ -187,7 +188,7 @@ pub struct Outgoing<'a> {
 
 impl<'a> Outgoing<'a> {
     /// A message for [`RemoteTarget`].
-    pub fn new(name: &'static str, lane: Lane, body: &'a mut Vec<u8>, deadline: Timestamp) -> Self {
+    pub fn new(name: &'static str, lane: Lane, body: &'a mut Encoded, deadline: Timestamp) -> Self {
         Self { name, lane, body, deadline, trace: None, made: None }
     }
 
@@ -364,7 +365,7 @@ pub trait Origin: Send + Sync {
     ///
     /// # Errors
     /// `TooLarge` if the peer does not take it; the call is still open.
-    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError>;
+    fn reply(&self, id: u64, body: &mut Encoded) -> Result<(), RpcError>;
 
     /// Sends a failure as the answer to call `id`.
     fn fail(&self, id: u64, error: &RpcError);

@@ -12,3 +12,4 @@ pub use crate::memory::{MAX_WINDOWS, READ_SIZE, WRITE_SIZE};
 pub use crate::seam::*;
 pub use crate::turn_end::{TurnEnd, at_turn_end};
 pub use crate::window::Window;
+pub use crate::wire::encoded::Encoded;

@@ -179,7 +179,7 @@ impl Side {
         body: &[u8],
         how: Submission,
     ) -> Option<u64> {
-        let mut body = body.to_vec();
+        let mut body = body.to_vec().into();
         let message = Outgoing::new(message, lane, &mut body, IN_TEN_SECONDS);
         self.0.submit(|| NOW, Request::new(0, message, how)).unwrap()
     }
@@ -192,7 +192,7 @@ impl Side {
         how: Submission,
         trace: &TraceContext,
     ) {
-        let mut body = body.to_vec();
+        let mut body = body.to_vec().into();
         let message = Outgoing::new(message, Lane::Normal, &mut body, IN_TEN_SECONDS);
         let message = message.traced(Some(trace.clone()));
         self.0.submit(|| NOW, Request::new(0, message, how)).unwrap();
@@ -321,7 +321,7 @@ fn resolving_an_endpoint_of_the_system() {
     client.0.resolve(NOW, target).unwrap();
     assert!(client.input("resolved-system").is_empty());
     let mut submit = |target| {
-        let mut body = vec![0xc0];
+        let mut body = vec![0xc0].into();
         let message = Outgoing::new("Heartbeat", Lane::Normal, &mut body, IN_TEN_SECONDS);
         client.0.submit(|| NOW, Request::new(target, message, Submission::Send)).is_ok()
     };
@@ -563,7 +563,7 @@ fn ask_and_reply() {
     assert_eq!((message.target, message.number, message.name), (0, 1, None));
     assert_eq!((message.call, message.deadline), (Some(0), IN_TEN_SECONDS));
     assert_eq!(message.body, payload("ask")[16..]);
-    server.0.reply(0, &mut payload("reply")[8..].to_vec()).unwrap();
+    server.0.reply(0, &mut payload("reply")[8..].to_vec().into()).unwrap();
     assert_bytes(&server.output(), "reply");
 
     assert!(client.poll(call).is_pending());
@@ -638,7 +638,7 @@ fn cancel() {
     assert!(server.input("cancel").is_empty());
     assert!(server.0.is_cancelled(number));
     // An answer would go nowhere, so it does not go; and a call may be cancelled twice.
-    server.0.reply(number, &mut vec![0xc0]).unwrap();
+    server.0.reply(number, &mut vec![0xc0].into()).unwrap();
     assert!(server.output().is_empty());
     assert!(server.input("cancel").is_empty());
 }
@@ -786,7 +786,7 @@ fn word_of_an_end_waits_for_the_last_words() {
     assert_eq!(server.output().len(), golden("gone-crashed").len(), "nothing to wait for");
     let answers = |server: &mut Side| {
         assert!(matches!(server.input("ask").pop(), Some(Event::Message(_))));
-        server.0.reply(0, &mut payload("reply")[8..].to_vec()).unwrap();
+        server.0.reply(0, &mut payload("reply")[8..].to_vec().into()).unwrap();
     };
     answers(&mut server);
     server.0.gone(0, Termination::Crashed);

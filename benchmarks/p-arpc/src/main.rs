@@ -1,5 +1,6 @@
 //! This project over TCP. MODE=inline: the env runs on the thread of `main`; MODE=threads: on threads
 //! of its own, as it does by default. ENCODING=compact: structs as arrays instead of named maps.
+use bytes::Bytes;
 use peerbench::{Args, Msg};
 use rpc_actix::{HandlerResult, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcMessage, endpoint};
 use serde::{Deserialize, Serialize};
@@ -16,13 +17,28 @@ struct Echo(Msg);
 #[rpc(reply = Msg, compact)]
 struct EchoCompact(Msg);
 
+/// What is large stays where it is, as the guide says.
+#[derive(Serialize, Deserialize)]
+struct Large {
+    id: u64,
+    name: String,
+    #[serde(with = "rpc_actix::bytes_in_place")]
+    payload: Bytes,
+}
+
+impl From<Msg> for Large {
+    fn from(Msg { id, name, payload }: Msg) -> Self {
+        Self { id, name, payload }
+    }
+}
+
 #[derive(Serialize, Deserialize, RpcMessage)]
 #[rpc(reply = u64)]
-struct Size(Msg);
+struct Size(Large);
 
 #[derive(Serialize, Deserialize, RpcMessage)]
 #[rpc(reply = u64, lane = "bulk")]
-struct BulkSize(Msg);
+struct BulkSize(Large);
 
 #[derive(Serialize, Deserialize, RpcMessage)]
 struct Tell(Msg);
@@ -142,9 +158,9 @@ impl Peer {
     /// Large messages beside small ones are declared bulk, as the guide says.
     async fn size(&self, m: Msg) -> u64 {
         if self.bulk {
-            self.bench.ask(BulkSize(m)).await.unwrap()
+            self.bench.ask(BulkSize(m.into())).await.unwrap()
         } else {
-            self.bench.ask(Size(m)).await.unwrap()
+            self.bench.ask(Size(m.into())).await.unwrap()
         }
     }
 

@@ -3,7 +3,7 @@
 use super::link::Link;
 use crate::planted::planted;
 use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
-use rpc_core::spi::{Inbox, Origin, Window, WireMessage};
+use rpc_core::spi::{Encoded, Inbox, Origin, Window, WireMessage};
 use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Termination};
 use std::collections::VecDeque;
 use std::fmt;
@@ -172,7 +172,7 @@ impl Binding {
 }
 
 impl Origin for Binding {
-    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
+    fn reply(&self, id: u64, body: &mut Encoded) -> Result<(), RpcError> {
         self.with(|session| session.reply(id, body)).unwrap_or(Ok(()))
     }
 

@@ -7,7 +7,6 @@ use crate::planted::planted;
 use bytes::{Buf, Bytes, BytesMut};
 use rpc_core::spi::{Count, Tally};
 use rpc_core::wire::frame::{Kind, put_control};
-use rpc_core::wire::spare;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,10 +142,8 @@ impl State {
             let part = written.min(front.len());
             front.advance(part);
             written = written.saturating_sub(part);
-            if front.is_empty()
-                && let Some(gone) = self.queue.pop_front()
-            {
-                spare::give(gone);
+            if front.is_empty() {
+                self.queue.pop_front();
             }
         }
     }

@@ -140,7 +140,7 @@ impl Rig {
     }
 
     fn ask(&mut self, target: TargetId) {
-        let mut body = vec![1, 2, 3];
+        let mut body = vec![1, 2, 3].into();
         let deadline = self.now + Duration::from_secs(9);
         let message = Outgoing::new("Ask", Lane::Normal, &mut body, deadline);
         let request = Request::new(target, message, Submission::Ask);

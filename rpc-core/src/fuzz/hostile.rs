@@ -244,7 +244,7 @@ impl Host<'_> {
             size => usize::from(size),
         };
         let lane = [Lane::Normal, Lane::Bulk][self.input.below(2)];
-        let mut body = vec![5; size];
+        let mut body = vec![5; size].into();
         let message = Outgoing::new("Ask", lane, &mut body, self.now + Duration::from_secs(5));
         let request = Request::new(target, message, how);
         if let Ok(Some(call)) = self.rig.session.submit(|| self.now, request) {
@@ -270,7 +270,7 @@ impl Host<'_> {
             self.rig.session.fail(call, &RpcError::new(ErrorKind::HandlerFailed, "no"));
         } else {
             let size = [3, 20_000, 90_000][self.input.below(3)];
-            self.rig.session.reply(call, &mut vec![9; size]).unwrap();
+            self.rig.session.reply(call, &mut vec![9; size].into()).unwrap();
         }
     }
 

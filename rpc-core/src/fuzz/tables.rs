@@ -28,7 +28,7 @@ pub(super) fn request_table(bytes: &[u8]) {
         match input.below(8) {
             0..3 => {
                 let how = [Submission::Ask, Submission::SendWait, Submission::Send][input.below(3)];
-                let mut body = vec![0; usize::from(input.byte())];
+                let mut body = vec![0; usize::from(input.byte())].into();
                 let message = Outgoing::new("M", Lane::Normal, &mut body, Timestamp::MAX);
                 if let Ok(Some(call)) = session.submit(|| now, Request::new(target, message, how)) {
                     assert!(known.insert(call), "the number {call} was there before");

@@ -14,6 +14,7 @@ use crate::seam::{
 use crate::termination::Termination;
 use crate::wakers::Wakers;
 use crate::window::Sender;
+use crate::wire::encoded::Encoded;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -182,8 +183,8 @@ impl Expire for Link {
 }
 
 impl Origin for Link {
-    fn reply(&self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        if self.end(id, Ok(Bytes::copy_from_slice(body))) {
+    fn reply(&self, id: u64, body: &mut Encoded) -> Result<(), RpcError> {
+        if self.end(id, Ok(Bytes::from(body.to_vec()))) {
             self.count(Count::RepliesReceived, Count::RepliesSent);
         }
         Ok(())
@@ -281,7 +282,7 @@ impl LocalTarget {
         self.admit(&to, &inbox, &message, waits)?;
         let handler = inbox.handlers().iter().position(|info| info.name == message.name);
         let origin: Arc<dyn Origin> = link.clone();
-        let body = Bytes::copy_from_slice(message.body);
+        let body = Bytes::from(message.body.to_vec());
         let mut wire =
             WireMessage::new(handler.unwrap_or_else(|| inbox.handlers().len()), body, origin);
         wire.name = handler.is_none().then(|| Arc::from(message.name));

@@ -5,8 +5,10 @@ use super::session::Session;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::message::Encoding;
 use crate::plant::planted;
+use crate::wire::encoded::{Encoded, SMALL_BODY};
 use crate::wire::frame::{self, Kind};
-use crate::wire::payload::{self, SMALL_BODY};
+use crate::wire::payload;
+use crate::wire::rope::Rope;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,11 +20,12 @@ impl Session {
     /// # Errors
     /// `TooLarge`, or `Overloaded` if too many bytes of replies wait: the call is still open, and
     /// may be answered with that.
-    pub fn reply(&mut self, id: u64, body: &mut Vec<u8>) -> Result<(), RpcError> {
-        if body.len() > SMALL_BODY && body.len() <= self.max_message() {
-            return self.reply_bytes(id, Bytes::from(std::mem::take(body)));
-        }
+    pub fn reply(&mut self, id: u64, body: &mut Encoded) -> Result<(), RpcError> {
         self.close_call(id, body.len(), |lanes| {
+            if body.len() > SMALL_BODY {
+                return put_large(lanes, id, body.take());
+            }
+            let body = body.own();
             lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
             if planted!(ReplyTwice) {
                 lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), body);
@@ -36,13 +39,10 @@ impl Session {
     /// As [`reply`](Self::reply).
     pub fn reply_bytes(&mut self, id: u64, body: Bytes) -> Result<(), RpcError> {
         self.close_call(id, body.len(), |lanes| {
-            if body.len() <= SMALL_BODY {
-                lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), &body);
-                return;
+            if body.len() > SMALL_BODY {
+                return put_large(lanes, id, Rope::from(body));
             }
-            let fields = id.to_be_bytes().to_vec();
-            let head = FirstFrame { kind: Kind::Reply, flags: 0, message: 0, fields };
-            lanes.put_large(0, head, body, None, None);
+            lanes.put_small(0, Kind::Reply, 0, 0, &id.to_be_bytes(), &body);
         })
     }
 
@@ -117,4 +117,10 @@ impl Session {
     pub fn is_cancelled(&self, id: u64) -> bool {
         !self.serving.is_open(id)
     }
+}
+
+fn put_large(lanes: &mut Lanes, id: u64, body: Rope) {
+    let fields = id.to_be_bytes().to_vec();
+    let head = FirstFrame { kind: Kind::Reply, flags: 0, message: 0, fields };
+    lanes.put_large(0, head, body, None, None);
 }

@@ -133,7 +133,7 @@ impl<T> Assemblies<T> {
         if assembly.body.len() < assembly.total {
             return None;
         }
-        self.close(stream).map(|done| (done.what, Bytes::from(done.body)))
+        self.close(stream).map(|done| (done.what, spare::lend(done.body)))
     }
 
     fn close(&mut self, stream: u32) -> Option<Assembly<T>> {

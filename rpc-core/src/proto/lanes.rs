@@ -2,6 +2,7 @@
 
 use crate::plant::planted;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_FIRST, HEADER, Header, Kind};
+use crate::wire::rope::Rope;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 
@@ -60,7 +61,7 @@ struct Large {
     stream: u32,
     /// The fields of its first frame; empty once that has gone.
     head: Option<FirstFrame>,
-    body: Bytes,
+    body: Rope,
     /// The size of the whole body.
     total: usize,
     /// Whether one frame has room for it.
@@ -167,7 +168,7 @@ impl Lanes {
         &mut self,
         lane: usize,
         head: FirstFrame,
-        body: Bytes,
+        body: Rope,
         then: Option<(u32, usize)>,
         call: Option<u64>,
     ) {
@@ -468,6 +469,6 @@ fn send_part(mut large: Large, lane: usize, chunk: usize, out: &mut VecDeque<Byt
     frame::put_header(&mut head, fixed.saturating_add(part), kind, flags, message);
     [stream, size, fields].into_iter().for_each(|field| head.put_slice(field));
     out.push_back(head.freeze());
-    out.push_back(large.body.split_to(part));
+    large.body.split_into(part, out);
     large
 }

@@ -12,6 +12,7 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RemoteFailure, RpcError};
 use crate::termination::Termination;
 use crate::wire::payload::charged;
+use crate::wire::rope::Rope;
 use std::collections::VecDeque;
 use std::task::Waker;
 
@@ -91,6 +92,7 @@ impl Session {
         let ask = message.call.is_some();
         let call = if ask { Some(self.open_relayed(id)?) } else { None };
         self.tally.count(if ask { Count::AsksRelayed } else { Count::SendsRelayed });
+        let body = Rope::from(body);
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(id) {
             if let Some(relayed) = &mut target.relayed {

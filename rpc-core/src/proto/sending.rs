@@ -14,8 +14,9 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::message::Encoding;
 use crate::plant::planted;
 use crate::seam::CallEnd;
+use crate::wire::encoded::SMALL_BODY;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_HEADERS, FLAG_NAMED, Kind};
-use crate::wire::payload::{self, SMALL_BODY};
+use crate::wire::payload;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -91,7 +92,7 @@ impl Session {
         let Pending { call, ask, name, body, deadline, trace } = next;
         let going = Going { name, call, ask, deadline, trace };
         if body.len() <= SMALL_BODY {
-            self.put_small(now, id, lane, &going, &body);
+            self.put_small(now, id, lane, &going, body.first());
             return;
         }
         let Some(target) = self.targets.get_mut(id) else { return };

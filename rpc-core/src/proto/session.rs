@@ -21,8 +21,8 @@ use crate::message::Lane;
 use crate::plant::planted;
 use crate::termination::Termination;
 use crate::trace::TraceContext;
-use crate::wire::payload::SMALL_BODY;
-use bytes::Bytes;
+use crate::wire::encoded::{Encoded, SMALL_BODY};
+use crate::wire::rope::Rope;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
@@ -112,7 +112,7 @@ pub struct Request<'a> {
     /// Its lane.
     pub lane: Lane,
     /// Its body. A large one is taken, a small one copied.
-    pub body: &'a mut Vec<u8>,
+    pub body: &'a mut Encoded,
     /// When its caller stops waiting.
     pub deadline: Timestamp,
     /// The trace that it belongs to.
@@ -234,13 +234,13 @@ impl Session {
             let going = Going { name: Named::Ours(name), call, ask, deadline, trace };
             // One way, the time says nothing.
             let now = if ask { now() } else { Timestamp::START };
-            self.put_small(now, request.target, lane, &going, request.body);
+            self.put_small(now, request.target, lane, &going, request.body.own());
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
-            self.store.keep(request.body)
+            Rope::from(self.store.keep(request.body.own()))
         } else {
-            Bytes::from(std::mem::take(request.body))
+            request.body.take()
         };
         let Request { name, deadline, trace, .. } = request;
         let name = Named::Ours(name);

@@ -7,7 +7,7 @@ use crate::plant::planted;
 use crate::seam::Incarnation;
 use crate::trace::TraceContext;
 use crate::wire::payload::charged;
-use bytes::Bytes;
+use crate::wire::rope::Rope;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub(crate) struct Pending {
     pub(crate) call: Option<u64>,
     pub(crate) ask: bool,
     pub(crate) name: Named,
-    pub(crate) body: Bytes,
+    pub(crate) body: Rope,
     pub(crate) deadline: crate::deadline::Timestamp,
     pub(crate) trace: Option<TraceContext>,
 }

@@ -1,21 +1,26 @@
 //! For fields of type `Bytes` that are large: `#[serde(with = "rpc_core::bytes_in_place")]`.
 //!
-//! Such a field of a message that came over the network is not copied out of the message's body but
-//! shares it. Copying 64 MiB takes 40 ms, in which the endpoint and all others of its thread wait.
-//! The bytes on the wire are the same as without it.
+//! Such a field is not copied on its way to the network, and not out of the body of a message that
+//! came from there: it shares their memory. Copying 64 MiB takes 40 ms, in which the endpoint and all
+//! others of its thread wait. The bytes on the wire are the same as without it.
 //!
-//! A field that is less than half of its body is copied all the same, and so is one of a body below
-//! 128 KiB: a small part would keep the whole body in memory.
+//! What is sent is shared above 16 KiB, and kept in memory until the socket has it, together with all
+//! that its `Bytes` is a part of. Of what is received, a field that is less than half of its body is copied
+//! all the same, and so is one of a body below 128 KiB: a small part would keep the whole body.
 
+use super::encoded::SMALL_BODY;
 use bytes::Bytes;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use std::cell::RefCell;
 use std::fmt;
+use std::thread::LocalKey;
 
 thread_local! {
     /// The body that this thread decodes.
     static BODY: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
+    /// The field that this thread encodes, if it may be shared.
+    static OFFERED: RefCell<Bytes> = const { RefCell::new(Bytes::new()) };
 }
 
 /// Bodies below this share a buffer with others, which a field of one would keep.
@@ -26,15 +31,15 @@ pub(crate) fn within<R>(body: &Bytes, f: impl FnOnce() -> R) -> R {
     if body.len() < SMALLEST_BODY {
         return f();
     }
-    let _restore = Restore(BODY.replace(body.clone()));
+    let _restore = Restore(&BODY, BODY.replace(body.clone()));
     f()
 }
 
-struct Restore(Bytes);
+struct Restore(&'static LocalKey<RefCell<Bytes>>, Bytes);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        BODY.set(std::mem::take(&mut self.0));
+        self.0.set(std::mem::take(&mut self.1));
     }
 }
 
@@ -52,12 +57,21 @@ fn share(part: &[u8]) -> Bytes {
     })
 }
 
-/// Writes the bytes, as `Bytes` itself does.
+/// Writes the bytes, as `Bytes` itself does; a message on its way to another env shares large ones.
 ///
 /// # Errors
 /// Those of the serializer.
 pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    if bytes.len() <= SMALL_BODY {
+        return serializer.serialize_bytes(bytes);
+    }
+    let _restore = Restore(&OFFERED, OFFERED.replace(bytes.clone()));
     serializer.serialize_bytes(bytes)
+}
+
+/// What a field offers to share, if `bytes` are that.
+pub(crate) fn offered(bytes: &[u8]) -> Option<Bytes> {
+    OFFERED.with_borrow(|offered| std::ptr::eq(&offered[..], bytes).then(|| offered.clone()))
 }
 
 /// Reads the bytes, in place where that is possible.
@@ -98,10 +112,12 @@ impl<'de> Visitor<'de> for InPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{ErrorKind, RpcError};
     use crate::message::Encoding;
     use crate::wire::payload;
     use crate::wire::prescan::PrescanLimits;
     use serde::{Deserialize, Serialize};
+    use std::collections::VecDeque;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Parts {
@@ -148,6 +164,56 @@ mod tests {
         let body = payload::to_vec(&(true, true), Encoding::Named, usize::MAX).unwrap();
         let error = payload::decode::<Parts>(&body, &PrescanLimits::default()).unwrap_err();
         assert!(error.to_string().contains("expected bytes"), "{error}");
+    }
+
+    fn pieces(value: &impl Serialize, max: usize) -> Result<VecDeque<Bytes>, RpcError> {
+        payload::with_encoded(value, Encoding::Named, max, |encoded| {
+            let mut out = VecDeque::new();
+            encoded.take().split_into(usize::MAX, &mut out);
+            out
+        })
+    }
+
+    #[test]
+    fn a_large_field_is_sent_from_where_it_is_and_a_small_one_is_copied() {
+        let large = Bytes::from(vec![7; SMALL_BODY + 1]);
+        let small = large.slice(1..);
+        let parts = [Parts { large: large.clone(), small }, Parts { large, small: Bytes::new() }];
+        let mut out = pieces(&parts, usize::MAX).unwrap();
+        let shared = |part: &&Bytes| is_part_of(part, &parts[0].large);
+        assert_eq!(
+            out.iter().filter(shared).map(Bytes::len).collect::<Vec<_>>(),
+            [SMALL_BODY + 1; 2]
+        );
+        assert_eq!(out.len(), 5);
+        let whole = payload::to_vec(&parts, Encoding::Named, usize::MAX).unwrap();
+        assert_eq!(out.make_contiguous().concat(), whole);
+        assert_eq!(OFFERED.take().len(), 0, "the field is not kept by the thread");
+    }
+
+    #[test]
+    fn what_is_shared_counts_as_part_of_the_size() {
+        let parts = Parts { large: vec![7; 20_000].into(), small: vec![8; 20_000].into() };
+        let size = payload::to_vec(&parts, Encoding::Named, usize::MAX).unwrap().len();
+        assert!(pieces(&parts, size).is_ok());
+        for max in [size - 1, 39_999, 20_010, 1] {
+            assert_eq!(pieces(&parts, max).unwrap_err().kind(), ErrorKind::TooLarge, "{max}");
+        }
+    }
+
+    /// A field that changes what it is given before it is written.
+    #[test]
+    fn other_bytes_than_the_offered_ones_are_copied() {
+        struct Doubled(Bytes);
+        impl Serialize for Doubled {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let _restore = Restore(&OFFERED, OFFERED.replace(self.0.clone()));
+                serializer.serialize_bytes(&[&self.0[..], &self.0[..]].concat())
+            }
+        }
+        let field = Bytes::from(vec![7; SMALL_BODY + 1]);
+        let out = pieces(&Doubled(field.clone()), usize::MAX).unwrap();
+        assert!(out.len() == 1 && out[0].ends_with(&[&field[..], &field[..]].concat()));
     }
 
     #[test]

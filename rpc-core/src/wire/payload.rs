@@ -2,6 +2,7 @@
 
 use crate::error::{ErrorKind, RpcError, shortened};
 use crate::message::Encoding;
+use crate::wire::encoded::{Encoded, SMALL_BODY};
 use crate::wire::in_place;
 use crate::wire::prescan::{PrescanLimits, prescan};
 use crate::wire::spare;
@@ -10,10 +11,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;
 use std::io;
-
-/// Bodies up to this many bytes are copied into the connection's buffer; larger ones are moved,
-/// and travel in chunks. Below it a copy is cheaper than one more segment of a vectored write.
-pub(crate) const SMALL_BODY: usize = 16 * 1024;
 
 /// Scratch buffers above this are given back to the allocator instead of kept by the thread.
 const KEPT_SCRATCH: usize = 64 * 1024;
@@ -44,15 +41,17 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
     value: &T,
     encoding: Encoding,
     max: usize,
-    then: impl FnOnce(&mut Vec<u8>) -> R,
+    then: impl FnOnce(&mut Encoded) -> R,
 ) -> Result<R, RpcError> {
     let mut scratch = SCRATCH.take();
     scratch.clear();
+    let mut scratch = Encoded::from(scratch);
     let encoded = encode_into(value, encoding, max, &mut scratch);
-    if scratch.len() > SMALL_BODY {
-        trim(&mut scratch);
+    if scratch.own().len() > SMALL_BODY {
+        trim(scratch.own_mut());
     }
     let result = encoded.map(|()| then(&mut scratch));
+    let scratch = std::mem::take(scratch.own_mut());
     if scratch.capacity() <= KEPT_SCRATCH {
         SCRATCH.set(scratch);
     }
@@ -76,16 +75,16 @@ pub(crate) fn to_vec<T: Serialize + ?Sized>(
     encoding: Encoding,
     max: usize,
 ) -> Result<Vec<u8>, RpcError> {
-    with_encoded(value, encoding, max, |buffer| buffer.clone())
+    with_encoded(value, encoding, max, |encoded| encoded.to_vec())
 }
 
 fn encode_into<T: Serialize + ?Sized>(
     value: &T,
     encoding: Encoding,
     max: usize,
-    into: &mut Vec<u8>,
+    into: &mut Encoded,
 ) -> Result<(), RpcError> {
-    let mut writer = Capped { into, max, over: false };
+    let mut writer = Capped { into, left: max, over: false };
     let result = match encoding {
         Encoding::Named => {
             let mut serializer = rmp_serde::Serializer::new(&mut writer).with_struct_map();
@@ -111,8 +110,9 @@ fn encode_into<T: Serialize + ?Sized>(
 
 /// Stops an encoder that runs over the limit, before its memory does.
 struct Capped<'a> {
-    into: &'a mut Vec<u8>,
-    max: usize,
+    into: &'a mut Encoded,
+    /// What it may have in bytes of its own: a part that is shared takes from it.
+    left: usize,
     over: bool,
 }
 
@@ -120,14 +120,48 @@ impl Capped<'_> {
     /// Makes room for `length` bytes in all, at least twice what there was.
     #[cold]
     fn grow(&mut self, length: usize) {
-        let room = length.max(self.into.capacity().saturating_mul(2));
+        let own = self.into.own_mut();
+        let room = length.max(own.capacity().saturating_mul(2));
         match spare::take(room) {
             Some(mut larger) => {
-                larger.extend_from_slice(self.into);
-                *self.into = larger;
+                larger.extend_from_slice(own);
+                *own = larger;
             }
-            None => self.into.reserve_exact(room.saturating_sub(self.into.len())),
+            None => own.reserve_exact(room.saturating_sub(own.len())),
         }
+    }
+
+    fn refuse(&mut self) -> io::Result<()> {
+        self.over = true;
+        Err(io::Error::from(io::ErrorKind::FileTooLarge))
+    }
+
+    /// Large bytes, which may be those that a field of the value offers to share.
+    #[cold]
+    fn write_large(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(part) = in_place::offered(bytes) else { return self.copy(bytes) };
+        match self.left.checked_sub(part.len()) {
+            Some(left) if left >= self.into.own().len() => {
+                self.left = left;
+                self.into.share(part);
+                Ok(())
+            }
+            _ => self.refuse(),
+        }
+    }
+
+    #[inline]
+    fn copy(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let own = self.into.own_mut();
+        let length = own.len().saturating_add(bytes.len());
+        if length > self.left {
+            return self.refuse();
+        }
+        if length > own.capacity() {
+            self.grow(length);
+        }
+        self.into.own_mut().extend_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -139,36 +173,12 @@ impl io::Write for Capped<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = self.into.len().saturating_add(bytes.len());
-        if length > self.max {
-            self.over = true;
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-        }
-        if length > self.into.capacity() {
-            self.grow(length);
-        }
-        self.into.extend_from_slice(bytes);
-        Ok(())
+        if bytes.len() > SMALL_BODY { self.write_large(bytes) } else { self.copy(bytes) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// As [`decode_body`] of a body that is not needed any more: its buffer is for another one.
-///
-/// # Errors
-/// As [`decode`].
-pub(crate) fn decode_whole<T: DeserializeOwned>(
-    body: Bytes,
-    limits: &PrescanLimits,
-) -> Result<T, RpcError> {
-    let decoded = decode_body(&body, limits);
-    if body.len() >= spare::LEAST {
-        spare::give(body);
-    }
-    decoded
 }
 
 /// As [`decode`]; large byte strings may stay where they are.
@@ -225,7 +235,7 @@ mod tests {
     fn encoded(bytes: usize) -> (usize, usize) {
         let value = Bytes::from(vec![7; bytes]);
         with_encoded(&value, Encoding::Named, usize::MAX, |buffer| {
-            (buffer.len(), buffer.capacity())
+            (buffer.len(), buffer.own_mut().capacity())
         })
         .unwrap()
     }
@@ -245,11 +255,11 @@ mod tests {
 
     #[test]
     fn the_writer_says_how_much_it_took() {
-        let mut into = Vec::new();
-        let mut writer = Capped { into: &mut into, max: 5, over: false };
+        let mut into = Encoded::default();
+        let mut writer = Capped { into: &mut into, left: 5, over: false };
         assert_eq!((writer.write(b"").unwrap(), writer.write(b"abc").unwrap()), (0, 3));
         assert!(writer.write(b"def").is_err() && writer.over);
-        assert_eq!(into, b"abc");
+        assert_eq!(into.own(), b"abc");
     }
 
     #[test]
@@ -269,7 +279,7 @@ mod tests {
             SCRATCH.set(Vec::new());
             let parts = bytes.map(|bytes| Bytes::from(vec![7; bytes]));
             with_encoded(&parts, Encoding::Named, usize::MAX, |buffer| {
-                (buffer.len(), buffer.capacity())
+                (buffer.len(), buffer.own_mut().capacity())
             })
             .unwrap()
         };
@@ -294,9 +304,11 @@ mod tests {
             let value = Bytes::from(vec![7; bytes]);
             let body = to_vec(&value, Encoding::Named, usize::MAX).unwrap();
             let before = place(&body);
-            let body = Bytes::from(body);
-            assert_eq!(decode_whole::<Bytes>(body, &PrescanLimits::default()).unwrap(), value);
-            with_encoded(&value, Encoding::Named, usize::MAX, |body| place(body) == before).unwrap()
+            let body = spare::lend(body);
+            assert_eq!(decode_body::<Bytes>(&body, &PrescanLimits::default()).unwrap(), value);
+            drop(body);
+            let again = |body: &mut Encoded| place(body.own()) == before;
+            with_encoded(&value, Encoding::Named, usize::MAX, again).unwrap()
         }));
     }
 }

@@ -30,18 +30,32 @@ pub(crate) fn take(bytes: usize) -> Option<Vec<u8>> {
     lock().take(bytes)
 }
 
-/// Keeps the buffer of a body that is not needed any more, if nobody else has a part of it.
-pub fn give(body: Bytes) {
-    let Ok(mut body) = body.try_into_mut() else { return };
-    body.clear();
-    let buffer = Vec::from(body);
-    if buffer.capacity() < LEAST || buffer.capacity() > MOST {
-        return;
+/// The bytes in a buffer, which is for the next body when nobody has a part of them any more.
+pub(crate) fn lend(buffer: Vec<u8>) -> Bytes {
+    if (LEAST..=MOST).contains(&buffer.capacity()) {
+        Bytes::from_owner(Lent(buffer))
+    } else {
+        Bytes::from(buffer)
     }
-    USED.store(true, Ordering::Relaxed);
-    let old = lock().keep(buffer);
-    // Giving it back to the system takes long: not under the lock.
-    drop(old);
+}
+
+struct Lent(Vec<u8>);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.0);
+        buffer.clear();
+        USED.store(true, Ordering::Relaxed);
+        let old = lock().keep(buffer);
+        // Giving it back to the system takes long: not under the lock.
+        drop(old);
+    }
 }
 
 /// Gives all of them back to the system if none was needed since the last time.
@@ -115,22 +129,23 @@ mod tests {
     #[test]
     fn a_body_of_which_nobody_has_a_part_is_kept() {
         let size = 3 * 1024 * 1024 + 4321;
-        let (body, place) = (Bytes::from(vec![7; size]), |body: &[u8]| body.as_ptr().addr());
+        let (body, place) = (lend(vec![7; size]), |body: &[u8]| body.as_ptr().addr());
         let (was, part) = (place(&body), body.slice(size - 1..));
-        give(body);
+        assert_eq!(&body[..], vec![7; size]);
+        drop(body);
         assert_eq!(take(size), None, "a part of it is in use");
-        give(part);
+        drop(part);
         let buffer = take(size).unwrap();
         assert_eq!((place(&buffer), buffer.len(), buffer.capacity()), (was, 0, size));
         // Nobody needs it any more, unless another test does.
-        give(Bytes::from(buffer));
+        drop(lend(buffer));
         let held = || lock().0.iter().any(|kept| kept.capacity() == size);
         assert!(held());
         while held() {
             rest();
         }
         for size in [LEAST - 1, MOST + 1] {
-            give(Bytes::from(vec![7; size]));
+            drop(lend(vec![7; size]));
             assert_eq!(take(size), None, "{size}");
         }
     }
@@ -142,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_too_small_or_too_large_leaves_the_others_alone() {
         let held = |size| lock().0.iter().any(|kept| kept.capacity() == size);
-        let give = |size| give(Bytes::from(vec![7; size]));
+        let give = |size| drop(lend(vec![7; size]));
         for size in [LEAST, MOST] {
             let kept = in_time(|| {
                 give(size);

@@ -449,7 +449,7 @@ impl Talk {
 
     fn ask(&mut self, body: &[u8]) -> u64 {
         let deadline = START + Duration::from_secs(10);
-        let mut body = body.to_vec();
+        let mut body = body.to_vec().into();
         let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
         let request = Request::new(self.target, message, Submission::Ask);
         self.asker.submit(|| START, request).unwrap().unwrap()
@@ -539,7 +539,7 @@ fn s145_the_number_of_a_call_is_never_used_again() {
         for message in talk.arrive() {
             let number = message.call.unwrap();
             assert!(theirs.insert(number), "{number} of round {round} came before");
-            talk.answerer.reply(number, &mut b"\xc0".to_vec()).unwrap();
+            talk.answerer.reply(number, &mut b"\xc0".to_vec().into()).unwrap();
             talk.answerer.grant(talk.target, 1, 1);
         }
         if round % 3 == 1 {
@@ -648,7 +648,7 @@ fn s147_either_side_of_a_session_may_ask() {
         panic!("the resolve has not ended");
     };
     assert_eq!((error.kind(), error.text()), (ErrorKind::EndpointNotFound, "no back"));
-    talk.answerer.reply(number, &mut b"\x2a".to_vec()).unwrap();
+    talk.answerer.reply(number, &mut b"\x2a".to_vec().into()).unwrap();
     talk.come_back();
     assert_eq!(talk.end_of(call).unwrap().unwrap(), &b"\x2a"[..]);
 }
@@ -670,7 +670,7 @@ fn s148_an_answer_that_nobody_waits_for() {
     // To a call that was given up: dropped.
     let call = talk.ask(b"\xc0");
     let number = talk.arrive()[0].call.unwrap();
-    talk.answerer.reply(number, &mut b"\xc0".to_vec()).unwrap();
+    talk.answerer.reply(number, &mut b"\xc0".to_vec().into()).unwrap();
     let mut answer = output(&mut talk.answerer);
     talk.asker.abandon(START, call);
     let next = talk.ask(b"\xc0");
@@ -694,7 +694,7 @@ fn s90_s91_a_second_answer_goes_nowhere() {
     let mut talk = Talk::new();
     let call = talk.ask(b"\xc0");
     let number = talk.arrive()[0].call.unwrap();
-    talk.answerer.reply(number, &mut b"\x01".to_vec()).unwrap();
+    talk.answerer.reply(number, &mut b"\x01".to_vec().into()).unwrap();
     let answer = output(&mut talk.answerer);
     assert!(input(&mut talk.asker, &mut answer.clone()).is_empty());
     let next = talk.ask(b"\xc0");
@@ -715,7 +715,7 @@ fn s151_a_large_message_holds_up_its_own_endpoint_only() {
     talk.answerer.resolved(*wire, &resolution);
     talk.come_back();
     let ask = |talk: &mut Talk, target, body: &[u8]| {
-        let mut body = body.to_vec();
+        let mut body = body.to_vec().into();
         let deadline = START + Duration::from_secs(10);
         let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
         let request = Request::new(target, message, Submission::Ask);

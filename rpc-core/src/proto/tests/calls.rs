@@ -239,8 +239,8 @@ fn hundreds_of_large_bodies_may_be_under_way() {
     // Every answer is larger than a frame.
     while let Some(Waiting { message, .. }) = pair.nodes[B].inbox.pop_front() {
         let number = u32::from_be_bytes(message.body[..4].try_into().unwrap());
-        let mut large = body(number, 300_000);
-        pair.nodes[B].session.reply(message.call.unwrap(), &mut large).unwrap();
+        let large = body(number, 300_000);
+        pair.nodes[B].session.reply(message.call.unwrap(), &mut large.into()).unwrap();
     }
     pair.run();
     for (number, call) in (0..).zip(calls) {

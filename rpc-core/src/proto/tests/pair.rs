@@ -267,11 +267,12 @@ impl Pair {
         side: Side,
         target: TargetId,
         (name, lane): (&'static str, Lane),
-        mut body: Vec<u8>,
+        body: Vec<u8>,
         how: Submission,
         trace: Option<TraceContext>,
     ) -> Result<Option<u64>, RpcError> {
         let deadline = self.now + Duration::from_secs(10);
+        let mut body = body.into();
         let message = Outgoing::new(name, lane, &mut body, deadline).traced(trace);
         let request = Request::new(target, message, how);
         let now = self.now;
@@ -391,7 +392,7 @@ impl Pair {
                 node.session.fail(call, &RpcError::new(ErrorKind::HandlerFailed, "no"));
             } else {
                 // As those do who answer.
-                if let Err(error) = node.session.reply(call, &mut message.body.to_vec()) {
+                if let Err(error) = node.session.reply(call, &mut message.body.to_vec().into()) {
                     node.session.fail(call, &error.with_outcome(Outcome::FailedInHandler));
                 }
             }

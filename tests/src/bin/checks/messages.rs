@@ -86,6 +86,14 @@ pub(crate) struct CompactMsg(pub Msg);
 #[rpc(reply = usize)]
 pub(crate) struct Measure(pub Msg);
 
+/// The same where the payload may be shared.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = usize)]
+pub(crate) struct MeasureInPlace {
+    #[serde(with = "rpc_actix::bytes_in_place")]
+    pub payload: bytes::Bytes,
+}
+
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
 pub(crate) struct Note {
     pub id: u64,
@@ -118,6 +126,11 @@ impl Mirror {
     #[receive_and_reply]
     async fn measure(&mut self, msg: Measure) -> HandlerResult<usize> {
         Ok(msg.0.payload.len())
+    }
+
+    #[receive_and_reply]
+    async fn measure_in_place(&mut self, msg: MeasureInPlace) -> HandlerResult<usize> {
+        Ok(msg.payload.len())
     }
 
     #[receive]

@@ -1,7 +1,7 @@
 //! What is counted. Caller and endpoint are envs of mode `inline` on one thread of one process, and
 //! remote ones talk over loopback: a figure is that of both sides, without the system's share.
 
-use crate::messages::{CompactMsg, Measure, Mirror, Msg, Note, Notes};
+use crate::messages::{CompactMsg, Measure, MeasureInPlace, Mirror, Msg, Note, Notes};
 use anyhow::Context;
 use bytes::Bytes;
 use rpc_actix::{RpcEndpointRef, RpcEnvConfig};
@@ -26,6 +26,8 @@ enum What {
     CompactAsk(u64),
     /// Asks with 1 MiB, so many in flight.
     LargeAsk(u64),
+    /// The same without a copy.
+    SharedAsk(u64),
     /// One-way messages in a row.
     Send,
 }
@@ -38,16 +40,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     small("remote-ask-128", true, What::Ask(128)),
     small("remote-ask-128-compact", true, What::CompactAsk(128)),
     small("remote-send", true, What::Send),
-    Scenario {
-        name: "remote-ask-1MiB",
-        messages: (16, 144),
-        remote: true,
-        what: What::LargeAsk(1),
-    },
+    large("remote-ask-1MiB", What::LargeAsk(1)),
+    large("remote-ask-1MiB-in-place", What::SharedAsk(1)),
 ];
 
 const fn small(name: &'static str, remote: bool, what: What) -> Scenario {
     Scenario { name, messages: (2_048, 14_336), remote, what }
+}
+
+const fn large(name: &'static str, what: What) -> Scenario {
+    Scenario { name, messages: (16, 144), remote: true, what }
 }
 
 /// What the child does: one scenario, with so many messages.
@@ -92,6 +94,9 @@ async fn run(what: What, mirror: &Ref, messages: u64) -> anyhow::Result<()> {
         What::Ask(flight) => in_flight(mirror, messages, flight, 64, ask).await,
         What::CompactAsk(flight) => in_flight(mirror, messages, flight, 64, compact_ask).await,
         What::LargeAsk(flight) => in_flight(mirror, messages, flight, 1 << 20, measure).await,
+        What::SharedAsk(flight) => {
+            in_flight(mirror, messages, flight, 1 << 20, measure_in_place).await
+        }
     }
 }
 
@@ -110,6 +115,12 @@ async fn compact_ask(mirror: &Ref, message: Msg) -> anyhow::Result<()> {
 async fn measure(mirror: &Ref, message: Msg) -> anyhow::Result<()> {
     let length = message.payload.len();
     anyhow::ensure!(mirror.ask(Measure(message)).await? == length, "wrong reply");
+    Ok(())
+}
+
+async fn measure_in_place(mirror: &Ref, Msg { payload, .. }: Msg) -> anyhow::Result<()> {
+    let length = payload.len();
+    anyhow::ensure!(mirror.ask(MeasureInPlace { payload }).await? == length, "wrong reply");
     Ok(())
 }
 
