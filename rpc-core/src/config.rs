@@ -10,108 +10,19 @@ use std::time::Duration;
 use crate::address::RpcAddress;
 use crate::deadline::RpcTimeout;
 use crate::error::{ErrorKind, RpcError};
-use crate::limits::{ConfigKey, Limits, Unit};
+use crate::limits::{ConfigKey, Limits};
+use crate::own_keys::{
+    ADVERTISE, ASK_TIMEOUT, BACKEND_PREFIX, BIND, CONNECT_TIMEOUT, DEFAULT_CALL_TIMEOUT,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_FACTORY, DEFAULT_NAME, DRAIN_TIMEOUT,
+    FACTORY, LOOKUP_TIMEOUT, NAME, NETWORK_TIMEOUT, OWN_KEYS, PORT_RETRIES,
+};
 use crate::spark_keys::{SPARK_KEYS, SparkKey};
+use crate::unknown_key::unknown_key;
 
-const FACTORY: &str = "rpc.env";
-const NAME: &str = "rpc.name";
-const BIND: &str = "rpc.bind";
-const ADVERTISE: &str = "rpc.advertise";
-const ASK_TIMEOUT: &str = "rpc.askTimeout";
-const LOOKUP_TIMEOUT: &str = "rpc.lookupTimeout";
-const NETWORK_TIMEOUT: &str = "rpc.network.timeout";
-const CONNECT_TIMEOUT: &str = "rpc.io.connectTimeout";
-const DRAIN_TIMEOUT: &str = "rpc.shutdown.drainTimeout";
-const PORT_RETRIES: &str = "port.maxRetries";
-/// Keys that begin like this are for the backend; they are kept as they are written.
-const BACKEND_PREFIX: &str = "rpc.actix.";
-
-const DEFAULT_NAME: &str = "rpc-env";
-const DEFAULT_FACTORY: &str = "actix";
-const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-const MILLISECOND: u64 = 1_000_000;
-const HOUR: u64 = 3600 * 1000 * MILLISECOND;
 /// Ports below are privileged, and not for an env.
 const FIRST_PORT: u16 = 1024;
 /// The longest name of an env, in bytes.
 const MAX_NAME_BYTES: usize = 255;
-
-/// A time that is capped where it is used, so that "1000h" is a way to write "very long".
-const CALL_TIMES: (u64, u64) = (MILLISECOND, 10_000 * HOUR);
-
-/// The keys that are not those of a limit.
-static OWN_KEYS: [ConfigKey; 12] = [
-    ConfigKey::text(
-        FACTORY,
-        DEFAULT_FACTORY,
-        "The name of the factory that makes the env: actix, local, or one that the program registered.",
-        "S3",
-    ),
-    ConfigKey::text(NAME, DEFAULT_NAME, "The name of the env in logs and errors.", "S1, S3"),
-    ConfigKey::text(
-        BIND,
-        "",
-        "Where the env listens, as host:port. The port is 0 for any free one, or from 1024 to 65535. Without it the env is a client: it opens connections and takes none.",
-        "S1, S6, S8, S205",
-    ),
-    ConfigKey::text(
-        ADVERTISE,
-        "",
-        "The host, or host:port, under which others reach the env, where that is not the one it binds.",
-        "S2, S4, S5",
-    ),
-    ConfigKey::number(
-        (ASK_TIMEOUT, Unit::Duration, "10s"),
-        CALL_TIMES,
-        "How long an ask may take, with connecting and waiting for room. If it is not set, rpc.network.timeout holds; more than 24h counts as 24h.",
-        "S99, S101, S185",
-    ),
-    ConfigKey::number(
-        (LOOKUP_TIMEOUT, Unit::Duration, "10s"),
-        CALL_TIMES,
-        "How long it may take to find an endpoint by its address. If it is not set, rpc.network.timeout holds; more than 24h counts as 24h.",
-        "S100, S186",
-    ),
-    ConfigKey::number(
-        (NETWORK_TIMEOUT, Unit::Duration, ""),
-        CALL_TIMES,
-        "What rpc.askTimeout and rpc.lookupTimeout are where they are not set.",
-        "S97, S199",
-    ),
-    ConfigKey::number(
-        (CONNECT_TIMEOUT, Unit::Duration, "5s"),
-        (MILLISECOND, 24 * HOUR),
-        "How long one attempt to connect to a peer may take.",
-        "S193",
-    ),
-    ConfigKey::number(
-        (DRAIN_TIMEOUT, Unit::Duration, "5s"),
-        (0, 24 * HOUR),
-        "How long a stopping endpoint or env goes on with the messages that it already has; 0s drops them.",
-        "R30",
-    ),
-    ConfigKey::number(
-        (PORT_RETRIES, Unit::Count, "0"),
-        (0, 65_535),
-        "How many further ports are tried when the one to bind is in use. Off, because a fixed port that moves silently is a trap.",
-        "S9, S10, S11, S12, S205",
-    ),
-    ConfigKey::text(
-        "rpc.actix.arbiters",
-        "",
-        "How many arbiters the actix backend spreads endpoints and connections over.",
-        "S191",
-    ),
-    ConfigKey::text(
-        "rpc.actix.mode",
-        "",
-        "Where the actix backend runs its System: on threads of its own, or inline in the caller's.",
-        "S189, S191",
-    ),
-];
 
 /// The settings of an env.
 ///
@@ -199,7 +110,7 @@ impl RpcEnvConfig {
     /// names the key, the value and what is expected.
     pub fn set(mut self, key: &str, value: &str) -> Result<Self, RpcError> {
         let Some(row) = Self::known_keys().find(|row| row.name == key) else {
-            return Err(unknown_key(key));
+            return Err(unknown_key(key, Self::known_keys()));
         };
         let time = || row.read(value).map(Duration::from_nanos);
         match key {
@@ -218,7 +129,7 @@ impl RpcEnvConfig {
             _ if key.starts_with(BACKEND_PREFIX) => return Ok(self.with_backend_option(key, value)),
             _ => match self.limits.with_key(key, row.read(value)?) {
                 Some(limits) => self.limits = limits?,
-                None => return Err(unknown_key(key)),
+                None => return Err(unknown_key(key, Self::known_keys())),
             },
         }
         Ok(self)
@@ -484,64 +395,6 @@ fn parse_advertised(text: &str) -> Result<RpcAddress, RpcError> {
     RpcAddress::new(text, 0).or_else(|_| text.parse())
 }
 
-fn unknown_key(key: &str) -> RpcError {
-    let shown: String = key.chars().take(MAX_NAME_BYTES).collect();
-    let hint = match SparkKey::find(&shown) {
-        Some(spark) => spark.advice(),
-        None => match nearest_key(&shown) {
-            Some(Nearest::Ours(known)) => format!("did you mean {known:?}?"),
-            Some(Nearest::Spark(spark)) => {
-                format!("did you mean Spark's {:?}? {}", spark.name, capital(&spark.advice()))
-            }
-            None => "RpcEnvConfig::known_keys() lists the known ones".to_owned(),
-        },
-    };
-    invalid(format!("unknown configuration key {shown:?}; {hint}"))
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_ascii_uppercase());
-    first.into_iter().chain(chars).collect()
-}
-
-enum Nearest {
-    Ours(&'static str),
-    Spark(&'static SparkKey),
-}
-
-/// The key that looks most like this one, if any looks like it: one of ours, or one of Spark's.
-fn nearest_key(key: &str) -> Option<Nearest> {
-    let lower = key.to_ascii_lowercase();
-    let own = lower.strip_prefix("spark.").unwrap_or(&lower);
-    let ours = RpcEnvConfig::known_keys().map(|row| (row.name, Nearest::Ours(row.name)));
-    let single = SPARK_KEYS.iter().filter(|row| !row.name.ends_with('.'));
-    let sparks = single.map(|row| (row.short(), Nearest::Spark(row)));
-    ours.chain(sparks)
-        .map(|(name, found)| (edit_distance(own, &name.to_ascii_lowercase()), name, found))
-        .filter(|(distance, name, _)| *distance <= name.len() / 3)
-        // The first of those that are as near: ours come first.
-        .min_by_key(|(distance, ..)| *distance)
-        .map(|(.., found)| found)
-}
-
-/// How many characters have to be put in, taken out or replaced to turn one text into the other.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (taken, old) in from.chars().enumerate() {
-        let mut left = taken + 1;
-        let mut next = vec![left];
-        for (above, new) in row.windows(2).zip(to.chars()) {
-            if let [diagonal, above] = above {
-                left = (diagonal + usize::from(old != new)).min(above + 1).min(left + 1);
-                next.push(left);
-            }
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -692,7 +545,6 @@ mod tests {
         assert!(refusal("colour", "red").ends_with("lists the known ones"));
         assert!(refusal("spark", "1").ends_with("lists the known ones"));
         assert!(refusal(&"x".repeat(100_000), "").len() < 400);
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 
     #[test]

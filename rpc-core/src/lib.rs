@@ -215,6 +215,7 @@ mod local_call;
 mod memory;
 mod message;
 mod open_call;
+mod own_keys;
 #[cfg(not(plant))]
 mod plant;
 #[cfg(plant)]
@@ -224,6 +225,7 @@ mod policy;
 pub mod proto;
 mod raw;
 mod raw_ref;
+mod remote_failure;
 mod reply_sink;
 mod room;
 mod running;
@@ -243,6 +245,7 @@ mod trace;
 mod turn;
 mod turn_end;
 mod turns;
+mod unknown_key;
 mod wakers;
 mod watch;
 mod watches;
@@ -259,7 +262,7 @@ pub use deadline::{RpcTimeout, Timestamp};
 pub use endpoint::RpcEndpoint;
 pub use endpoint_ref::RpcEndpointRef;
 pub use env::RpcEnv;
-pub use error::{ErrorKind, Outcome, RemoteFailure, RpcError};
+pub use error::{ErrorKind, Outcome, RpcError};
 pub use factory::{RpcEnvFactory, RpcEnvFactoryRegistry};
 pub use handlers::{
     HandlerSet, Receive, ReceiveAndReply, ReceiveAndReplyLater, Receives, Replies, RepliesLater,
@@ -273,6 +276,7 @@ pub use message::{
 };
 pub use policy::{PanicPolicy, RestartLimit};
 pub use raw::{HandlerError, HandlerResult, RawMessage, RawReply};
+pub use remote_failure::RemoteFailure;
 pub use rpc_core_derive::{RpcMessage, endpoint, protocol};
 pub use seam::Incarnation;
 pub use setup::EndpointOptions;

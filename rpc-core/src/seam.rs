@@ -4,8 +4,9 @@
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
-use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, RpcError};
 use crate::message::Lane;
+use crate::remote_failure::RemoteFailure;
 use crate::termination::Termination;
 use crate::trace::TraceContext;
 use crate::wire::encoded::Encoded;

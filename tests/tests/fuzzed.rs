@@ -13,13 +13,15 @@ const BYTES: &[&str] = &["[u8]", "Bytes", "BytesMut", "Reader<'_>"];
 const TEXT: &[&str] = &["str", "String"];
 /// Where texts come in: in other files they are names of this env's own.
 const TEXTS_COME_IN: &[&str] = &[
-    "rpc-core/address",
+    "rpc-core/address/",
     "rpc-core/config",
     "rpc-core/config_source",
+    "rpc-core/unknown_key",
     "rpc-core/limits",
     "rpc-core/deadline",
     "rpc-core/trace",
     "rpc-core/error",
+    "rpc-core/remote_failure",
     "rpc-core/env",
     "rpc-core/endpoint_ref",
     "rpc-core/proto/",

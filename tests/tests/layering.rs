@@ -11,8 +11,14 @@ use std::path::{Path, PathBuf};
 const CORE: &[&[&str]] = &[
     &[
         "error",
+        "remote_failure",
         "deadline",
-        "address",
+        "address/text",
+        "address/name",
+        "address/env_id",
+        "address/rpc",
+        "address/endpoint",
+        "address/mod",
         "limits",
         "wakers",
         "trace",
@@ -21,7 +27,7 @@ const CORE: &[&[&str]] = &[
         "termination",
         "plant",
     ],
-    &["memory", "message", "spark_keys", "config", "config_source"],
+    &["memory", "message", "spark_keys", "own_keys", "unknown_key", "config", "config_source"],
     &[
         "wire/read",
         "wire/frame",

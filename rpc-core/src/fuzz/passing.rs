@@ -4,8 +4,8 @@
 use super::frames::{Pieces, Rig, frames, peer_info};
 use super::input::Input;
 use crate::deadline::Timestamp;
-use crate::error::RemoteFailure;
 use crate::proto::{Event, Notice, Refusal, TargetId, WireNumber};
+use crate::remote_failure::RemoteFailure;
 use crate::wire::frame::{Kind, put_header};
 use bytes::{BufMut, BytesMut};
 use std::collections::BTreeMap;

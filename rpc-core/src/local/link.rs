@@ -6,8 +6,9 @@ use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
 use crate::counters::{Count, Tally};
 use crate::deadline::Timestamp;
 use crate::delivery::WireMessage;
-use crate::error::{ErrorKind, Outcome, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::Inbox;
+use crate::remote_failure::RemoteFailure;
 use crate::seam::{
     CallEnd, Expire, Incarnation, Origin, Outgoing, RemoteCall, RemoteCalls, RemoteTarget,
 };

@@ -2,9 +2,10 @@
 
 use super::lanes::{FirstFrame, Lanes};
 use super::session::Session;
-use crate::error::{ErrorKind, RemoteFailure, RpcError};
+use crate::error::{ErrorKind, RpcError};
 use crate::message::Encoding;
 use crate::plant::planted;
+use crate::remote_failure::RemoteFailure;
 use crate::wire::encoded::{Encoded, SMALL_BODY};
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload;

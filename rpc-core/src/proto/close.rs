@@ -1,7 +1,8 @@
 //! Why a connection ends, as both sides say it.
 
-use crate::error::{ErrorKind, MAX_FAILURE_TEXT, RpcError, shortened};
+use crate::error::{ErrorKind, RpcError, shortened};
 use crate::message::Encoding;
+use crate::remote_failure::MAX_FAILURE_TEXT;
 use crate::wire::frame::{self, Kind};
 use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;

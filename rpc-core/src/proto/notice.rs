@@ -1,7 +1,7 @@
 //! What becomes of a target that is relayed for somebody else.
 
 use super::resolution::Resolution;
-use crate::error::RemoteFailure;
+use crate::remote_failure::RemoteFailure;
 use crate::termination::Termination;
 use std::collections::VecDeque;
 use std::task::Waker;
