@@ -1,5 +1,6 @@
 //! This project over TCP. MODE=inline: the env runs on the thread of `main`; MODE=threads: on threads
 //! of its own, as it does by default. ENCODING=compact: structs as arrays instead of named maps.
+//! COPIED: large fields are copied on each side.
 use bytes::Bytes;
 use peerbench::{Args, Msg};
 use rpc_actix::{HandlerResult, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcMessage, endpoint};
@@ -40,6 +41,11 @@ struct Size(Large);
 #[rpc(reply = u64, lane = "bulk")]
 struct BulkSize(Large);
 
+/// An ordinary field, which is copied on each side.
+#[derive(Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+struct CopiedSize(Msg);
+
 #[derive(Serialize, Deserialize, RpcMessage)]
 struct Tell(Msg);
 
@@ -78,6 +84,11 @@ impl Bench {
         Ok(msg.0.payload.len() as u64)
     }
 
+    #[receive_and_reply]
+    async fn copied_size(&mut self, msg: CopiedSize) -> HandlerResult<u64> {
+        Ok(msg.0.payload.len() as u64)
+    }
+
     #[receive]
     async fn tell(&mut self, _: Tell) -> HandlerResult<()> {
         self.told += 1;
@@ -98,9 +109,11 @@ impl Bench {
 
 fn config(config: RpcEnvConfig) -> RpcEnvConfig {
     let mut config = config;
-    for (variable, key) in
-        [("MODE", "rpc.actix.mode"), ("BUSY_POLL", "rpc.io.busyPoll"), ("IN_FLIGHT", "rpc.io.maxInFlight")]
-    {
+    for (variable, key) in [
+        ("MODE", "rpc.actix.mode"),
+        ("BUSY_POLL", "rpc.io.busyPoll"),
+        ("IN_FLIGHT", "rpc.io.maxInFlight"),
+    ] {
         if let Ok(value) = std::env::var(variable) {
             config = config.set(key, &value).unwrap();
         }
@@ -132,6 +145,7 @@ pub struct Peer {
     bench: RpcEndpointRef<Bench>,
     compact: bool,
     bulk: bool,
+    copied: bool,
     _env: RpcEnv,
 }
 
@@ -144,7 +158,8 @@ impl Peer {
         let bench = env.endpoint_ref(&format!("rpc://bench@{addr}")).await.unwrap();
         let compact = std::env::var("ENCODING").as_deref() == Ok("compact");
         let bulk = std::env::args().any(|arg| arg == "W7");
-        Peer { bench, compact, bulk, _env: env }
+        let copied = std::env::var_os("COPIED").is_some();
+        Peer { bench, compact, bulk, copied, _env: env }
     }
 
     async fn echo(&self, m: Msg) -> Msg {
@@ -159,6 +174,8 @@ impl Peer {
     async fn size(&self, m: Msg) -> u64 {
         if self.bulk {
             self.bench.ask(BulkSize(m.into())).await.unwrap()
+        } else if self.copied {
+            self.bench.ask(CopiedSize(m)).await.unwrap()
         } else {
             self.bench.ask(Size(m.into())).await.unwrap()
         }
@@ -181,7 +198,8 @@ async fn run() {
     match peerbench::args() {
         Args::Client { addr, pid, workload } => driver::run(&addr, pid, &workload).await,
         Args::Server { addr } => {
-            let env = rpc_actix::create(config(RpcEnvConfig::server("server", addr))).await.unwrap();
+            let env =
+                rpc_actix::create(config(RpcEnvConfig::server("server", addr))).await.unwrap();
             env.setup_endpoint("bench", Bench::default()).await.unwrap();
             let others = workload().strip_prefix('E').map_or(1, |n| n.parse().unwrap());
             for n in 1..others {
