@@ -47,6 +47,21 @@ mod tests {
         let (first, second) = (store.keep(b"one"), store.keep(b"two"));
         assert_eq!(first.as_ptr().wrapping_add(3), second.as_ptr());
         store.clear();
+        assert_eq!(store.chunk.capacity(), 0);
         assert_eq!((&*first, &*second), (&b"one"[..], &b"two"[..]));
+    }
+    #[test]
+    fn a_chunk_is_filled_to_its_end_by_bodies_that_are_small() {
+        let mut store = Store::default();
+        let place = |body: &Bytes| body.as_ptr().addr();
+        let first = place(&store.keep(&[1; SMALL]));
+        // One that is larger has its own.
+        store.keep(&[2; SMALL + 1]);
+        for number in 1..8 {
+            assert_eq!(place(&store.keep(&[3; SMALL])), first + number * SMALL);
+        }
+        assert_eq!(store.chunk.capacity(), 0);
+        store.keep(&[4]);
+        assert_eq!(store.chunk.capacity(), CHUNK - 1);
     }
 }

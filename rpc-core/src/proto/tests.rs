@@ -15,6 +15,8 @@ mod credit;
 #[cfg(test)]
 mod cuts;
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod landing;
 #[cfg(test)]
 mod lifetimes;
