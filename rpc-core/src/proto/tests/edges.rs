@@ -11,8 +11,8 @@ use crate::proto::{
 };
 use crate::spi::Incarnation;
 use crate::termination::Termination;
+use crate::wire::encoded::{Encoded, SMALL_BODY};
 use crate::wire::frame::{Header, Kind, put_control};
-use crate::wire::payload::SMALL_BODY;
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -119,7 +119,7 @@ fn a_reply_takes_the_body_only_if_it_is_large_and_goes() {
         let call = pair.ask(A, echo, 0, 4);
         pair.run();
         let asked = pair.nodes[B].inbox.pop_front().unwrap().message.call.unwrap();
-        let mut body = body(1, size);
+        let mut body = Encoded::from(body(1, size));
         let replied = pair.nodes[B].session.reply(asked, &mut body);
         assert_eq!((replied.is_ok(), body.len()), (size <= 100_000, left));
         if let Err(error) = replied {
