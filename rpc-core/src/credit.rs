@@ -56,6 +56,11 @@ impl Pool {
         Credit { messages: self.messages.promised, bytes: self.bytes.promised }
     }
 
+    /// Whether nobody has a window that is larger than its base, or wants one.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.messages.is_unused() && self.bytes.is_unused()
+    }
+
     /// Opens a window, for messages of at most `largest` bytes.
     pub(crate) fn open(&mut self, largest: usize) -> Account {
         let (messages, bytes) = (self.messages.open(), self.bytes.open());

@@ -356,7 +356,9 @@ impl Inbox {
         let alarm = state.expires(deadline, &call);
         let sink = ReplySink::local(call);
         state.enter(Item { kind: Kind::Ask { sink, asker, deadline }, bytes, trace });
-        if alarm.is_none() || !planted!(AskUnheard) {
+        if alarm.is_some() && planted!(AskUnheard) {
+            drop(state);
+        } else {
             self.wake(state);
         }
         self.arm(alarm);

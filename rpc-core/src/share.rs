@@ -48,7 +48,6 @@ impl Measure {
     }
 
     /// Whether nobody has or wants anything of it.
-    #[cfg(test)]
     pub(crate) fn is_unused(&self) -> bool {
         (self.promised, self.wanted, self.sharing) == (0, 0, 0)
     }

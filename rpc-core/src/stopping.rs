@@ -70,7 +70,9 @@ impl Inbox {
             return;
         }
         state.phase = Phase::Stopping;
-        if !planted!(StopUnheard) {
+        if planted!(StopUnheard) {
+            drop(state);
+        } else {
             self.wake(state);
         }
         let drained = self.core().now().saturating_add(self.core().config().drain_timeout());

@@ -115,6 +115,9 @@ impl Window {
         let account = self.account();
         self.released.store(true, Ordering::Relaxed);
         let queued = account.queued();
+        if planted!(WindowKept) {
+            self.returned.store(true, Ordering::Relaxed);
+        }
         if queued != Credit::default() && !self.abandoned.swap(true, Ordering::Relaxed) {
             self.inbox.lock().abandoned.add(queued);
         }
@@ -162,7 +165,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        if !*self.returned.get_mut() && !planted!(WindowKept) {
+        if !*self.returned.get_mut() {
             let account = self.account.get_mut().unwrap_or_else(PoisonError::into_inner);
             self.inbox.lock().pool.close(account);
         }
@@ -176,6 +179,14 @@ impl fmt::Debug for Window {
 }
 
 impl Inbox {
+    /// Whether peers have something of an endpoint that has handled all that came: nobody must, when
+    /// no peer is connected.
+    #[must_use]
+    pub fn is_promised(&self) -> bool {
+        let state = self.lock();
+        state.idle && state.queue.is_empty() && !state.pool.is_unused()
+    }
+
     /// A place for the senders of another env.
     pub(crate) fn sender(self: &Arc<Self>, env: Option<&EndpointLocation>) -> Sender {
         Sender { inbox: Arc::downgrade(self), line: self.lock().queue.join(env) }

@@ -1,7 +1,7 @@
 //! A few seeds of the simulated cluster; `checks simulate` runs thousands.
 #![cfg(test)]
 
-use rpc_tests::simulation::{Options, run_seed};
+use rpc_tests::simulation::{Options, run_seed, run_seed_within};
 use std::time::Duration;
 
 fn options() -> Options {
@@ -19,6 +19,15 @@ fn every_invariant_holds() {
     }
     // They have done something.
     assert!(answered > 500, "{answered}");
+}
+
+#[test]
+fn a_seed_that_does_not_end_is_told_by_name() {
+    let report = run_seed_within(3, &options(), Duration::ZERO);
+    let expected = "the simulation of seed 3 is hung: it has not ended in 0ns of real time";
+    assert_eq!(report.wrong.as_deref(), Some(expected));
+    let report = run_seed_within(3, &options(), Duration::from_secs(600));
+    assert_eq!((report.wrong, report.trace), (None, run_seed(3, &options()).trace));
 }
 
 #[test]

@@ -61,7 +61,7 @@ pub(crate) struct Driver {
     /// Whether the connection's end was counted: it has one cause.
     counted: bool,
     /// Whether the peer has given no sign of life, or taken nothing, for too long.
-    lost: bool,
+    pub(super) lost: bool,
     /// The first poll has not been.
     fresh: bool,
     /// Whether the peer seems to be gone, unless something waits to be read.

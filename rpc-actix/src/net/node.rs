@@ -259,7 +259,7 @@ impl Node {
                 let event = NetworkEvent::Error(error, sender.clone());
                 self.dispatcher.network_event(&whose, &event);
             }
-            if last && (broke || !planted!(DisconnectedMissing)) {
+            if last && !(driver.lost && planted!(DisconnectedMissing)) {
                 self.dispatcher.network_event(&whose, &NetworkEvent::Disconnected(sender));
             }
         }
@@ -362,15 +362,24 @@ impl Node {
 
 #[cfg(feature = "sim")]
 impl Node {
-    /// Whether what the sessions hold is within their limits.
+    /// Whether what the sessions hold is within their limits, and nothing is kept for peers that are gone.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        self.peers.all().iter().try_for_each(|link| link.with(|session| session.audit()))
+        self.peers.all().iter().try_for_each(|link| link.with(|session| session.audit()))?;
+        let endpoints = self.dispatcher.endpoints();
+        let kept = endpoints.iter().find(|inbox| inbox.is_promised());
+        match kept.filter(|_| self.peers.connections().is_empty()) {
+            Some(inbox) => Err(format!("nobody: {} is promised to peers", inbox.address())),
+            None => Ok(()),
+        }
     }
 
     /// What has begun and not ended.
     pub(crate) fn unfinished(&self) -> Vec<String> {
         let links = self.peers.all();
-        links.iter().filter_map(|link| link.with(|session| session.unfinished())).collect()
+        let open = links.iter().filter_map(|link| link.with(|session| session.unfinished()));
+        let (greeting, _) = self.admission.counts();
+        let unheard = (greeting > 0).then(|| format!("{greeting} connections without a hello"));
+        open.chain(unheard).collect()
     }
 
     /// What a node holds that must be gone when it is closed.

@@ -1,12 +1,17 @@
 //! A simulated connection: its two ends and the pipes between them.
 
 use super::pipe::{Pipe, Segment};
+use rpc_core::Timestamp;
 use std::net::SocketAddr;
 use std::task::Waker;
+use std::time::Duration;
 
 /// Which end: the one that has dialled, or the one that has accepted.
 pub(super) const DIALLER: usize = 0;
 pub(super) const ACCEPTOR: usize = 1;
+
+/// How long an env may keep a connection that its peer has ended.
+const DEAF: Duration = Duration::from_secs(2);
 
 /// How far a dial has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,14 @@ impl Connection {
     /// Ends it at once for both.
     pub(super) fn break_now(&mut self, wakes: &mut Vec<Waker>) {
         self.pipes.iter_mut().for_each(|pipe| pipe.break_now(wakes));
+    }
+
+    /// Whether a process keeps an end that its peer has ended, with nothing left to read or to write. It
+    /// stood still until `stood`.
+    pub(super) fn is_deaf(&mut self, end: usize, now: Timestamp, stood: Timestamp) -> bool {
+        let idle = self.out(end).held() == 0;
+        let since = self.into(end).over_since().filter(|_| idle);
+        since.is_some_and(|since| now.since(since.max(stood)) > DEAF)
     }
 
     /// Whether nobody will ever look at it again.

@@ -2,7 +2,7 @@
 
 use super::connection::{ACCEPTOR, Connection, DIALLER, Dial, Side, other};
 use super::host::{Host, Knock};
-use super::pipe::{End, Segment};
+use super::pipe::Segment;
 use super::random::SimRandom;
 use super::trace::Trace;
 use super::weather::{Map, Weather};
@@ -136,9 +136,7 @@ impl State {
                 Event::Answer(connection, taken) => self.answer(connection, taken),
                 Event::Arrive(connection, end) => self.deliver(connection, end),
             }
-            if self.connections.get(&self.subject(event)).is_some_and(Connection::is_over) {
-                self.connections.remove(&self.subject(event));
-            }
+            self.forget_if_over(self.subject(event));
         }
         happened
     }
@@ -300,7 +298,7 @@ impl State {
                 );
             }
             Segment::Fin => {
-                pipe.end.get_or_insert(End::Fin);
+                pipe.finish(self.now);
                 self.wakes.extend(pipe.reader.take());
                 self.note("fin", &[number, u64::from(from == DIALLER)]);
             }
@@ -327,7 +325,13 @@ impl State {
         self.note("closed", &[number, u64::from(end == DIALLER)]);
         if let Some(word) = word {
             self.send(number, end, word);
-        } else if self.connections.get(&number).is_some_and(Connection::is_over) {
+        }
+        // What it had to say may have nowhere to go.
+        self.forget_if_over(number);
+    }
+
+    fn forget_if_over(&mut self, number: u64) {
+        if self.connections.get(&number).is_some_and(Connection::is_over) {
             self.connections.remove(&number);
         }
     }
@@ -401,6 +405,20 @@ impl State {
         })
     }
 
+    /// The connections that a life of a node has although their peers have ended them. It stood still
+    /// until `stood`.
+    pub(super) fn deaf(&mut self, at: IpAddr, life: Option<u64>, stood: Timestamp) -> usize {
+        let now = self.now;
+        let ends = self.connections.values_mut().flat_map(|c| {
+            [DIALLER, ACCEPTOR].map(|end| {
+                let own = c.end(end);
+                let here = own.open && own.at.ip() == at && Some(own.life) == life;
+                here && c.is_deaf(end, now, stood)
+            })
+        });
+        ends.filter(|deaf| *deaf).count()
+    }
+
     /// Breaks a connection, at once or after `end` has sent so many bytes more.
     pub(super) fn break_connection(&mut self, number: u64, end: usize, after: Option<usize>) {
         self.note("breaks", &[number, after.and_then(|n| u64::try_from(n).ok()).unwrap_or(0)]);
@@ -409,6 +427,7 @@ impl State {
             Some(bytes) => connection.out(end).breaks_after = Some(bytes),
             None => connection.break_now(&mut self.wakes),
         }
+        self.forget_if_over(number);
     }
 
     /// No connection breaks that was going to.

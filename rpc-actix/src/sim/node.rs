@@ -266,13 +266,21 @@ impl SimNode {
     }
 
     /// Whether what the node's envs hold for their peers is within the limits, and adds up: queues,
-    /// calls in flight, calls that are served.
+    /// calls in flight, calls that are served. Nor may they keep a connection for more than two seconds
+    /// that its peer has ended.
     ///
     /// # Errors
     /// What does not.
     pub fn audit(&self) -> Result<(), String> {
-        let audited = self.envs().iter().try_for_each(|node| node.audit());
-        audited.map_err(|text| format!("{} to {text}", self.0.name))
+        let envs = self.envs();
+        let audited = envs.iter().try_for_each(|node| node.audit());
+        audited.map_err(|text| format!("{} to {text}", self.0.name))?;
+        let (life, stood) = (self.0.state.borrow().life, self.0.stands_until());
+        let deaf = self.0.world.network.with(|state| state.deaf(self.0.at, life, stood));
+        if envs.is_empty() || deaf == 0 {
+            return Ok(());
+        }
+        Err(format!("{} keeps {deaf} connections that their peers have ended", self.0.name))
     }
 
     /// What the node's envs have begun with their peers and not ended: nothing, when nobody asks or

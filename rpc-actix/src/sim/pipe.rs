@@ -5,6 +5,7 @@ use rpc_core::Timestamp;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::task::Waker;
+use std::time::Duration;
 
 /// What travels.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Pipe {
     arrived: VecDeque<Bytes>,
     waiting: usize,
     pub(super) end: Option<End>,
+    /// Since when its reader has had all that came.
+    pub(super) read_since: Timestamp,
     /// Whether its writer has closed it.
     pub(super) finished: bool,
     /// Somebody on the way has ended it for the reader: what is written leads nowhere.
@@ -55,6 +58,7 @@ impl Pipe {
             arrived: VecDeque::new(),
             waiting: 0,
             end: None,
+            read_since: Timestamp::START,
             finished: false,
             severed: false,
             busy_until: Timestamp::START,
@@ -78,11 +82,16 @@ impl Pipe {
         self.flight.is_empty()
     }
 
+    /// Since when its reader can know that its writer has ended it.
+    pub(super) fn over_since(&self) -> Option<Timestamp> {
+        (self.end == Some(End::Fin) && !self.has_unread()).then_some(self.read_since)
+    }
+
     /// Sends something that is `latency` under way and keeps the way busy for `busy`. When it arrives.
     pub(super) fn put(
         &mut self,
         now: Timestamp,
-        (latency, busy): (std::time::Duration, std::time::Duration),
+        (latency, busy): (Duration, Duration),
         segment: Segment,
     ) -> Option<Timestamp> {
         if self.severed {
@@ -139,8 +148,15 @@ impl Pipe {
         self.arrived.push_back(data);
     }
 
+    /// Its writer has said its last word.
+    pub(super) fn finish(&mut self, now: Timestamp) {
+        self.end.get_or_insert(End::Fin);
+        self.read_since = self.read_since.max(now);
+    }
+
     /// Takes up to `most` bytes for the reader.
-    pub(super) fn take(&mut self, most: usize) -> Bytes {
+    pub(super) fn take(&mut self, now: Timestamp, most: usize) -> Bytes {
+        self.read_since = now;
         let Some(front) = self.arrived.front_mut() else { return Bytes::new() };
         let taken = front.split_to(most.min(front.len()));
         if !front.has_remaining() {
@@ -177,7 +193,6 @@ impl Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::START.saturating_add(Duration::from_millis(millis))
@@ -203,7 +218,7 @@ mod tests {
             pipe.arrive(data);
         }
         assert_eq!(
-            (pipe.take(1), pipe.take(9), pipe.take(9)),
+            (pipe.take(at(50), 1), pipe.take(at(50), 9), pipe.take(at(60), 9)),
             ("a".into(), "b".into(), "c".into())
         );
         assert!(!pipe.has_unread() && pipe.is_empty() && pipe.held() == 0);

@@ -148,7 +148,7 @@ impl Place {
             let readable = pipe.readable().min(READ).min(most);
             if readable > 0 {
                 let weather = state.map.at(pipe.from, pipe.to);
-                let taken = pipe.take(weather.piece(&mut state.random, readable));
+                let taken = pipe.take(state.now, weather.piece(&mut state.random, readable));
                 state.wakes.extend(pipe.writer.take());
                 return Poll::Ready(Ok(taken));
             }

@@ -39,7 +39,7 @@ struct Invariant {
 }
 
 /// Steps without any time going by after which a simulation is taken to run in a circle.
-const MOST_STEPS_AT_ONCE: u64 = 5_000_000;
+const MOST_STEPS_AT_ONCE: u64 = 1_000_000;
 
 impl World {
     pub(super) fn now(&self) -> Timestamp {

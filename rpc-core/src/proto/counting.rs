@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use crate::counters::{Count, Tally};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Session {
@@ -44,6 +45,8 @@ impl Session {
                 self.queued > 0 || self.queued_bytes == 0,
                 format!("no message is queued, and has {} bytes", self.queued_bytes),
             ),
+            (!self.room_unheard(), "there is room, and who waits for it was not told".to_owned()),
+            (!self.place_unheard(), "a call waits, and there is a place in flight".to_owned()),
             (flights <= in_flight, format!("{flights} of {in_flight} calls are in flight")),
             (served <= in_flight, format!("{served} of {in_flight} calls are served")),
         ];
@@ -51,6 +54,21 @@ impl Session {
             Some((_, text)) => Err(format!("{}: {text}", self.peer_name)),
             None => Ok(()),
         }
+    }
+
+    /// Whether somebody waits for room in the queue that is there.
+    fn room_unheard(&self) -> bool {
+        [true, false].into_iter().zip(self.waiting.iter().rev()).any(|(system, waiting)| {
+            let room = self.outbox_for(system).messages as u64;
+            waiting.front().is_some_and(|(_, place)| place.saturating_sub(self.left) < room)
+        })
+    }
+
+    /// Whether a target waits for a place among the calls in flight that is there.
+    fn place_unheard(&self) -> bool {
+        let flights = self.flights.len();
+        let mut first = self.blocked.iter().filter_map(VecDeque::front);
+        self.peer.is_some() && first.any(|id| flights < self.in_flight_for(*id))
     }
 
     /// What has begun and not ended: calls in either direction, and messages on their way.

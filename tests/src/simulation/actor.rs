@@ -1,6 +1,6 @@
 //! The one kind of endpoint in the simulated cluster: it does what it is told, and records it.
 
-use super::history::{Draft, History, Key, OpenAsk};
+use super::history::{Asked, Draft, History, Key, OpenAsk};
 use super::messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk, body};
 use bytes::Bytes;
 use rpc_actix::sim::Blocking;
@@ -104,7 +104,7 @@ impl Actor {
             which.checked_rem(count).and_then(|at| self.enlisted.values().nth(at as usize));
         let Some(Way { actor, number }) = chosen else { return Ok(()) };
         let key = key_of(self.place.sender, actor, *number, false);
-        let draft = Draft { bytes: 16, deed: Some(Deed::Reply), deadline: None };
+        let draft = Draft { deed: Some(Deed::Reply), ..Draft::tell(self.place.history.now(), 16) };
         let mark = self.place.history.sends(&key, draft);
         let asked = actor.ask(Do { mark, deed: Deed::Reply, body: body(mark, 16) });
         let open = OpenAsk::new(self.place.history.clone(), mark);
@@ -159,7 +159,8 @@ impl Actor {
         cx: &mut EndpointContext<Self>,
     ) -> HandlerResult<()> {
         self.hears(msg.mark, cx);
-        self.place.history.receives(self.life, msg.mark, &msg.body, Some(msg.deed));
+        let asked = Asked { deed: msg.deed, remaining: cx.remaining() };
+        self.place.history.receives(self.life, msg.mark, &msg.body, Some(asked));
         let answer = Answer { mark: msg.mark, body: Bytes::copy_from_slice(&msg.body) };
         self.perform(answer, msg.deed, call, cx).await
     }
@@ -172,7 +173,8 @@ impl Actor {
         cx: &mut EndpointContext<Self>,
     ) -> HandlerResult<()> {
         self.hears(msg.mark, cx);
-        self.place.history.receives(self.life, msg.mark, &msg.body, Some(msg.deed));
+        let asked = Asked { deed: msg.deed, remaining: cx.remaining() };
+        self.place.history.receives(self.life, msg.mark, &msg.body, Some(asked));
         let answer = Answer { mark: msg.mark, body: msg.body };
         self.perform(answer, msg.deed, call, cx).await
     }

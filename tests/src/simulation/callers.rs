@@ -36,6 +36,7 @@ impl Caller {
 
     /// Asks and sends until there is to be calm.
     pub(super) async fn run(mut self) {
+        self.meet().await;
         while let Some(cluster) = self.cluster.upgrade().filter(|cluster| !cluster.calm.get()) {
             let pause = self.random.duration(Duration::ZERO..2 * cluster.plan.think);
             cluster.sim.sleep(pause).await;
@@ -53,6 +54,16 @@ impl Caller {
             for _ in 0..times {
                 self.say(&cluster, &way, burst).await;
             }
+        }
+    }
+
+    /// Dials everybody, if everybody does that at once.
+    async fn meet(&self) {
+        let Some(cluster) = self.cluster.upgrade().filter(|c| c.plan.modes.eager) else { return };
+        for server in cluster.servers() {
+            let uri = server.node.uri(ENDPOINTS[0], PORT);
+            let (env, member) = (self.env.clone(), &self.member);
+            drop(member.node.run(|_| async move { env.endpoint_ref::<Actor>(&uri).await.is_ok() }));
         }
     }
 
@@ -90,13 +101,15 @@ impl Caller {
     async fn say(&mut self, cluster: &Rc<Cluster>, way: &Way, burst: bool) {
         let habits = cluster.plan.habits;
         let bulk = habits.bulk && self.random.chance(0.3);
-        let bytes = match habits.large && self.random.chance(if burst { 0.01 } else { 0.1 }) {
+        let often = if cluster.plan.modes.heavy { 5.0 } else { 1.0 };
+        let large = often * if burst { 0.01 } else { 0.1 };
+        let bytes = match habits.large && self.random.chance(large) {
             true => self.random.within(10_000..300_000),
             false => self.random.within(0..200),
         };
         let bytes = usize::try_from(bytes).unwrap_or(0);
         if self.random.chance(0.4) {
-            self.tell(cluster, way, bulk, bytes).await;
+            self.tell(cluster, way, bulk, bytes, burst).await;
         } else {
             self.ask(cluster, way, bulk, bytes, burst).await;
         }
@@ -108,17 +121,27 @@ impl Caller {
         Way { actor, number }: &Way,
         bulk: bool,
         bytes: usize,
+        burst: bool,
     ) {
         let key = key_of(self.sender, actor, *number, bulk);
-        let mark = cluster.history.sends(&key, Draft { bytes, deed: None, deadline: None });
+        let mark = cluster.history.sends(&key, Draft::tell(cluster.sim.elapsed(), bytes));
         let (waits, body) = (self.random.chance(0.3), body(mark, bytes));
-        let result = match (bulk, waits) {
-            (false, false) => actor.send(Tell { mark, body }),
-            (true, false) => actor.send(TellBulk { mark, body }),
-            (false, true) => actor.send_wait(Tell { mark, body }).await,
-            (true, true) => actor.send_wait(TellBulk { mark, body }).await,
+        let waiting = match (bulk, waits) {
+            (false, false) => return cluster.history.told(mark, &actor.send(Tell { mark, body })),
+            (true, false) => {
+                return cluster.history.told(mark, &actor.send(TellBulk { mark, body }));
+            }
+            (false, true) => actor.send_wait(Tell { mark, body }),
+            (true, true) => actor.send_wait(TellBulk { mark, body }),
         };
-        cluster.history.told(mark, &result);
+        let history = cluster.history.clone();
+        let waiting = async move { history.told(mark, &waiting.await) };
+        if burst && cluster.plan.modes.tight {
+            // It has its place, and many wait.
+            drop(self.member.node.run(|_| waiting));
+        } else {
+            waiting.await;
+        }
     }
 
     async fn ask(
@@ -135,10 +158,10 @@ impl Caller {
             true => Duration::from_millis(self.random.within(1..500)),
             false => cluster.plan.ask_timeout,
         };
-        let deadline = Some(cluster.sim.elapsed() + timeout);
         let deed = self.deed(cluster);
         let key = key_of(self.sender, actor, *number, bulk);
-        let mark = cluster.history.sends(&key, Draft { bytes, deed: Some(deed), deadline });
+        let draft = Draft::ask(cluster.sim.elapsed(), bytes, deed, timeout);
+        let mark = cluster.history.sends(&key, draft);
         let body = body(mark, bytes);
         let asked = match bulk {
             false => actor.ask_with_timeout(Do { mark, deed, body }, timeout),
@@ -147,9 +170,16 @@ impl Caller {
         let open = OpenAsk::new(cluster.history.clone(), mark);
         let gives_up = habits.cancels && self.random.chance(0.2);
         let patience = Duration::from_millis(self.random.within(0..2_000));
+        let lazy = cluster.plan.modes.lazy && self.random.chance(0.3);
         let (member, sim) = (self.member.clone(), cluster.sim.clone());
         let waiting = async move {
-            if gives_up {
+            if lazy {
+                // Nothing depends on whether somebody looks.
+                sim.sleep(3 * patience).await;
+                let (looked, result) = (sim.elapsed(), asked.await);
+                let (now, stood) = member.time();
+                open.ended((now, stood.max(looked)), &result);
+            } else if gives_up {
                 tokio::select! {
                     biased;
                     result = asked => open.ended(member.time(), &result),

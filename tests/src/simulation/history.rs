@@ -13,6 +13,9 @@ const TICK: Duration = Duration::from_millis(3);
 /// How late a message may be handled that its caller has given up, where nothing holds it up.
 const LATE: Duration = Duration::from_millis(200);
 
+/// How long something may take where nothing is slow.
+const PROMPT: Duration = Duration::from_millis(500);
+
 /// Everything that has happened, shared by all members.
 #[derive(Clone, Debug, Default)]
 pub struct History(Arc<Mutex<State>>);
@@ -25,6 +28,8 @@ struct State {
     wrong: Vec<String>,
     figures: Figures,
     quiet: Option<Quiet>,
+    /// Whether large bodies hold nothing up.
+    fast: bool,
     /// What has happened since somebody took it.
     news: Vec<String>,
     /// The time, as whoever records something has seen it last.
@@ -75,7 +80,8 @@ struct Stream {
 struct Sent {
     bytes: usize,
     deed: Option<Deed>,
-    deadline: Option<Duration>,
+    at: Duration,
+    timeout: Option<Duration>,
     fate: Fate,
     /// When its caller stopped waiting by itself.
     dropped: Option<Duration>,
@@ -98,8 +104,21 @@ pub(super) struct Draft {
     pub(super) bytes: usize,
     /// For asks.
     pub(super) deed: Option<Deed>,
+    pub(super) at: Duration,
     /// For asks that have time of their own, and not that of a caller.
-    pub(super) deadline: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Draft {
+    /// A one-way message that is sent now.
+    pub(super) fn tell(at: Duration, bytes: usize) -> Self {
+        Self { bytes, deed: None, at, timeout: None }
+    }
+
+    /// An ask that is made now.
+    pub(super) fn ask(at: Duration, bytes: usize, deed: Deed, timeout: Duration) -> Self {
+        Self { bytes, deed: Some(deed), at, timeout: Some(timeout) }
+    }
 }
 
 impl History {
@@ -108,8 +127,9 @@ impl History {
     }
 
     /// How much may go wrong without being anybody's fault.
-    pub(super) fn expects(&self, quiet: Quiet) {
-        self.lock().quiet = Some(quiet);
+    pub(super) fn expects(&self, quiet: Quiet, fast: bool) {
+        let mut state = self.lock();
+        (state.quiet, state.fast) = (Some(quiet), fast);
     }
 
     /// Something does not hold.
@@ -126,6 +146,11 @@ impl History {
                 .map(|(at, _)| format!("I2: {} of {:?} was taken, and is lost", at + 1, stream.key))
         });
         lost.collect()
+    }
+
+    /// The time, as whoever has recorded something has seen it last.
+    pub(super) fn now(&self) -> Duration {
+        self.lock().now
     }
 
     /// A number for the life of an env or of an endpoint.
@@ -153,11 +178,12 @@ impl History {
         }
         state.figures.sent += 1;
         state.figures.asks += u64::from(draft.deed.is_some());
-        let Draft { bytes, deed, deadline } = draft;
+        let Draft { bytes, deed, at, timeout } = draft;
         let (bulk, to) = (key.bulk, &key.endpoint);
         let news = format!("sends {stream} of {bytes} bytes, {deed:?}, bulk {bulk}, to {to}");
         state.news.push(news);
-        let sent = Sent { bytes, deed, deadline, fate: Fate::Open, dropped: None, received: false };
+        let (fate, dropped, received) = (Fate::Open, None, false);
+        let sent = Sent { bytes, deed, at, timeout, fate, dropped, received };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
             stream.sent.push(sent);
             u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
@@ -166,12 +192,17 @@ impl History {
     }
 
     /// A handler has got a message (I2).
-    pub(super) fn receives(&self, life: u32, mark: Mark, content: &[u8], deed: Option<Deed>) {
+    pub(super) fn receives(&self, life: u32, mark: Mark, content: &[u8], asked: Option<Asked>) {
         let mut state = self.lock();
         state.figures.received += 1;
         state.news.push(format!("life {life} receives {mark:?}"));
-        if let Err(text) = state.receive(life, mark, content, deed) {
+        if let Err(text) = state.receive(life, mark, content, asked.map(|asked| asked.deed)) {
             state.wrong(format!("I2: {mark:?}: {text}"));
+        }
+        if let Some(asked) = asked
+            && let Err(text) = state.wait(mark, asked.remaining)
+        {
+            state.wrong(format!("I1: {mark:?}: {text}"));
         }
     }
 
@@ -266,7 +297,31 @@ impl Drop for OpenAsk {
     }
 }
 
+/// An ask, as its handler sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) deed: Deed,
+    /// How long its caller is said to wait.
+    pub(super) remaining: Option<Duration>,
+}
+
+impl Sent {
+    fn deadline(&self) -> Option<Duration> {
+        Some(self.at + self.timeout?)
+    }
+}
+
 impl State {
+    /// A handler is told how long its caller waits: no longer than it did at first.
+    fn wait(&mut self, mark: Mark, remaining: Option<Duration>) -> Result<(), String> {
+        let Some(sent) = self.sent(mark) else { return Ok(()) };
+        let Some(timeout) = sent.timeout else { return Ok(()) };
+        match remaining {
+            Some(remaining) if remaining <= timeout + TICK => Ok(()),
+            _ => Err(format!("its handler has {remaining:?}, and its caller had {timeout:?}")),
+        }
+    }
+
     fn wrong(&mut self, text: String) {
         let at = self.now.as_secs_f64();
         self.wrong.push(format!("{text} (at {at:.3} s)"));
@@ -274,6 +329,11 @@ impl State {
 
     fn is_quiet(&self) -> bool {
         self.quiet.is_some_and(|quiet| quiet != Quiet::No)
+    }
+
+    /// Whether neither endpoints nor ways are slow.
+    fn is_prompt(&self) -> bool {
+        self.quiet == Some(Quiet::Peace) && self.fast
     }
 
     fn sent(&mut self, mark: Mark) -> Option<&mut Sent> {
@@ -294,7 +354,7 @@ impl State {
         content: &[u8],
         deed: Option<Deed>,
     ) -> Result<(), String> {
-        let (now, quiet) = (self.now, self.is_quiet());
+        let (now, quiet, prompt) = (self.now, self.is_quiet() && self.fast, self.is_prompt());
         let sent = self.sent(mark).ok_or("it was never sent")?;
         if std::mem::replace(&mut sent.received, true) {
             return Err("it was received twice".to_owned());
@@ -307,7 +367,11 @@ impl State {
         if sent.bytes != content.len() || body(mark, sent.bytes) != content || sent.deed != deed {
             return Err(format!("it is not as it was sent: {} bytes, {deed:?}", content.len()));
         }
-        let until = sent.deadline.into_iter().chain(sent.dropped).min();
+        if prompt && now > sent.at + PROMPT {
+            let late = now.saturating_sub(sent.at);
+            return Err(format!("it was handled {late:?} after it was sent"));
+        }
+        let until = sent.deadline().into_iter().chain(sent.dropped).min();
         if let Some(until) = until.filter(|until| quiet && now > *until + LATE) {
             let late = now.saturating_sub(until);
             return Err(format!("it was handled {late:?} after its caller stopped waiting"));
@@ -345,8 +409,9 @@ impl State {
         stood: Duration,
         result: &Result<Answer, RpcError>,
     ) -> Result<(), String> {
+        let prompt = self.is_prompt();
         let sent = self.sent(mark).ok_or("it was never asked")?;
-        let (deed, deadline, received) = (sent.deed, sent.deadline, sent.received);
+        let (deed, deadline, received) = (sent.deed, sent.deadline(), sent.received);
         if sent.fate != Fate::Open {
             return Err("it ended twice".to_owned());
         }
@@ -356,6 +421,9 @@ impl State {
             && now > deadline.max(stood) + TICK
         {
             return Err(format!("it ended {:?} after its deadline", now.saturating_sub(deadline)));
+        }
+        if prompt && now > stood.max(sent.at) + PROMPT {
+            return Err(format!("it took {:?}", now.saturating_sub(sent.at)));
         }
         match result {
             Ok(answer) => {

@@ -28,13 +28,15 @@ pub use actor::Actor;
 pub use history::{Figures, History};
 pub use messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk};
 
-use cluster::{Cluster, Member, PORT};
+use cluster::{Cluster, ENDPOINTS, Member, PORT};
 use history::{Draft, OpenAsk};
 use messages::body;
 use plan::Plan;
 use rpc_actix::RpcEndpointRef;
 use rpc_actix::sim::{Sim, Simulation};
 use std::rc::Rc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 /// How a seed is run.
@@ -121,6 +123,29 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
     }
 }
 
+/// As [`run_seed`], for so much real time at most: what takes longer is hung, in a deadlock or in a loop
+/// that gives nobody a turn. Nothing can end it; it is left behind on a thread of its own.
+#[must_use]
+pub fn run_seed_within(seed: u64, options: &Options, limit: Duration) -> Report {
+    let (done, ended) = mpsc::channel();
+    let own = options.clone();
+    let thread = thread::Builder::new().name(format!("seed {seed}"));
+    let begun = thread.spawn(move || drop(done.send(run_seed(seed, &own))));
+    let failed = |text: String| {
+        let (trace, events, elapsed) = (0, 0, Duration::ZERO);
+        let wrong = Some(format!("the simulation of seed {seed} {text}"));
+        Report { seed, wrong, trace, events, elapsed, figures: Figures::default() }
+    };
+    match begun.map(|_| ended.recv_timeout(limit)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(RecvTimeoutError::Timeout)) => {
+            failed(format!("is hung: it has not ended in {limit:?} of real time"))
+        }
+        Ok(Err(RecvTimeoutError::Disconnected)) => failed("panicked".to_owned()),
+        Err(error) => failed(format!("cannot begin: {error}")),
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "for whoever looks for the cause of a failure")]
 fn print(event: &str) {
     println!("{event}");
@@ -128,14 +153,15 @@ fn print(event: &str) {
 
 /// A cluster's life: faults, calm, and the end.
 async fn live(sim: Sim, history: History, duration: Duration) {
-    let plan = Plan::draw(&mut sim.random("plan"));
+    let plan = Plan::draw(&mut sim.random("plan"), &mut sim.random("modes"));
     sim.note(&format!("{plan:?}"));
     let (log, clock) = (history.clone(), sim.clone());
     sim.invariant("history", move || {
         log.news(clock.elapsed()).iter().for_each(|news| clock.note(news));
         log.verdict()
     });
-    history.expects(plan.quiet);
+    history.expects(plan.quiet, !plan.modes.heavy);
+    sim.set_weather(plan.usual(&mut sim.random("weather")));
     let cluster = Cluster::build(&sim, plan, &history);
     sim.spawn(audit::watch(cluster.clone()));
     sim.spawn(nemesis::rage(cluster.clone(), sim.random("nemesis")));
@@ -165,10 +191,8 @@ async fn live(sim: Sim, history: History, duration: Duration) {
 async fn answered_again(cluster: &Rc<Cluster>) {
     for member in cluster.all() {
         for server in cluster.servers() {
-            let (from, again) = (member.clone(), cluster.clone());
-            let uri = server.node.uri("first", PORT);
-            let asked =
-                member.node.run(move |_| async move { ask_once(&again, &from, &uri).await });
+            let (from, again, to) = (member.clone(), cluster.clone(), server.clone());
+            let asked = member.node.run(move |_| async move { ask_all(&again, &from, &to).await });
             match asked.await {
                 Ok(Ok(())) => {}
                 Ok(Err(text)) => {
@@ -181,15 +205,31 @@ async fn answered_again(cluster: &Rc<Cluster>) {
     }
 }
 
-async fn ask_once(cluster: &Cluster, from: &Member, uri: &str) -> Result<(), String> {
+/// Every endpoint of a server, in both lanes.
+async fn ask_all(cluster: &Cluster, from: &Member, server: &Member) -> Result<(), String> {
+    for name in ENDPOINTS {
+        let uri = server.node.uri(name, PORT);
+        for bulk in [false, true] {
+            let asked = ask_once(cluster, from, &uri, bulk).await;
+            asked.map_err(|text| format!("{name}, bulk {bulk}: {text}"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn ask_once(cluster: &Cluster, from: &Member, uri: &str, bulk: bool) -> Result<(), String> {
     let Some((sender, env)) = from.env() else { return Err("it has no env".to_owned()) };
     let found = env.endpoint_ref(uri).await;
     let actor: RpcEndpointRef<Actor> = found.map_err(|error| error.to_string())?;
-    let key = actor::key_of(sender, &actor, 0, false);
-    let deadline = Some(cluster.sim.elapsed() + cluster.plan.ask_timeout);
-    let draft = Draft { bytes: 10, deed: Some(Deed::Reply), deadline };
+    let key = actor::key_of(sender, &actor, 0, bulk);
+    let timeout = cluster.plan.ask_timeout;
+    let draft = Draft::ask(cluster.sim.elapsed(), 10, Deed::Reply, timeout);
     let mark = cluster.history.sends(&key, draft);
-    let asked = actor.ask(Do { mark, deed: Deed::Reply, body: body(mark, 10) });
+    let (deed, body) = (Deed::Reply, body(mark, 10));
+    let asked = match bulk {
+        false => actor.ask(Do { mark, deed, body }),
+        true => actor.ask(DoBulk { mark, deed, body }),
+    };
     let open = OpenAsk::new(cluster.history.clone(), mark);
     let result = asked.await;
     open.ended(from.time(), &result);

@@ -27,7 +27,7 @@ pub(super) async fn rage(cluster: Rc<Cluster>, mut random: SimRandom) {
     }
 }
 
-/// Mends everything.
+/// Mends everything, and ends what makes it slow.
 pub(super) fn relent(cluster: &Cluster) {
     cluster.sim.mend_all();
     cluster.sim.set_weather(Weather::new());

@@ -62,6 +62,28 @@ pub(super) struct Habits {
     pub(super) slow: bool,
 }
 
+/// What some seeds do beside: each of these is there for what ordinary load seldom meets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Modes {
+    /// Many bodies are large, and ways are narrow: one or the other is always under way.
+    pub(super) heavy: bool,
+    /// Queues have few places, and callers do not wait for each other.
+    pub(super) tight: bool,
+    /// At the beginning everybody dials everybody.
+    pub(super) eager: bool,
+    /// Whoever asks looks at the answer when it is long there.
+    pub(super) lazy: bool,
+    /// Sockets take little at once.
+    pub(super) narrow: bool,
+}
+
+impl Modes {
+    fn draw(random: &mut SimRandom) -> Self {
+        let mut seldom = || random.chance(0.15);
+        Self { heavy: seldom(), tight: seldom(), eager: seldom(), lazy: seldom(), narrow: seldom() }
+    }
+}
+
 /// How much there is that can go wrong without being anybody's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quiet {
@@ -83,6 +105,7 @@ pub(super) struct Plan {
     /// The time from one fault to the next, at most.
     pub(super) between: Duration,
     pub(super) habits: Habits,
+    pub(super) modes: Modes,
     pub(super) ask_timeout: Duration,
     pub(super) quiet: Quiet,
     keys: Vec<(&'static str, String)>,
@@ -90,8 +113,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Draws a plan: of faults, habits and limits each seed has a part, so that each has its peace
-    /// from the others in some seed.
-    pub(super) fn draw(random: &mut SimRandom) -> Self {
+    /// from the others in some seed. `modes` is a source of its own.
+    pub(super) fn draw(random: &mut SimRandom, modes: &mut SimRandom) -> Self {
         let faults = Fault::ALL.into_iter().filter(|_| random.chance(0.3)).collect();
         let mut often = || random.chance(0.5);
         let habits = Habits {
@@ -119,15 +142,37 @@ impl Plan {
             faults,
             between: Duration::from_millis(random.within(2_000..60_000)),
             habits,
+            modes: Modes::draw(modes),
             ask_timeout: Duration::from_millis(random.within(500..20_000)),
             quiet: Quiet::No,
             keys,
         };
-        match random.below(20) {
+        let plan = match random.below(20) {
             0..3 => plan.calm(),
             3..5 => plan.calm().peaceful(),
             _ => plan,
+        };
+        plan.in_modes(modes)
+    }
+
+    /// With what its modes need.
+    fn in_modes(mut self, random: &mut SimRandom) -> Self {
+        let Modes { heavy, tight, .. } = self.modes;
+        if heavy {
+            (self.habits.large, self.habits.bulk) = (true, true);
+            // Endpoints that stop, and connections that break, in the middle of a message.
+            let most = [Fault::StopEndpoint, Fault::ResetInside];
+            let more = &most[..if self.quiet == Quiet::No { 2 } else { 1 }];
+            self.faults.extend(more.iter().filter(|_| random.chance(0.7)));
         }
+        if tight {
+            self.habits.bursts = true;
+            self.keys.retain(|(key, _)| !TIGHT.iter().any(|(tight, _)| tight == key));
+            for (key, range) in TIGHT {
+                self.keys.push((key, random.within(range).to_string()));
+            }
+        }
+        self
     }
 
     /// Without what makes links and nodes slow.
@@ -171,6 +216,20 @@ impl Plan {
         config.with_ask_timeout(self.ask_timeout).set_all(keys)
     }
 
+    /// The weather of every day.
+    pub(super) fn usual(&self, random: &mut SimRandom) -> Weather {
+        let mut weather = Weather::new();
+        if self.modes.heavy {
+            weather = weather.bandwidth(random.within(200_000..4_000_000));
+        }
+        if self.modes.narrow {
+            let least = if self.habits.large { 16_384 } else { 256 };
+            let bytes = random.within(least..4 * least);
+            weather = weather.buffer(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        weather
+    }
+
     /// The weather of a bad day.
     pub(super) fn weather(&self, random: &mut SimRandom) -> Weather {
         let slowest = Duration::from_millis(random.within(1..400));
@@ -197,6 +256,13 @@ impl Plan {
         weather
     }
 }
+
+/// Keys that make queues short.
+const TIGHT: [(&str, std::ops::Range<u64>); 3] = [
+    ("rpc.outbox.maxMessages", 4..12),
+    ("rpc.outbox.maxWaiting", 2..8),
+    ("rpc.io.maxInFlight", 2..6),
+];
 
 /// Limits that are nearer than the defaults, some of them.
 fn keys(random: &mut SimRandom) -> Vec<(&'static str, String)> {

@@ -1,7 +1,7 @@
 //! Simulated clusters, a seed each, on all cores: see `rpc_tests::simulation`.
 
 use crate::report::{Report, say};
-use rpc_tests::simulation::{Options, Report as Ended, run_seed};
+use rpc_tests::simulation::{Options, Report as Ended, run_seed_within};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -14,6 +14,8 @@ const SHORT: u64 = 2_000;
 const FULL: u64 = 20_000;
 /// Seeds that are run a second time.
 const TWICE: u64 = 200;
+/// A seed takes a twentieth of a second: one that has not ended after so long never will.
+const HUNG: Duration = Duration::from_secs(60);
 /// Failures that are told one by one.
 const TOLD: usize = 10;
 
@@ -131,6 +133,11 @@ pub(crate) async fn run(seeds: Seeds, short: bool) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Runs a seed, unless it hangs.
+pub(crate) fn run_guarded(seed: u64, options: &Options) -> Ended {
+    run_seed_within(seed, options, HUNG)
+}
+
 /// Runs the seeds on all cores.
 fn simulate(from: u64, count: u64, options: &Options) -> Sum {
     let next = AtomicU64::new(0);
@@ -141,7 +148,7 @@ fn simulate(from: u64, count: u64, options: &Options) -> Sum {
             if number >= count {
                 return sum;
             }
-            let ended = run_seed(from + number, options);
+            let ended = run_guarded(from + number, options);
             if let Some(wrong) = &ended.wrong {
                 say(&format!("  {wrong}"));
             }
@@ -161,7 +168,7 @@ fn repeats(expected: &[(u64, u64)], options: &Options) -> usize {
             .ok()
             .and_then(|at| expected.get(at))
         {
-            same += usize::from(run_seed(*seed, &options).trace == *trace);
+            same += usize::from(run_guarded(*seed, &options).trace == *trace);
         }
         same
     });
