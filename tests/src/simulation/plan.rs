@@ -160,6 +160,9 @@ impl Plan {
         let Modes { heavy, tight, .. } = self.modes;
         if heavy {
             (self.habits.large, self.habits.bulk) = (true, true);
+            self.between = self.between.min(Duration::from_secs(5));
+            self.keys.retain(|(key, _)| *key != "rpc.frame.maxSize");
+            self.keys.push(("rpc.frame.maxSize", random.within(32_768..65_536).to_string()));
             // Endpoints that stop, and connections that break, in the middle of a message.
             let most = [Fault::StopEndpoint, Fault::ResetInside];
             let more = &most[..if self.quiet == Quiet::No { 2 } else { 1 }];
@@ -220,9 +223,10 @@ impl Plan {
     pub(super) fn usual(&self, random: &mut SimRandom) -> Weather {
         let mut weather = Weather::new();
         if self.modes.heavy {
-            weather = weather.bandwidth(random.within(200_000..4_000_000));
+            weather = weather.bandwidth(random.within(100_000..2_000_000));
         }
-        if self.modes.narrow {
+        // What is in a socket is out of the sender's hands: it is not under way any more.
+        if self.modes.narrow || self.modes.heavy {
             let least = if self.habits.large { 16_384 } else { 256 };
             let bytes = random.within(least..4 * least);
             weather = weather.buffer(usize::try_from(bytes).unwrap_or(usize::MAX));
