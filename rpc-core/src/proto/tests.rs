@@ -26,5 +26,7 @@ mod relaying;
 #[cfg(test)]
 mod releasing;
 #[cfg(test)]
+mod upkeep;
+#[cfg(test)]
 mod violations;
 pub(crate) mod walk;

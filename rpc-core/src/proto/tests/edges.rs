@@ -6,9 +6,7 @@ use crate::error::ErrorKind;
 use crate::limits::Limits;
 use crate::proto::assembly::{Assemblies, FirstPart};
 use crate::proto::target::{MessageName, Named, Target};
-use crate::proto::{
-    Close, CloseCode, Hellos, Resolution, Session, Submission, TargetId, TargetKey, Vital,
-};
+use crate::proto::{Close, CloseCode, Resolution, Submission, TargetId, TargetKey};
 use crate::spi::Incarnation;
 use crate::termination::Termination;
 use crate::wire::encoded::{Encoded, SMALL_BODY};
@@ -16,12 +14,15 @@ use crate::wire::frame::{Header, Kind, put_control};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 const WINDOW: (u64, u64) = (1024, 64 << 20);
 
 /// A pair whose targets are resolved already.
-fn resolved<const N: usize>(a: Limits, b: Limits, names: [&str; N]) -> (Pair, [TargetId; N]) {
+pub(super) fn resolved<const N: usize>(
+    a: Limits,
+    b: Limits,
+    names: [&str; N],
+) -> (Pair, [TargetId; N]) {
     let mut pair = Pair::with(a, b);
     let targets = names.map(|name| {
         pair.start(B, name, WINDOW);
@@ -34,7 +35,7 @@ fn resolved<const N: usize>(a: Limits, b: Limits, names: [&str; N]) -> (Pair, [T
 }
 
 /// The kinds of the frames that a side has to say, and the number that each begins with.
-fn frames(pair: &mut Pair, side: usize) -> Vec<(Kind, u32)> {
+pub(super) fn frames(pair: &mut Pair, side: usize) -> Vec<(Kind, u32)> {
     let mut out = VecDeque::new();
     pair.nodes[side].session.transmit(|| pair.now, usize::MAX, &mut out);
     let bytes: Vec<u8> = out.iter().flatten().copied().collect();
@@ -296,61 +297,4 @@ fn deadlines_of_calls_that_have_ended_do_not_pile_up() {
     let deadlines = format!("{:?}", pair.nodes[A].session.deadlines);
     let deadlines = deadlines.matches("Entry").count();
     assert!(deadlines <= 130, "{deadlines}");
-}
-
-#[test]
-fn the_answer_to_a_hello_that_is_not_taken_begins_as_a_connection_does() {
-    let close = Close::new(CloseCode::Version, "too old");
-    let mut bytes = BytesMut::new();
-    close.put_answer(&mut bytes);
-    let ours = hello(1, &Limits::default()).hello;
-    let mut hellos = Hellos::new(ours, 1000);
-    let read = hellos.receive(&mut bytes).unwrap_err();
-    assert!(hellos.closed_by_peer() && bytes.is_empty());
-    assert_eq!(read.to_string(), "the peer says: too old (close code 2)");
-}
-
-#[test]
-fn a_connection_is_looked_after() {
-    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
-    let start = pair.now;
-    let session = &mut pair.nodes[A].session;
-    assert_eq!(session.peer().unwrap().hello.env, 2);
-    let after = |millis| start + Duration::from_millis(millis);
-    assert!(!session.is_quiet(after(799)) && session.is_quiet(after(800)));
-    session.said(after(800));
-    assert!(!session.is_quiet(after(1599)));
-    session.stalled(start, true);
-    session.stalled(after(5000), true);
-    let stall = |session: &mut Session| match session.look(after(10_001)) {
-        Vital::Broken(close) => Some(close.text),
-        _ => None,
-    };
-    assert!(stall(session).unwrap().contains("rpc.io.writeStall"));
-    session.stalled(after(5001), false);
-    assert_eq!(stall(session), None);
-    assert_eq!(session.verdict(after(10_000)), None, "a peer that promises nothing may be silent");
-    pair.cut();
-    let session = &mut pair.nodes[A].session;
-    assert!(session.peer().is_none() && !session.is_quiet(after(20_000)));
-    let mut peer = hello(2, &Limits::default());
-    peer.hello = peer.hello.with_heartbeat(Duration::from_secs(1));
-    session.attach(start, peer);
-    assert_eq!((session.verdict(after(2999)), session.look(after(2999))), (None, Vital::Fine));
-    assert_eq!(session.look(after(3000)), Vital::Silent);
-    assert!(session.verdict(after(3000)).unwrap().text.contains("for 3s (rpc.io.deadAfter)"));
-}
-
-#[test]
-fn there_are_wakers_when_a_call_has_ended_that_somebody_looked_at() {
-    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
-    pair.nodes[A].session.take_wakes(&mut Vec::new());
-    let call = pair.ask(A, echo, 1, 4);
-    assert!(pair.poll(A, call).is_none());
-    assert!(!pair.nodes[A].session.has_wakes());
-    pair.run();
-    let mut wakes = Vec::new();
-    assert!(pair.nodes[A].session.has_wakes());
-    pair.nodes[A].session.take_wakes(&mut wakes);
-    assert_eq!((wakes.len(), pair.nodes[A].session.has_wakes()), (1, false));
 }

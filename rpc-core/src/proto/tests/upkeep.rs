@@ -1,0 +1,236 @@
+//! A session that looks after itself: signs of life, what it holds, and whether that adds up.
+
+use super::edges::{frames, resolved};
+use super::pair::{A, B, Pair, SMALL, body, hello};
+use crate::Lane;
+use crate::error::{ErrorKind, Outcome};
+use crate::limits::Limits;
+use crate::proto::{Close, CloseCode, Hellos, Session, Submission, Vital};
+use crate::wire::frame::{Kind, put_control};
+use bytes::BytesMut;
+use std::time::Duration;
+
+#[test]
+fn the_answer_to_a_hello_that_is_not_taken_begins_as_a_connection_does() {
+    let close = Close::new(CloseCode::Version, "too old");
+    let mut bytes = BytesMut::new();
+    close.put_answer(&mut bytes);
+    let ours = hello(1, &Limits::default()).hello;
+    let mut hellos = Hellos::new(ours, 1000);
+    let read = hellos.receive(&mut bytes).unwrap_err();
+    assert!(hellos.closed_by_peer() && bytes.is_empty());
+    assert_eq!(read.to_string(), "the peer says: too old (close code 2)");
+}
+
+#[test]
+fn a_connection_is_looked_after() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let start = pair.now;
+    let session = &mut pair.nodes[A].session;
+    assert_eq!(session.peer().unwrap().hello.env, 2);
+    let after = |millis| start + Duration::from_millis(millis);
+    assert!(!session.is_quiet(after(799)) && session.is_quiet(after(800)));
+    session.said(after(800));
+    assert!(!session.is_quiet(after(1599)));
+    session.stalled(start, true);
+    session.stalled(after(5000), true);
+    let stall = |session: &mut Session| match session.look(after(10_001)) {
+        Vital::Broken(close) => Some(close.text),
+        _ => None,
+    };
+    assert!(stall(session).unwrap().contains("rpc.io.writeStall"));
+    session.stalled(after(5001), false);
+    assert_eq!(stall(session), None);
+    assert_eq!(session.verdict(after(10_000)), None, "a peer that promises nothing may be silent");
+    pair.cut();
+    let session = &mut pair.nodes[A].session;
+    assert!(session.peer().is_none() && !session.is_quiet(after(20_000)));
+    let mut peer = hello(2, &Limits::default());
+    peer.hello = peer.hello.with_heartbeat(Duration::from_secs(1));
+    session.attach(start, peer);
+    assert_eq!((session.verdict(after(2999)), session.look(after(2999))), (None, Vital::Fine));
+    assert_eq!(session.look(after(3000)), Vital::Silent);
+    assert!(session.verdict(after(3000)).unwrap().text.contains("for 3s (rpc.io.deadAfter)"));
+}
+
+#[test]
+fn there_are_wakers_when_a_call_has_ended_that_somebody_looked_at() {
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    pair.nodes[A].session.take_wakes(&mut Vec::new());
+    let call = pair.ask(A, echo, 1, 4);
+    assert!(pair.poll(A, call).is_none());
+    assert!(!pair.nodes[A].session.has_wakes());
+    pair.run();
+    let mut wakes = Vec::new();
+    assert!(pair.nodes[A].session.has_wakes());
+    pair.nodes[A].session.take_wakes(&mut wakes);
+    assert_eq!((wakes.len(), pair.nodes[A].session.has_wakes()), (1, false));
+}
+
+#[test]
+fn a_ping_is_answered_with_its_number() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let mut bytes = BytesMut::new();
+    put_control(&mut bytes, Kind::Ping, &[0, 0, 0, 9, 0, 0, 0, 7], &[]);
+    pair.arrive(B, &bytes).unwrap();
+    pair.nodes[B].session.heartbeat();
+    assert_eq!(frames(&mut pair, B), [(Kind::Pong, 9), (Kind::Heartbeat, 0)]);
+}
+
+#[test]
+fn pings_that_wait_for_their_answer_have_a_limit() {
+    let limits = Limits::default().with_outbox_max_control(2).unwrap();
+    let (mut pair, _) = resolved(Limits::default(), limits, ["x"]);
+    let mut ping = BytesMut::new();
+    put_control(&mut ping, Kind::Ping, &[0; 8], &[]);
+    for _ in 0..3 {
+        pair.arrive(B, &ping).unwrap();
+        pair.arrive(B, &ping).unwrap();
+        assert_eq!(frames(&mut pair, B).len(), 2);
+    }
+    pair.arrive(B, &[&ping[..], &ping].concat()).unwrap();
+    let close = pair.arrive(B, &ping).unwrap_err();
+    assert!(close.is(CloseCode::Overloaded) && close.text.contains("more than 2 pings"), "{close}");
+}
+
+#[test]
+fn time_that_nobody_could_use_is_nobodys_fault() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let mut peer = hello(2, &Limits::default());
+    peer.hello = peer.hello.with_heartbeat(Duration::from_secs(1));
+    let after = |millis| pair.now + Duration::from_millis(millis);
+    let session = &mut pair.nodes[A].session;
+    session.attach(pair.now, peer);
+    session.stalled(after(100), true);
+    assert_eq!(session.look(after(60_000)), session.look(after(60_000)));
+    assert_ne!(session.look(after(60_000)), Vital::Fine);
+    session.rearm(after(60_000));
+    assert_eq!(session.look(after(60_000)), Vital::Fine);
+    // From then on it counts again.
+    session.rearm(after(60_001));
+    assert_eq!(session.look(after(63_000)), Vital::Fine);
+    assert_eq!(session.look(after(63_001)), Vital::Silent);
+    assert!(matches!(session.look(after(70_002)), Vital::Broken(_)));
+}
+
+#[test]
+fn nothing_new_is_sent_to_a_peer_that_leaves() {
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    pair.nodes[B].session.goodbye("over");
+    pair.run();
+    assert_eq!(pair.nodes[A].goodbye.as_deref(), Some("over"));
+    let calls = [pair.ask(A, echo, 1, 4), pair.ask(A, echo, 2, 50_000)];
+    assert!(!pair.nodes[A].session.has_output());
+    pair.cut();
+    for call in calls {
+        assert_eq!(pair.error(A, call).outcome(), Outcome::NeverSent);
+    }
+}
+
+/// What an audit says of a session with two messages that wait and two calls in flight.
+fn audit(change: impl FnOnce(&mut Session)) -> Option<String> {
+    let two = Limits::default().with_max_in_flight(2).unwrap();
+    let (mut pair, [echo]) = resolved(two.clone(), two, ["x"]);
+    pair.start(A, "y", (10, 100_000));
+    pair.nodes[A].hold = true;
+    pair.nodes[B].hold = true;
+    let back = pair.target(B, "y", None);
+    for number in 0..4 {
+        pair.ask(A, echo, number, 100);
+        pair.ask(B, back, number, 100);
+    }
+    pair.run();
+    let session = &mut pair.nodes[A].session;
+    assert_eq!((session.queued, session.queued_bytes, session.flights.len()), (2, 200, 2));
+    assert_eq!(session.serving.len(), 2);
+    change(session);
+    session.audit().err()
+}
+
+#[test]
+fn an_audit_names_what_does_not_add_up() {
+    assert_eq!(audit(|_| {}), None);
+    assert_eq!(audit(|session| session.queued = 8192 + 65_536), None);
+    let one = || Limits::default().with_max_in_flight(1).unwrap();
+    let refused = [
+        audit(|session| session.queued = 8192 + 65_536 + 1),
+        audit(|session| session.queued = 1),
+        audit(|session| session.queued_bytes = 199),
+        audit(|session| session.limits = one()),
+        audit(|session| {
+            session.limits = one();
+            session.flights.clear();
+        }),
+    ];
+    let texts = [
+        "b: 73729 of 73728 messages are queued",
+        "b: 1 messages are queued, and 2 wait",
+        "b: 199 bytes, and 200 wait",
+        "b: 2 of 1 calls are in flight",
+        "b: 2 of 1 calls are served",
+    ];
+    assert_eq!(refused, texts.map(|text| Some(text.to_owned())));
+    let mut session = Session::new(Limits::default(), "b");
+    assert_eq!((session.audit(), session.peer_name()), (Ok(()), "b"));
+    session.queued_bytes = 1;
+    assert_eq!(session.audit().unwrap_err(), "b: no message is queued, and has 1 bytes");
+}
+
+#[test]
+fn whatever_has_not_ended_is_named() {
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    pair.nodes[B].hold = true;
+    assert_eq!(pair.nodes.each_ref().map(|node| node.session.unfinished()), [None, None]);
+    let call = pair.ask(A, echo, 1, 4);
+    let unfinished = |pair: &Pair, side: usize| pair.nodes[side].session.unfinished().unwrap();
+    assert_eq!(unfinished(&pair, A), "b: 1 calls, 1 in flight, 0 served, 1 messages queued");
+    pair.run();
+    assert_eq!(unfinished(&pair, A), "b: 1 calls, 1 in flight, 0 served, 0 messages queued");
+    assert_eq!(unfinished(&pair, B), "a: 0 calls, 0 in flight, 1 served, 0 messages queued");
+    pair.nodes[A].session.abandon(pair.now, call);
+    assert_eq!(pair.nodes[A].session.unfinished(), None);
+    pair.send(A, echo, 2, 4);
+    assert_eq!(unfinished(&pair, A), "b: 0 calls, 0 in flight, 0 served, 1 messages queued");
+    pair.cut();
+    let resolving = pair.nodes[A].session.resolve(pair.now, echo).unwrap();
+    assert_eq!(unfinished(&pair, A), "b: 1 calls, 0 in flight, 0 served, 0 messages queued");
+    pair.nodes[A].session.abandon(pair.now, resolving);
+    pair.nodes[A].session.flights.depart(0, false);
+    assert_eq!(unfinished(&pair, A), "b: 0 calls, 1 in flight, 0 served, 0 messages queued");
+    pair.nodes[A].session.flights.clear();
+}
+
+#[test]
+fn a_queue_may_be_filled_to_its_last_byte() {
+    let limits = Limits::default().with_outbox_max_bytes(100_000).unwrap();
+    let limits = limits.with_outbox_max_waiting_bytes(50_000).unwrap();
+    for how in [Submission::Send, Submission::SendWait, Submission::Ask] {
+        let mut pair = Pair::with(limits.clone(), Limits::default());
+        let target = pair.target(A, "x", None);
+        let most = if how == Submission::Send { 100_000 } else { 150_000 };
+        let mut submit = |bytes| pair.submit(A, target, (SMALL, Lane::Normal), body(0, bytes), how);
+        submit(60_000).unwrap();
+        assert_eq!(submit(most - 59_999).unwrap_err().kind(), ErrorKind::Overloaded);
+        submit(most - 60_000).unwrap();
+        assert_eq!(submit(4).unwrap_err().kind(), ErrorKind::Overloaded);
+    }
+    let mut session = Session::new(limits, "b");
+    session.reserves = 1;
+    let room = [false, true].map(|system| session.outbox_for(system));
+    assert_eq!(room.map(|room| (room.messages, room.bytes)), [(7168, 87_500), (8192, 100_000)]);
+}
+
+#[test]
+fn a_message_that_is_too_large_is_told_whose_limit_it_is() {
+    let limits = |bytes| Limits::default().with_message_max_size(bytes).unwrap();
+    let text = |ours, theirs| {
+        let (mut pair, [echo]) = resolved(limits(ours), limits(theirs), ["x"]);
+        let how = Submission::Send;
+        let refused = pair.submit(A, echo, (SMALL, Lane::Normal), body(0, 101), how).unwrap_err();
+        refused.text().to_owned()
+    };
+    let ours = "Small to x at b: its 101 bytes are over the limit of 100. This limit is controlled by rpc.message.maxSize";
+    assert_eq!(text(100, 1000), ours);
+    assert_eq!(text(100, 100), ours);
+    assert_eq!(text(1000, 100), ours.replace("100.", "100 of the peer."));
+}
