@@ -159,7 +159,7 @@ fn an_audit_names_what_does_not_add_up() {
         audit(|session| session.limits = one()),
         audit(|session| {
             session.limits = one();
-            session.flights.clear();
+            session.flights.land(1);
         }),
     ];
     let texts = [
@@ -174,6 +174,35 @@ fn an_audit_names_what_does_not_add_up() {
     assert_eq!((session.audit(), session.peer_name()), (Ok(()), "b"));
     session.queued_bytes = 1;
     assert_eq!(session.audit().unwrap_err(), "b: no message is queued, and has 1 bytes");
+}
+
+#[test]
+fn an_audit_finds_who_was_not_told_of_room() {
+    let place = audit(|session| assert!(session.flights.land(1).is_some()));
+    assert_eq!(place.unwrap(), "b: a call waits, and there is a place in flight");
+    let lost = audit(|session| {
+        session.flights.clear();
+        session.peer = None;
+    });
+    assert_eq!(lost, None, "without a connection there is no place");
+    for system in [false, true] {
+        let limits = Limits::default().with_outbox_max_messages(16).unwrap();
+        let mut pair = Pair::with(limits, Limits::default());
+        let target = pair.target(A, "x", None);
+        pair.nodes[A].session.targets.get_mut(target).unwrap().system = system;
+        pair.nodes[A].session.reserves = 1;
+        let room = if system { 16 } else { 14 };
+        for number in 0..=room {
+            let (message, how) = ((SMALL, Lane::Normal), Submission::SendWait);
+            let call = pair.submit(A, target, message, body(number, 4), how).unwrap();
+            assert_eq!(call.is_some(), number == room);
+        }
+        let session = &mut pair.nodes[A].session;
+        assert_eq!(session.audit(), Ok(()));
+        session.left += 1;
+        let text = session.audit().unwrap_err();
+        assert_eq!(text, "b: there is room, and who waits for it was not told");
+    }
 }
 
 #[test]
