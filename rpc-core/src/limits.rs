@@ -294,6 +294,9 @@ limits! {
     outbox_max_control, with_outbox_max_control: usize = "rpc.outbox.maxControl", Count, "1024",
         1024, in 1, MOST; "L8, R48";
         "Control frames that wait to be sent to one peer. They have a queue of their own that goes first; a peer that fills it does not read, and is disconnected.";
+    max_pings, with_max_pings: usize = "rpc.io.maxPings", Count, "100",
+        100, in 1, MOST; "L14, R48";
+        "Pings that a peer may send faster than four a second. One that sends more wants to be answered and nothing else, and is disconnected.";
     outbox_max_waiting, with_outbox_max_waiting: usize = "rpc.outbox.maxWaiting", Count, "65536",
         65_536, in 0, MOST; "L8, R42";
         "Asks that wait for room in the queue to one peer. More than that are refused at once.";

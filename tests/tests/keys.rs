@@ -70,6 +70,7 @@ const EFFECTS: &[(&str, &str, &str)] = &[
     ("rpc.outbox.maxMessages", "tests/tests/bad_input.rs", "a_full_outbox"),
     ("rpc.outbox.maxBytes", "tests/tests/bad_input.rs", "an_outbox_with_too_many_bytes"),
     ("rpc.outbox.maxControl", "tests/tests/keys.rs", "the_most_control_frames"),
+    ("rpc.io.maxPings", "tests/tests/keys.rs", "the_most_pings"),
     (
         "rpc.outbox.maxWaiting",
         "tests/tests/bad_input.rs",
@@ -250,6 +251,20 @@ async fn the_most_control_frames() {
     peer.send(&frame(kind::PING, &[0; 8]).repeat(3000));
     let text = "more than 8 pings wait for their answer (rpc.outbox.maxControl)";
     assert_eq!(peer.reason().unwrap().text, text);
+    env.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_most_pings() {
+    let (env, address) = server("rpc.io.maxPings", "8").await;
+    let mut peer = greeted(&address, 5);
+    // Each is answered before the next one.
+    let answered = (0..100).take_while(|_| {
+        peer.send(&frame(kind::PING, &[0; 8]));
+        peer.frame().is_some_and(|frame| frame.kind == kind::PONG)
+    });
+    // One more for each quarter of a second that this takes.
+    assert!((8..50).contains(&answered.count()));
     env.shutdown().await;
 }
 

@@ -206,8 +206,8 @@ impl Session {
         self.leaving = true;
     }
 
-    pub(super) fn pong(&mut self, token: u64) -> Result<(), Close> {
-        self.pulse.pong(&self.limits)?;
+    pub(super) fn pong(&mut self, now: Timestamp, token: u64) -> Result<(), Close> {
+        self.pulse.pong(&self.limits, now)?;
         put_control(self.lanes.control(), Kind::Pong, &token.to_be_bytes(), &[]);
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Session {
                 let target = need(reader.u32(), kind)?;
                 self.about_target(now, kind, target, reader, events)
             }
-            Kind::Ping => self.pong(need(reader.u64(), kind)?),
+            Kind::Ping => self.pong(now, need(reader.u64(), kind)?),
             Kind::Pong => need(reader.u64(), kind).map(|_| ()),
             Kind::Goodbye => {
                 let body: GoodbyeBody = read(reader.rest(), kind)?;

@@ -16,6 +16,8 @@ pub(super) struct Pulse {
     stalled_since: Option<Timestamp>,
     /// Answers to pings since the last time that anything was written.
     pub(super) pongs: usize,
+    /// The time that the peer's pings have used up: each has its share of it.
+    pings: Timestamp,
     /// When something came, and when something went out.
     heard: Timestamp,
     said: Timestamp,
@@ -25,6 +27,8 @@ pub(super) struct Pulse {
     heartbeat: Option<Duration>,
 }
 
+/// So often a peer may ping without end.
+const PING_EVERY: Duration = Duration::from_millis(250);
 /// The part of a heartbeat that is kept for being late.
 const HEADROOM: u32 = 5;
 
@@ -147,14 +151,23 @@ impl Pulse {
         })
     }
 
-    /// A ping is to be answered, unless the peer sends them faster than it reads the answers.
-    pub(super) fn pong(&mut self, limits: &Limits) -> Result<(), Close> {
+    /// A ping is to be answered, unless the peer sends them faster than it reads the answers, or
+    /// faster than it needs to.
+    pub(super) fn pong(&mut self, limits: &Limits, now: Timestamp) -> Result<(), Close> {
+        let too_many = |text: String| Err(Close::new(CloseCode::Overloaded, text));
         self.pongs = self.pongs.saturating_add(1);
         let most = limits.outbox_max_control();
         if self.pongs > most {
-            return Err(Close::new(
-                CloseCode::Overloaded,
-                format!("more than {most} pings wait for their answer (rpc.outbox.maxControl)"),
+            return too_many(format!(
+                "more than {most} pings wait for their answer (rpc.outbox.maxControl)"
+            ));
+        }
+        self.pings = self.pings.max(now).saturating_add(PING_EVERY);
+        let most = limits.max_pings();
+        let spare = PING_EVERY.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
+        if self.pings.since(now) > spare {
+            return too_many(format!(
+                "more than {most} pings beyond four a second (rpc.io.maxPings)"
             ));
         }
         Ok(())
@@ -192,6 +205,30 @@ mod tests {
             assert_eq!(pulse.look(&limits, at(patience - 1)), Vital::Fine);
             assert_eq!(pulse.look(&limits, at(patience)), Vital::Silent);
         }
+    }
+
+    #[test]
+    fn l14_pings_faster_than_four_a_second_use_up_what_there_is() {
+        let limits = Limits::default().with_max_pings(10).unwrap();
+        let taken = |pulse: &mut Pulse, from: u64, every: u64| {
+            let mut pings = (0..1000).map(|n| {
+                let now = at(from + n * every);
+                pulse.said(now);
+                pulse.pong(&limits, now)
+            });
+            pings.position(|pong| pong.is_err())
+        };
+        assert_eq!(taken(&mut pulse(None), 0, 250), None);
+        assert_eq!(taken(&mut pulse(None), 5, 0), Some(10));
+        // Five a second are one too many each second.
+        assert_eq!(taken(&mut pulse(None), 0, 200), Some(46));
+        // What was used up comes back with time.
+        let mut pulse = pulse(None);
+        assert_eq!(taken(&mut pulse, 0, 0), Some(10));
+        let close = pulse.pong(&limits, at(249)).unwrap_err();
+        assert_eq!(close.text, "more than 10 pings beyond four a second (rpc.io.maxPings)");
+        assert!(close.is(CloseCode::Overloaded));
+        assert_eq!(taken(&mut pulse, 100_000, 0), Some(10));
     }
 
     #[test]

@@ -10,7 +10,12 @@ use std::time::Duration;
 
 const OVERLOADED: u16 = 7;
 const TIMEOUT: u16 = 9;
-const STALL: &[(&str, &str)] = &[("rpc.io.writeStall", "300ms"), ("rpc.io.socketBuffer", "64KiB")];
+const STALL: &[(&str, &str)] = &[
+    ("rpc.io.writeStall", "300ms"),
+    ("rpc.io.socketBuffer", "64KiB"),
+    ("rpc.io.maxPings", "1000000"),
+];
+const MANY_PINGS: &[(&str, &str)] = &[("rpc.io.maxPings", "1000000")];
 const DEAD: &[(&str, &str)] = &[("rpc.io.heartbeat", "100ms"), ("rpc.io.deadAfter", "400ms")];
 
 fn case(name: &str, about: &'static str) -> Case {
@@ -127,12 +132,24 @@ fn perhaps_refused(scene: &mut Scene<'_>) -> anyhow::Result<()> {
 
 /// A great deal of what is good.
 fn much(cases: &mut Vec<Case>) {
-    let row = case("much/pings", "100,000 pings that are read").step(Step::Do(ping_pong));
-    cases.push(row.served());
+    let row = case("much/pings", "100,000 pings that are read, where they may be");
+    cases.push(row.with(MANY_PINGS).step(Step::Do(ping_pong)).served());
+    let too_many = "more than 100 pings beyond four a second (rpc.io.maxPings)";
+    let row = case("much/pings-in-a-row", "too many pings, each of them read");
+    cases.push(row.step(Step::Do(pings_in_a_row)).closed(OVERLOADED, too_many));
+    let row = dialled("much/pings-at-once", "too many pings in one piece");
+    let told = format!("the connection to {{at}} was closed: {too_many}");
+    let pings = frame(kind::PING, &[7; 8]).repeat(1000);
+    cases.push(row.say(pings).closed(OVERLOADED, too_many).told(
+        rpc_actix::ErrorKind::Overloaded,
+        Unknown,
+        told,
+    ));
     let row = case("much/resolves", "300 windows to one endpoint: no more than 256")
         .step(Step::Do(windows));
     cases.push(row.served().counts(&[("resolves_refused", 43), ("windows_refused", 43)]));
     let row = case("much/kept-calls", "as many calls as may be open, none of them answered")
+        .with(MANY_PINGS)
         .step(Step::Do(keep_all));
     cases.push(row.counts(&[("asks_received", 1024)]));
     let row = dialled("much/late-replies", "10,000 answers to a call that is over");
@@ -150,6 +167,16 @@ fn ping_pong(scene: &mut Scene<'_>) -> anyhow::Result<()> {
             scene.next(kind::PONG)?;
         }
     }
+    Ok(())
+}
+
+/// As many as it may send in any time, and more than it may.
+fn pings_in_a_row(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        scene.peer.send(&frame(kind::PING, &[7; 8]));
+        scene.next(kind::PONG)?;
+    }
+    scene.peer.send(&frame(kind::PING, &[7; 8]).repeat(1000));
     Ok(())
 }
 
