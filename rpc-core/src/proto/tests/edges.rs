@@ -27,10 +27,11 @@ pub(super) fn resolved<const N: usize>(
     let targets = names.map(|name| {
         pair.start(B, name, WINDOW);
         let target = pair.target(A, name, None);
-        pair.nodes[A].session.resolve(pair.now, target).unwrap();
+        let call = pair.nodes[A].session.resolve(pair.now, target).unwrap();
+        pair.run();
+        pair.poll(A, call).unwrap().unwrap();
         target
     });
-    pair.run();
     (pair, targets)
 }
 

@@ -5,9 +5,11 @@ use super::pair::{A, B, Pair, SMALL, body, hello};
 use crate::Lane;
 use crate::error::{ErrorKind, Outcome};
 use crate::limits::Limits;
-use crate::proto::{Close, CloseCode, Hellos, Session, Submission, Vital};
+use crate::proto::calls::Progress;
+use crate::proto::{Close, CloseCode, Hellos, Session, Submission, TargetKey, Vital};
 use crate::wire::frame::{Kind, put_control};
 use bytes::BytesMut;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 #[test]
@@ -262,4 +264,110 @@ fn a_message_that_is_too_large_is_told_whose_limit_it_is() {
     assert_eq!(text(100, 1000), ours);
     assert_eq!(text(100, 100), ours);
     assert_eq!(text(1000, 100), ours.replace("100.", "100 of the peer."));
+}
+
+#[test]
+fn a_frame_that_comes_a_byte_at_a_time_has_a_limit_all_the_same() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let start = pair.now;
+    let mut ping = BytesMut::new();
+    put_control(&mut ping, Kind::Ping, &[0; 8], &[]);
+    let bytes = [&ping[..], &ping].concat();
+    // The first frame and a part of the second; a second between two bytes.
+    let (first, rest) = bytes.split_at(17);
+    pair.arrive(A, first).unwrap();
+    for (second, byte) in (1..).zip(&rest[..14]) {
+        pair.now = start + Duration::from_secs(2 * second);
+        pair.arrive(A, &[*byte]).unwrap();
+    }
+    let session = &mut pair.nodes[A].session;
+    let after = |millis| start + Duration::from_millis(millis);
+    let is_over = |vital| matches!(vital, Vital::Broken(close) if close.text.contains("30s (rpc.io.frameTimeout)"));
+    assert!(!is_over(session.look(after(30_000))) && is_over(session.look(after(30_001))));
+    // Not the peer's fault if nothing is read.
+    session.held(after(30_000));
+    assert!(!is_over(session.look(after(60_001))));
+    pair.arrive(A, &rest[14..]).unwrap();
+    assert!(!is_over(pair.nodes[A].session.look(after(100_000))));
+}
+
+#[test]
+fn a_promise_of_heartbeats_is_in_whole_milliseconds() {
+    let promise = |time| hello(1, &Limits::default()).hello.with_heartbeat(time).heartbeat;
+    assert_eq!(promise(Duration::from_millis(1)), Some(1));
+    assert_eq!(promise(Duration::from_micros(999)), None);
+    assert_eq!(promise(Duration::MAX), None);
+}
+
+#[test]
+fn whoever_serves_a_call_may_wait_for_its_end() {
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    pair.nodes[B].hold = true;
+    let cx = Context::from_waker(Waker::noop());
+    let calls = [pair.ask(A, echo, 1, 4), pair.ask(A, echo, 2, 4)];
+    pair.run();
+    let asked = pair.nodes[B].inbox.iter().map(|waiting| waiting.message.call.unwrap());
+    let asked: Vec<u64> = asked.collect();
+    let ended = |pair: &mut Pair, wakes: bool| {
+        let session = &mut pair.nodes[B].session;
+        let mut woken = Vec::new();
+        session.take_wakes(&mut woken);
+        assert_eq!(!woken.is_empty(), wakes);
+        [asked[0], asked[1], 99].map(|call| session.poll_cancelled(call, &cx).is_ready())
+    };
+    assert_eq!(ended(&mut pair, false), [false, false, true]);
+    pair.nodes[A].session.abandon(pair.now, calls[1]);
+    pair.run();
+    assert_eq!(ended(&mut pair, true), [false, true, true]);
+    pair.handle(B);
+    assert_eq!(ended(&mut pair, true), [true, true, true]);
+}
+
+#[test]
+fn an_endpoint_behind_a_peer_is_asked_for_if_the_peer_relays() {
+    for relays in [true, false] {
+        let mut pair = Pair::new();
+        pair.cut();
+        let mut peer = hello(2, &Limits::default());
+        assert!(peer.hello.capabilities.iter().any(|known| known == "relay"));
+        peer.hello.capabilities.retain(|known| relays || known != "relay");
+        let key = TargetKey::new("x", None).at_env(7);
+        let target = pair.nodes[A].session.target(&key).unwrap();
+        let call = pair.ask(A, target, 1, 4);
+        pair.nodes[A].session.attach(pair.now, peer);
+        if relays {
+            assert_eq!(frames(&mut pair, A), [(Kind::Resolve, 0)]);
+            assert!(pair.poll(A, call).is_none());
+        } else {
+            let error = pair.error(A, call);
+            assert_eq!(
+                (error.kind(), error.outcome()),
+                (ErrorKind::Unreachable, Outcome::NeverSent)
+            );
+            assert_eq!(
+                error.text(),
+                "cannot reach rpc-client://x@0000000000000007 through rpc://b: that env does not relay"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_number_that_comes_free_goes_to_a_target_that_wants_one() {
+    let (mut pair, [used]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let [first, second, third] = ["a", "b", "c"].map(|name| pair.target(A, name, None));
+    let session = &mut pair.nodes[A].session;
+    // As if there had been none: two wait, of which one is not needed any more.
+    for id in [first, second, third] {
+        session.targets.get_mut(id).unwrap().starved = id != third;
+        session.starved.push_back(id);
+    }
+    let calls = [second, third].map(|id| session.open(id, Progress::Resolving).unwrap());
+    session.targets.get_mut(second).unwrap().resolvers.push(calls[0]);
+    session.targets.get_mut(third).unwrap().resolvers.push(calls[1]);
+    session.release(used);
+    let number = |session: &Session, id| session.targets.get(id).unwrap().number;
+    assert_eq!([first, second, third].map(|id| number(session, id)), [None, Some(0), None]);
+    let starved = [first, second].map(|id| session.targets.get(id).unwrap().starved);
+    assert_eq!((starved, session.starved.len()), ([false, false], 1));
 }

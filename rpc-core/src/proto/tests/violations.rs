@@ -80,7 +80,20 @@ fn headers_that_do_not_fit() {
         one_way(b, 1025, &[0; 2000])
     });
     assert_close(protocol, "headers are not readable", |b| one_way(b, 1, &[0xc1, 0, 0, 0, 0]));
-    assert_close(protocol, "headers are not readable", |b| one_way(b, 1, &[0x90, 0, 0, 0, 0]));
+    assert_close(protocol, "expected a map with string keys", |b| {
+        one_way(b, 1, &[0x90, 0, 0, 0, 0])
+    });
+    // As many as there may be, of a key that is not known.
+    let mut pair = Pair::new();
+    pair.start(A, "echo", (1, 1));
+    let target = pair.target(B, "echo", None);
+    pair.nodes[B].session.resolve(pair.now, target).unwrap();
+    pair.run();
+    let map = [&[0x81, 0xa1, b'x', 0xc5, 3, 250], &[7; 1018][..]].concat();
+    let mut bytes = BytesMut::new();
+    one_way(&mut bytes, 1024, &[&map[..], &[0, 0, 0, 9]].concat());
+    pair.arrive(A, &bytes).unwrap();
+    assert_eq!(pair.nodes[A].seen[0].number, 9);
 }
 
 #[test]
