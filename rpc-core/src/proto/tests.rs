@@ -17,6 +17,8 @@ mod cuts;
 #[cfg(test)]
 mod edges;
 #[cfg(test)]
+mod hellos;
+#[cfg(test)]
 mod landing;
 #[cfg(test)]
 mod lifetimes;
