@@ -4,7 +4,7 @@ use crate::behind::HOOK;
 use crate::context::EndpointContext;
 use crate::core::EnvCore;
 use crate::deadline::Timestamp;
-use crate::delivery::{NetworkEvent, Work};
+use crate::delivery::NetworkEvent;
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
 use crate::error::{ErrorKind, RpcError};
@@ -200,52 +200,42 @@ async fn serve<E: RpcEndpoint>(
 ) -> End {
     let mut turn = Turn::default();
     loop {
-        let next = taken.items.borrow_mut().pop_front();
-        let Some(mut item) = next else {
-            let mut waited = false;
-            let step = std::future::poll_fn(|cx| {
-                let polled = inbox.poll_next(cx, &mut taken.items.borrow_mut());
-                waited |= polled.is_pending() && !taken.in_place();
-                polled
-            });
-            if let Step::Stop = step.await {
-                return End::Stopped;
-            }
-            if waited {
-                // Others had their turn meanwhile. Not if it waited for no other than an asker, which
-                // might come again and again.
-                turn = Turn::default();
-            }
-            continue;
-        };
-        if inbox.is_drained() {
-            inbox.refuse([item], &inbox.drained_error());
-            continue;
-        }
-        inbox.begin(&mut item, taken.items.borrow().len());
-        let failed = if let Kind::Network(_) | Kind::Terminated(_) = &item.kind {
-            inbox.behind.handles(HOOK);
-            let result = {
-                let mut hook = std::pin::pin!(told(endpoint, &item.kind, inbox, cx));
-                let poll = |cx: &mut Context<'_>| poll_handler("a hook", inbox, hook.as_mut(), cx);
-                std::future::poll_fn(poll).await
-            };
-            inbox.end_turn();
-            complain_of(result, endpoint, inbox, cx).await
-        } else {
-            let span = span_of(inbox, &item);
-            let ended = match cx.begin(item) {
-                Some((handler, work)) => {
-                    inbox.behind.handles(handler);
-                    let result = handle(endpoint, cx, inbox, handler, work, &span).await;
-                    cx.end(result)
+        let failed = match next(cx, inbox, taken) {
+            Next::Refused => continue,
+            Next::Nothing => {
+                cx.rest();
+                if let Step::Stop = more(inbox, taken, &mut turn).await {
+                    return End::Stopped;
                 }
-                // Nobody wants it any more, but its turn is over.
-                None => cx.end(Ok(())),
-            };
-            match ended {
-                Ok(()) => false,
-                Err(error) => complain_of(Err(error), endpoint, inbox, cx).instrument(span).await,
+                continue;
+            }
+            Next::Event(kind) => {
+                inbox.behind.handles(HOOK);
+                let result = {
+                    let mut hook = std::pin::pin!(told(endpoint, &kind, inbox, cx));
+                    let poll =
+                        |cx: &mut Context<'_>| poll_handler("a hook", inbox, hook.as_mut(), cx);
+                    std::future::poll_fn(poll).await
+                };
+                inbox.end_turn();
+                complain_of(result, endpoint, inbox, cx).await
+            }
+            Next::Message(handler, span) => {
+                let result = match handler {
+                    Some(handler) => {
+                        inbox.behind.handles(handler);
+                        handle(endpoint, cx, inbox, handler, &span).await
+                    }
+                    // Nobody wants it any more, but its turn is over.
+                    None => Ok(()),
+                };
+                match cx.end(result) {
+                    Ok(()) => false,
+                    Err(error) => {
+                        cx.rest();
+                        complain_of(Err(error), endpoint, inbox, cx).instrument(span).await
+                    }
+                }
             }
         };
         if failed {
@@ -255,6 +245,63 @@ async fn serve<E: RpcEndpoint>(
             yield_now(inbox.core()).await;
         }
     }
+}
+
+/// What the loop does next.
+enum Next {
+    /// All that it has taken is done.
+    Nothing,
+    /// The current message, by the number of its handler; none if nobody wants it any more.
+    Message(Option<usize>, Span),
+    Event(Box<Kind>),
+    /// It was too late for that.
+    Refused,
+}
+
+fn next<E: RpcEndpoint>(cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>, taken: &Taken) -> Next {
+    let mut items = taken.items.borrow_mut();
+    let Some(first) = items.front_mut() else { return Next::Nothing };
+    if inbox.is_drained() {
+        let refused = std::mem::take(&mut *items);
+        drop(items);
+        inbox.refuse(refused, &inbox.drained_error());
+        return Next::Refused;
+    }
+    if let Kind::Row(row) = &mut first.kind {
+        let handler = cx.begin_arrived(row);
+        let over = if row.len() == 0 { items.pop_front() } else { None };
+        inbox.begin_arrived(items.len());
+        drop(items);
+        drop(over);
+        let span = span_of(inbox, || inbox.handlers().get(handler?).map(|info| info.name));
+        return Next::Message(handler, span);
+    }
+    let Some(mut item) = items.pop_front() else { return Next::Nothing };
+    inbox.begin(&mut item, items.len());
+    drop(items);
+    if let Kind::Network(_) | Kind::Terminated(_) = item.kind {
+        cx.rest();
+        return Next::Event(Box::new(item.kind));
+    }
+    let span = span_of(inbox, || message_of(inbox, &item));
+    Next::Message(cx.begin(item), span)
+}
+
+/// Takes more out of the inbox, as soon as there is some.
+async fn more(inbox: &Arc<Inbox>, taken: &Taken, turn: &mut Turn) -> Step {
+    let mut waited = false;
+    let step = std::future::poll_fn(|cx| {
+        let polled = inbox.poll_next(cx, &mut taken.items.borrow_mut());
+        waited |= polled.is_pending() && !taken.in_place();
+        polled
+    });
+    let step = step.await;
+    if waited {
+        // Others had their turn meanwhile. Not if it waited for no other than an asker, which might
+        // come again and again.
+        *turn = Turn::default();
+    }
+    step
 }
 
 /// What an endpoint has handled since others of its thread had their turn.
@@ -289,13 +336,13 @@ impl Turn {
 /// The span that a message is handled in, `on_error` included. Its level is `DEBUG`, because it comes
 /// once with every message: who listens to `INFO` neither sees nor pays for it. It has no parent in
 /// this process, whoever's task happens to drive the endpoint; the ids say where it belongs.
-fn span_of(inbox: &Inbox, item: &Item) -> Span {
+fn span_of<'a>(inbox: &Inbox, message: impl FnOnce() -> Option<&'a str>) -> Span {
     let span = tracing::debug_span!(
         target: "rpc_core::handle",
         parent: None,
         "rpc.handle",
         endpoint = %inbox.name(),
-        message = message_of(inbox, item),
+        message = message().unwrap_or("?"),
         trace_id = Empty,
         span_id = Empty,
         parent_id = Empty,
@@ -313,18 +360,18 @@ fn span_of(inbox: &Inbox, item: &Item) -> Span {
 }
 
 /// The message's wire name.
-fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> &'a str {
+fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> Option<&'a str> {
     match &item.kind {
-        Kind::Tell { tell, .. } => tell.name(),
+        Kind::Tell { tell, .. } => Some(tell.name()),
         Kind::Ask { sink, .. } => match sink.way() {
-            Some(Way::Local(call)) => call.name(),
-            _ => "?",
+            Some(Way::Local(call)) => Some(call.name()),
+            _ => None,
         },
         Kind::Wire(message) => match (inbox.handlers().get(message.handler), &message.name) {
-            (Some(handler), _) => handler.name,
-            (None, name) => name.as_deref().unwrap_or("?"),
+            (Some(handler), _) => Some(handler.name),
+            (None, name) => name.as_deref(),
         },
-        Kind::Network(_) | Kind::Terminated(_) => "?",
+        Kind::Row(_) | Kind::Network(_) | Kind::Terminated(_) => None,
     }
 }
 
@@ -335,18 +382,17 @@ async fn handle<E: RpcEndpoint>(
     cx: &mut EndpointContext<E>,
     inbox: &Inbox,
     handler: usize,
-    work: Work,
     span: &Span,
 ) -> Result<(), RpcError> {
     if handler < E::Handlers::LEN {
-        let mut run = std::pin::pin!(E::Handlers::dispatch(handler, endpoint, work, cx));
+        let mut run = std::pin::pin!(E::Handlers::dispatch(handler, endpoint, cx));
         let poll = |cx: &mut Context<'_>| {
             let _entered = span.enter();
             poll_handler("a handler", inbox, run.as_mut(), cx)
         };
         std::future::poll_fn(poll).await
     } else {
-        let mut run = std::pin::pin!(raw(endpoint, work, cx));
+        let mut run = std::pin::pin!(raw(endpoint, cx));
         let poll = |cx: &mut Context<'_>| {
             let _entered = span.enter();
             poll_handler("receive", inbox, run.as_mut(), cx)
@@ -355,12 +401,8 @@ async fn handle<E: RpcEndpoint>(
     }
 }
 
-async fn raw<E: RpcEndpoint>(
-    endpoint: &mut E,
-    work: Work,
-    cx: &mut EndpointContext<E>,
-) -> HandlerResult<()> {
-    match cx.take_raw(work)? {
+async fn raw<E: RpcEndpoint>(endpoint: &mut E, cx: &mut EndpointContext<E>) -> HandlerResult<()> {
+    match cx.take_raw()? {
         (message, None) => endpoint.receive(message, cx).await,
         (message, Some(call)) => endpoint.receive_and_reply(message, call, cx).await,
     }

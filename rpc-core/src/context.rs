@@ -5,25 +5,25 @@ use crate::call_context::{Deferred, ReplyKind, RpcCallContext};
 use crate::core::EnvCore;
 use crate::counters::Count;
 use crate::deadline::Timestamp;
-use crate::delivery::{Tells, WireMessage, Work};
+use crate::delivery::Work;
 use crate::dispatcher::env_stopped;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::env::{EnvShared, RpcEnv};
 use crate::error::{ErrorKind, Outcome, RpcError};
-use crate::inbox::{Inbox, Item, Kind};
+use crate::inbox::Inbox;
 use crate::later::{self, ScheduledSend};
 use crate::local_call::{LocalAnswer, LocalCall, Taken, into_message};
 use crate::message::{Ask, Encoding, OneWay, RpcMessage, SentTo};
 use crate::open_call::Watch;
-use crate::plant::planted;
 use crate::raw::{HandlerError, RawMessage, RawReply};
 use crate::raw_ref::RawRef;
-use crate::reply_sink::{ReplySink, Way, in_time};
+use crate::reply_sink::{ReplySink, Way};
+use crate::row::Together;
 use crate::scope;
 use crate::seam::Origin;
 use crate::terminated::WatchId;
 use crate::trace::TraceContext;
-use crate::turn::{self, Serving};
+use crate::turn;
 use crate::wire::payload;
 use std::any::Any;
 use std::fmt;
@@ -35,18 +35,23 @@ use std::time::Duration;
 
 /// Given to every handler and hook of an endpoint: itself, its env, and the current call.
 pub struct EndpointContext<E> {
-    inbox: Arc<Inbox>,
-    core: Arc<EnvCore>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) core: Arc<EnvCore>,
     env: Weak<EnvShared>,
+    /// The current message, until its handler has it. It lies here because a future that is called with
+    /// it, and the one within that, would each move it.
+    pub(crate) work: Work,
     /// The call that the current handler is to answer.
-    current: Option<ReplySink>,
+    pub(crate) current: Option<ReplySink>,
     /// The same, once it was handed to a call context.
-    deferred: Option<Deferred>,
+    pub(crate) deferred: Option<Deferred>,
     /// Where the current message came from, if not from this env.
-    origin: Option<Arc<dyn Origin>>,
-    deadline: Timestamp,
+    pub(crate) origin: Option<Arc<dyn Origin>>,
+    /// What it came with, of which more may come.
+    pub(crate) together: Option<Arc<Together>>,
+    pub(crate) deadline: Timestamp,
     /// Whether the handler's turn ended with its answer, before it did.
-    turn_over: bool,
+    pub(crate) turn_over: bool,
     endpoint: PhantomData<fn() -> E>,
 }
 
@@ -56,9 +61,11 @@ impl<E> EndpointContext<E> {
             core: inbox.core().clone(),
             inbox,
             env,
+            work: Work::Nothing,
             current: None,
             deferred: None,
             origin: None,
+            together: None,
             deadline: Timestamp::MAX,
             turn_over: false,
             endpoint: PhantomData,
@@ -230,115 +237,21 @@ impl<E> EndpointContext<E> {
         }
     }
 
-    /// Makes a message the current one. `None` if nobody wants it any more.
-    pub(crate) fn begin(&mut self, item: Item) -> Option<(usize, Work)> {
-        match item.kind {
-            Kind::Tell { tell, ticket } => {
-                turn::begin(Serving { asker: None, way: None, deadline: Timestamp::MAX });
-                if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
-                    return None;
-                }
-                let handler = self.inbox.handler_of(tell.message_type(), tell.name());
-                Some((self.for_way(handler, true), Work::Tell(Tells(tell))))
-            }
-            Kind::Ask { sink, asker, deadline } => {
-                turn::begin(Serving { asker, way: sink.way().cloned(), deadline });
-                let Some(Way::Local(call)) = sink.way() else { return None };
-                let handler = self.inbox.handler_of(call.message_type(), call.name());
-                let handler = self.for_way(handler, false);
-                if handler >= self.inbox.handlers().len() && call.is_cancelled() {
-                    drop(sink.take());
-                    return None;
-                }
-                self.begin_call(sink, deadline).then_some((handler, Work::Ask))
-            }
-            Kind::Wire(message) => self.begin_wire(message),
-            Kind::Network(_) | Kind::Terminated(_) => None,
-        }
-    }
-
-    fn begin_wire(&mut self, message: WireMessage) -> Option<(usize, Work)> {
-        let WireMessage { handler, name, body, origin, call, deadline, .. } = message;
-        let way = call.map(|call| Way::Wire(origin.clone(), call));
-        let until = if call.is_some() { deadline } else { Timestamp::MAX };
-        turn::begin(Serving { asker: None, way, deadline: until });
-        origin.consumed(body.len());
-        if let Some(call) = call
-            && (origin.is_cancelled(call) && !planted!(CancelledHandled)
-                || !self.begin_call(ReplySink::wire(origin.clone(), call), deadline))
-        {
-            return None;
-        }
-        self.origin = Some(origin);
-        let known = self.inbox.handlers().get(handler).map(|info| info.name);
-        let handler = self.for_way(handler, call.is_none());
-        let name = if handler < self.inbox.handlers().len() {
-            name
-        } else {
-            name.or_else(|| known.map(Arc::from))
-        };
-        Some((handler, Work::Wire(name, body)))
-    }
-
-    /// The handler, unless it is for asks and the message is none, or the reverse: then none.
-    fn for_way(&self, handler: usize, one_way: bool) -> usize {
-        match self.inbox.handlers().get(handler) {
-            Some(info) if info.one_way == one_way => handler,
-            _ => self.inbox.handlers().len(),
-        }
-    }
-
-    /// An ask whose time is over is not handled. Nor is one whose caller has gone: of a local one
-    /// that is seen when its message is taken.
-    fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp) -> bool {
-        if deadline <= self.core.now() {
-            self.core.tally().count(Count::AsksExpired);
-            sink.fail(
-                &RpcError::new(
-                    ErrorKind::Timeout,
-                    format!("the time of the ask was over when {} got to it", self.inbox.address()),
-                )
-                .with_outcome(Outcome::NeverSent),
-            );
-            return false;
-        }
-        self.deadline = deadline;
-        self.current = Some(sink);
-        true
-    }
-
-    /// The handler is done: an error goes to the caller, unless it has its answer, and comes back.
-    pub(crate) fn end(&mut self, result: Result<(), RpcError>) -> Result<(), RpcError> {
-        if !std::mem::take(&mut self.turn_over) {
-            turn::end(&self.inbox);
-        }
-        let deadline = std::mem::replace(&mut self.deadline, Timestamp::MAX);
-        self.origin = None;
-        if self.deferred.is_none() && self.current.is_none() {
-            // Nobody waits for more.
-            return result;
-        }
-        let told = result.clone().map_err(|error| in_time(error, deadline, &self.core));
-        if let Some(deferred) = self.deferred.take() {
-            deferred.handler_done(told.as_ref().map(|&()| ()));
-        }
-        match (self.current.take(), &told) {
-            (Some(sink), Err(error)) => sink.fail(error),
-            (Some(sink), Ok(())) => drop(sink.take()),
-            (None, _) => {}
-        }
-        result
-    }
-
     /// The current message as an `M`.
-    pub(crate) fn decode<M: RpcMessage>(&self, work: Work) -> Result<M, HandlerError> {
-        let message = match work {
-            Work::Tell(Tells(tell)) => {
+    pub(crate) fn decode<M: RpcMessage>(&mut self) -> Result<M, HandlerError> {
+        let message = match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Tell(tell) => {
                 scope::within(&self.core, || into_message(tell, self.core.prescan()))
             }
             Work::Ask => self.local_message::<M>(),
+            Work::Nothing => Err(lost()),
             Work::Wire(_, body) => {
                 scope::within(&self.core, || payload::decode_body(&body, self.core.prescan()))
+            }
+            Work::Arrived(place, last) => {
+                let over = if last { self.together.take() } else { None };
+                let together = over.as_deref().or(self.together.as_deref());
+                self.decode_arrived(together.ok_or_else(lost), place)
             }
         };
         message.map_err(|error| {
@@ -352,6 +265,22 @@ impl<E> EndpointContext<E> {
         })
     }
 
+    fn decode_arrived<M: RpcMessage>(
+        &self,
+        together: Result<&Together, RpcError>,
+        place: usize,
+    ) -> Result<M, RpcError> {
+        let arrivals = &together?.arrivals;
+        let (body, limits) = (arrivals.body(place), self.core.prescan());
+        scope::within(&self.core, || {
+            if payload::may_stay(body) {
+                payload::decode_body(&arrivals.kept_body(place), limits)
+            } else {
+                payload::decode(body, limits)
+            }
+        })
+    }
+
     fn name_message(&self, message: &str, error: &RpcError) -> RpcError {
         let text = format!("{message} to {}: {error}", self.inbox.address());
         // No handler has seen the message.
@@ -359,15 +288,16 @@ impl<E> EndpointContext<E> {
     }
 
     fn local_message<M: RpcMessage>(&self) -> Result<M, RpcError> {
-        let lost = || RpcError::new(ErrorKind::Internal, "the message of an ask was lost");
         let Some(Way::Local(call)) = self.way() else { return Err(lost()) };
         let tell = call.take().ok_or_else(lost)?;
         scope::within(&self.core, || into_message(tell, self.core.prescan()))
     }
 
     /// The message of a local ask of exactly this type, without boxing it.
-    pub(crate) fn take_ask<M: Ask>(&self, work: &Work) -> Taken<M> {
-        let (Work::Ask, Some(Way::Local(call))) = (work, self.way()) else { return Taken::Other };
+    pub(crate) fn take_ask<M: Ask>(&self) -> Taken<M> {
+        let (Work::Ask, Some(Way::Local(call))) = (&self.work, self.way()) else {
+            return Taken::Other;
+        };
         match call.as_any().downcast_ref::<LocalCall<M>>() {
             Some(call) => call.take_message().map_or(Taken::GivenUp, Taken::Message),
             None if call.is_cancelled() => Taken::GivenUp,
@@ -421,11 +351,10 @@ impl<E> EndpointContext<E> {
     /// The current message for `receive` or `receive_and_reply`, and the call if it is an ask.
     pub(crate) fn take_raw(
         &mut self,
-        work: Work,
     ) -> Result<(RawMessage, Option<RpcCallContext<RawReply>>), HandlerError> {
         let core = self.core.clone();
-        let message = match work {
-            Work::Tell(Tells(tell)) => RawMessage::from_value(tell, core),
+        let message = match std::mem::replace(&mut self.work, Work::Nothing) {
+            Work::Tell(tell) => RawMessage::from_value(tell, core),
             Work::Wire(name, body) => {
                 RawMessage::from_bytes(name.as_deref().unwrap_or("?").to_owned(), body, core)
             }
@@ -434,9 +363,9 @@ impl<E> EndpointContext<E> {
                     Some(Way::Local(call)) => call.take(),
                     _ => None,
                 };
-                let lost = || RpcError::new(ErrorKind::Internal, "the message of an ask was lost");
                 RawMessage::from_value(tell.ok_or_else(lost)?, core)
             }
+            Work::Nothing | Work::Arrived(..) => return Err(HandlerError::refused(lost())),
         };
         let Some(way) = self.current.take().and_then(ReplySink::take) else {
             return Ok((message, None));
@@ -471,6 +400,11 @@ impl<E> EndpointContext<E> {
         };
         HandlerError::refused(RpcError::new(ErrorKind::Unsupported, text))
     }
+}
+
+#[cold]
+fn lost() -> RpcError {
+    RpcError::new(ErrorKind::Internal, "the current message was lost")
 }
 
 impl<E> fmt::Debug for EndpointContext<E> {

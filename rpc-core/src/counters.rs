@@ -282,6 +282,12 @@ impl Traffic {
         *count = count.wrapping_add(1);
     }
 
+    /// Counts so many messages, some of them asks.
+    pub(crate) fn messages(&mut self, asks: usize, all: usize) {
+        self.asks = self.asks.wrapping_add(asks as u64);
+        self.sends = self.sends.wrapping_add(all.saturating_sub(asks) as u64);
+    }
+
     /// Counts an answer.
     pub(crate) fn answer(&mut self, failed: bool) {
         let count = if failed { &mut self.failures } else { &mut self.replies };

@@ -21,22 +21,16 @@ pub struct HandlerInfo {
     pub(crate) one_way: bool,
 }
 
-/// A message in the hands of its handler.
-#[doc(hidden)]
-#[non_exhaustive]
-pub enum Work {
-    #[doc(hidden)]
-    Tell(Tells),
-    /// The message of the current local ask.
-    #[doc(hidden)]
+/// The message that a handler is to be called with.
+pub(crate) enum Work {
+    Nothing,
+    Tell(Box<dyn LocalTell>),
+    /// That of the current local ask.
     Ask,
-    #[doc(hidden)]
     Wire(Option<Arc<str>>, Bytes),
+    /// One of those that came together, by its place among them, and whether it is the last in its row.
+    Arrived(usize, bool),
 }
-
-/// A local one-way message. Opaque, because only dispatch looks inside.
-#[doc(hidden)]
-pub struct Tells(pub(crate) Box<dyn LocalTell>);
 
 /// A message from another env, as a backend hands it over.
 #[non_exhaustive]
@@ -75,18 +69,6 @@ pub enum NetworkEvent {
     Disconnected(RpcAddress),
     /// A connection broke; `Disconnected` follows.
     Error(RpcError, RpcAddress),
-}
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
-    }
-}
-
-impl fmt::Debug for Tells {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
-    }
 }
 
 impl fmt::Debug for WireMessage {

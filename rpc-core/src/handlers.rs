@@ -3,7 +3,7 @@
 
 use crate::call_context::{ReplyKind, RpcCallContext};
 use crate::context::EndpointContext;
-use crate::delivery::{HandlerInfo, Work};
+use crate::delivery::HandlerInfo;
 use crate::local_call::{LocalCall, Taken};
 use crate::message::{Ask, OneWay, RpcMessage};
 use crate::raw::HandlerResult;
@@ -51,12 +51,11 @@ pub trait HandlerSet<E>: sealed::Sealed {
     /// Appends what senders need to know of each, in the order of dispatch.
     #[doc(hidden)]
     fn describe(into: &mut Vec<HandlerInfo>);
-    /// Runs handler number `index` on `work`.
+    /// Runs handler number `index` on the current message.
     #[doc(hidden)]
     fn dispatch(
         index: usize,
         endpoint: &mut E,
-        work: Work,
         cx: &mut EndpointContext<E>,
     ) -> impl Future<Output = HandlerResult<()>>;
 }
@@ -96,10 +95,9 @@ impl<E: Receive<M>, M: OneWay> HandlerSet<E> for Receives<M> {
     async fn dispatch(
         _index: usize,
         endpoint: &mut E,
-        work: Work,
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
-        let msg = cx.decode::<M>(work)?;
+        let msg = cx.decode::<M>()?;
         endpoint.handle(msg, cx).await
     }
 }
@@ -114,13 +112,12 @@ impl<E: ReceiveAndReply<M>, M: Ask> HandlerSet<E> for Replies<M> {
     async fn dispatch(
         _index: usize,
         endpoint: &mut E,
-        work: Work,
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
-        let msg = match cx.take_ask::<M>(&work) {
+        let msg = match cx.take_ask::<M>() {
             Taken::Message(msg) => msg,
             Taken::GivenUp => return Ok(()),
-            Taken::Other => cx.decode::<M>(work)?,
+            Taken::Other => cx.decode::<M>()?,
         };
         let reply = if M::ABORT {
             let cancelled = cx.turn_cancelled();
@@ -150,13 +147,12 @@ impl<E: ReceiveAndReplyLater<M>, M: Ask> HandlerSet<E> for RepliesLater<M> {
     async fn dispatch(
         _index: usize,
         endpoint: &mut E,
-        work: Work,
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
-        let msg = match cx.take_ask::<M>(&work) {
+        let msg = match cx.take_ask::<M>() {
             Taken::Message(msg) => msg,
             Taken::GivenUp => return Ok(()),
-            Taken::Other => cx.decode::<M>(work)?,
+            Taken::Other => cx.decode::<M>()?,
         };
         let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
         let call = cx.take_call::<M::Reply, LocalCall<M>>(kind)?;
@@ -199,13 +195,12 @@ macro_rules! tuples {
             async fn dispatch(
                 index: usize,
                 _endpoint: &mut Endpoint,
-                _work: Work,
                 _cx: &mut EndpointContext<Endpoint>,
             ) -> HandlerResult<()> {
                 let mut _index = index;
                 $(
                     if _index < $set::LEN {
-                        return $set::dispatch(_index, _endpoint, _work, _cx).await;
+                        return $set::dispatch(_index, _endpoint, _cx).await;
                     }
                     _index = _index.wrapping_sub($set::LEN);
                 )*

@@ -17,6 +17,7 @@ use crate::local_call::{LocalAsk, LocalTell};
 use crate::open_call::OpenCall;
 use crate::plant::planted;
 use crate::reply_sink::{ReplySink, Way};
+use crate::row::Row;
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::terminated::WatchId;
 use crate::termination::Termination;
@@ -41,7 +42,22 @@ pub(crate) struct Item {
 
 impl Weigh for Item {
     fn bytes(&self) -> usize {
-        self.bytes
+        if let Kind::Row(row) = &self.kind { row.bytes() } else { self.bytes }
+    }
+
+    fn count(&self) -> usize {
+        if let Kind::Row(row) = &self.kind { row.len() } else { 1 }
+    }
+
+    fn split(&mut self, messages: usize, bytes: usize) -> Option<Self> {
+        let Kind::Row(row) = &mut self.kind else { return None };
+        Some(Self::row(row.split(messages, bytes)?))
+    }
+}
+
+impl Item {
+    fn row(row: Row) -> Self {
+        Self { kind: Kind::Row(row), bytes: 0, trace: None }
     }
 }
 
@@ -56,6 +72,8 @@ pub(crate) enum Kind {
         deadline: Timestamp,
     },
     Wire(WireMessage),
+    /// Messages of a peer that came in a row.
+    Row(Row),
     Network(NetworkEvent),
     /// A watch of the endpoint has ended.
     Terminated(WatchId),
@@ -82,7 +100,7 @@ pub struct Inbox {
     /// among those that `State` says are held. Only the loop writes here.
     pub(crate) begun: AtomicUsize,
     pub(crate) begun_bytes: AtomicUsize,
-    /// What the loop has taken and not begun.
+    /// Whether the loop has taken what it has not begun: 0 if not.
     pub(crate) unused: AtomicUsize,
     /// Whether the drain deadline is over: nothing more is begun.
     pub(crate) drained: AtomicBool,
@@ -378,6 +396,18 @@ impl Inbox {
             state.queue.push(line, Item { kind: Kind::Wire(message), bytes, trace });
         }
         self.wake(state);
+    }
+
+    /// The same, of messages that came in a row.
+    pub(crate) fn deliver_row(&self, line: usize, asks: usize, row: Row) -> Result<(), Row> {
+        let mut state = self.open();
+        if state.phase != Phase::Open {
+            return Err(row);
+        }
+        state.received.messages(asks, row.len());
+        state.queue.push(line, Item::row(row));
+        self.wake(state);
+        Ok(())
     }
 
     pub(crate) fn wants_network_events(&self) -> bool {

@@ -190,6 +190,7 @@ mod context;
 mod core;
 mod counters;
 mod credit;
+mod current;
 mod deadline;
 mod deadlines;
 mod delivery;
@@ -228,6 +229,7 @@ mod raw_ref;
 mod remote_failure;
 mod reply_sink;
 mod room;
+mod row;
 mod running;
 mod scope;
 mod seam;
@@ -290,5 +292,5 @@ pub use wire::wire_type::assert_wire_type;
 /// What the macros name and users do not.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::delivery::{HandlerInfo, Tells, Work};
+    pub use crate::delivery::HandlerInfo;
 }

@@ -5,6 +5,10 @@ use std::fmt;
 
 /// What a connection reads at a time: a message that waits may hold all of the read that brought it.
 pub const READ_SIZE: usize = 64 * 1024;
+/// Messages of one read that are handed on together: who holds one holds what is said of all of them.
+pub(crate) const MOST_IN_A_ROW: usize = 64;
+/// What that is, beside their bodies.
+const ROW: u64 = 4096;
 /// What a connection takes out of its queues at a time, to give it to the socket.
 pub const WRITE_SIZE: usize = 256 * 1024;
 /// Windows to one endpoint that a peer may have at once: each has a base of its own, and what a peer
@@ -139,7 +143,7 @@ impl Limits {
         // Half an inbox is shared by peers, and as much as all of it may be of peers that are gone.
         let (remote, remote_bytes) =
             (messages.saturating_add(messages / 2), bytes.saturating_add(bytes / 2));
-        let remote = remote.saturating_mul(sum([wide(READ_SIZE), ENTRY]));
+        let remote = remote.saturating_mul(sum([wide(READ_SIZE), ROW, ENTRY]));
         sum([own, entries, remote, remote_bytes])
     }
 
@@ -148,7 +152,7 @@ impl Limits {
         let (messages, bytes) = BASE;
         let messages = messages.min(wide(self.inbox_max_messages()));
         let bytes = bytes.min(wide(self.inbox_max_bytes()));
-        let held = messages.saturating_mul(sum([wide(READ_SIZE), ENTRY]));
+        let held = messages.saturating_mul(sum([wide(READ_SIZE), ROW, ENTRY]));
         let window = sum([held, bytes, wide(self.message_max_size()), ENTRY]);
         window.saturating_mul(wide(MAX_WINDOWS))
     }

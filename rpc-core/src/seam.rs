@@ -380,6 +380,11 @@ pub trait Origin: Send + Sync {
     /// The endpoint took a message of `bytes` bytes out of its inbox: room for another.
     fn consumed(&self, bytes: usize);
 
+    /// The same of several messages, by their bytes.
+    fn consumed_together(&self, bytes: &mut dyn Iterator<Item = usize>) {
+        bytes.for_each(|bytes| self.consumed(bytes));
+    }
+
     /// The endpoint is gone, and how it ended.
     fn gone(&self, how: Termination);
 

@@ -158,6 +158,14 @@ impl Inbox {
                         None => dropped = dropped.saturating_add(1),
                     }
                 }
+                Kind::Row(row) => {
+                    for (together, call) in row.refuse() {
+                        match call {
+                            Some(call) => together.origin.fail(call, error),
+                            None => dropped = dropped.saturating_add(1),
+                        }
+                    }
+                }
                 Kind::Tell { tell, .. } => {
                     quietly(|| drop(tell));
                     dropped = dropped.saturating_add(1);

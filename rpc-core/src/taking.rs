@@ -4,6 +4,7 @@
 use crate::inbox::{Inbox, Item, Kind, Phase, State};
 use crate::plant::planted;
 use crate::ticket::Ticket;
+use crate::trace::TraceContext;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -65,14 +66,27 @@ impl Inbox {
             let mut state = self.lock();
             state.events = state.events.saturating_sub(1);
         }
-        if item.trace.is_some() || self.traced.load(Ordering::Relaxed) {
-            self.trace_is(&mut self.lock(), item.trace.take());
+        self.span_begins(item.trace.take());
+    }
+
+    /// The same of one of a row.
+    pub(crate) fn begin_arrived(&self, unused: usize) {
+        self.unused.store(unused, Ordering::Relaxed);
+        self.span_begins(None);
+    }
+
+    fn span_begins(&self, trace: Option<TraceContext>) {
+        if trace.is_some() || self.traced.load(Ordering::Relaxed) {
+            self.trace_is(&mut self.lock(), trace);
         }
     }
 
     /// A handler waits, or others have their turn: what the loop has taken and not begun is queued
     /// again, where others see it.
     pub(crate) fn put_back(&self, unused: &mut VecDeque<Item>) {
+        if let Some(Item { kind: Kind::Row(row), .. }) = unused.front_mut() {
+            row.settle();
+        }
         let mut state = self.lock();
         let granted = self.give_room(&mut state);
         if !self.is_drained() && state.phase != Phase::Closed {

@@ -34,22 +34,39 @@ thread_local! {
     /// What the handler is for, as long as nobody else has to know.
     static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
     /// Whether there is such a thing: mostly there is not, and to look at this costs nearly nothing.
-    static SERVES: Cell<bool> = const { Cell::new(false) };
+    static SERVES: Cell<Serves> = const { Cell::new(Serves::Nothing) };
+}
+
+/// What the thread's handler is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    /// Nobody has to know, or it is written down.
+    Nothing,
+    /// A message that nobody waits for.
+    OneWay,
+    /// What `SERVING` says.
+    Somebody,
 }
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
 /// hands down what it is for.
 pub(crate) fn begin(serving: Serving) {
-    SERVES.set(true);
+    SERVES.set(Serves::Somebody);
     drop(SERVING.replace(Some(serving)));
+}
+
+/// The same of a message that nobody waits for.
+pub(crate) fn begin_one_way() {
+    SERVES.set(Serves::OneWay);
 }
 
 /// Takes what the current handler is for, if it was not written down.
 fn take_serving() -> Option<Serving> {
-    if !SERVES.replace(false) {
-        return None;
+    match SERVES.replace(Serves::Nothing) {
+        Serves::Nothing => None,
+        Serves::OneWay => Some(Serving { asker: None, way: None, deadline: Timestamp::MAX }),
+        Serves::Somebody => SERVING.try_with(RefCell::take).ok().flatten(),
     }
-    SERVING.try_with(RefCell::take).ok().flatten()
 }
 
 /// Enters an endpoint's handlers on this thread, until what this returns is dropped, panic or not.
@@ -172,9 +189,11 @@ pub(crate) fn write_down() {
 
 /// The current handler is done, or its answer is on its way: nobody waits for it any more.
 pub(crate) fn end(inbox: &Inbox) {
-    // What was not written down is nobody's business.
-    if take_serving().is_none() {
-        inbox.end_turn();
+    match SERVES.replace(Serves::Nothing) {
+        Serves::Nothing => inbox.end_turn(),
+        // What was not written down is nobody's business.
+        Serves::OneWay => {}
+        Serves::Somebody => drop(SERVING.try_with(RefCell::take)),
     }
 }
 

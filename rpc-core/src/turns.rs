@@ -12,9 +12,20 @@ const TURN_BYTES: usize = 256 * 1024;
 /// Empty queues that keep their memory for the next sender that has something.
 const SPARE: usize = 8;
 
-/// Something with a size.
-pub(crate) trait Weigh {
+/// Something with a size, which may be many in a row.
+pub(crate) trait Weigh: Sized {
     fn bytes(&self) -> usize;
+
+    /// How many messages it is.
+    fn count(&self) -> usize {
+        1
+    }
+
+    /// Takes out the first `messages` of a row, or as many as come to `bytes`; `None` if that is all.
+    fn split(&mut self, messages: usize, bytes: usize) -> Option<Self> {
+        let _ = (messages, bytes);
+        None
+    }
 }
 
 /// Queues of senders, first in, first out within each, taken from in turns. `K` is how a sender is
@@ -138,7 +149,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
             self.begin_turns(place);
         }
         let Some(line) = self.lines.get_mut(place) else { return };
-        self.length = self.length.saturating_add(1);
+        self.length = self.length.saturating_add(item.count());
         self.size = self.size.saturating_add(item.bytes());
         line.queue.push_back(item);
     }
@@ -171,11 +182,14 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         };
         while self.messages < TURN_MESSAGES
             && self.bytes < TURN_BYTES
-            && let Some(item) = line.queue.pop_front()
+            && let Some(first) = line.queue.front_mut()
         {
-            self.length = self.length.saturating_sub(1);
+            let messages = TURN_MESSAGES.saturating_sub(self.messages);
+            let part = first.split(messages, TURN_BYTES.saturating_sub(self.bytes));
+            let Some(item) = part.or_else(|| line.queue.pop_front()) else { return };
+            self.length = self.length.saturating_sub(item.count());
             self.size = self.size.saturating_sub(item.bytes());
-            self.messages = self.messages.saturating_add(1);
+            self.messages = self.messages.saturating_add(item.count());
             self.bytes = self.bytes.saturating_add(item.bytes());
             into.push_back(item);
         }
@@ -187,9 +201,9 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
             return;
         };
         while let Some(item) = unused.pop_back() {
-            self.length = self.length.saturating_add(1);
+            self.length = self.length.saturating_add(item.count());
             self.size = self.size.saturating_add(item.bytes());
-            self.messages = self.messages.saturating_sub(1);
+            self.messages = self.messages.saturating_sub(item.count());
             self.bytes = self.bytes.saturating_sub(item.bytes());
             line.queue.push_front(item);
         }
@@ -232,7 +246,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
 
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Vec<T> {
-        let mut all = VecDeque::with_capacity(self.length);
+        let mut all = VecDeque::new();
         while self.length > 0 {
             self.take(&mut all);
         }
@@ -401,6 +415,47 @@ mod tests {
         turns.push(b, Sized("b", 0, 1));
         turns.push(c, Sized("c", 0, 1));
         assert_eq!(names(&mut turns), ["b", "c"]);
+    }
+
+    /// So many in a row, of a byte each.
+    #[derive(Debug)]
+    struct Row(char, usize);
+
+    impl Weigh for Row {
+        fn bytes(&self) -> usize {
+            self.1
+        }
+
+        fn count(&self) -> usize {
+            self.1
+        }
+
+        fn split(&mut self, messages: usize, _bytes: usize) -> Option<Self> {
+            let left = self.1.checked_sub(messages).filter(|left| *left > 0)?;
+            self.1 = left;
+            Some(Self(self.0, messages))
+        }
+    }
+
+    #[test]
+    fn a_row_is_as_many_messages_as_are_in_it() {
+        let mut turns = Turns::new();
+        let (a, b) = (turns.join(Some(&'a')), turns.join(Some(&'b')));
+        [(a, 'a', 40), (b, 'b', 3), (b, 'b', 20)]
+            .into_iter()
+            .for_each(|(place, name, count)| turns.push(place, Row(name, count)));
+        assert_eq!((turns.len(), turns.size()), (63, 63));
+        let mut taken = VecDeque::new();
+        turns.take(&mut taken);
+        assert_eq!((turns.len(), taken.len()), (63 - TURN_MESSAGES, 1));
+        // Ten of them were begun before the handler waited.
+        taken[0].1 -= 10;
+        turns.put_back(&mut taken);
+        assert_eq!((turns.len(), turns.size()), (53, 53));
+        let order: Vec<_> = turns.drain().into_iter().map(|row| (row.0, row.1)).collect();
+        let all = [('a', 6), ('b', 3), ('b', 13), ('a', 16), ('b', 7), ('a', 8)];
+        assert_eq!(order, all);
+        assert_eq!((turns.len(), turns.size()), (0, 0));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::{Inbox, Phase, State};
 use crate::plant::planted;
+use crate::proto::Arrivals;
+use crate::row::Row;
 use crate::seam::Origin;
 use std::collections::VecDeque;
 use std::fmt;
@@ -136,14 +138,18 @@ impl Window {
         self.account().is_under_way()
     }
 
-    /// A message of `bytes` bytes has left the inbox. What the peer is to be granted, if it is time
+    /// Messages of these bytes have left the inbox. What the peer is to be granted, if it is time
     /// for that.
-    pub fn consumed(&self, bytes: usize) -> Option<Credit> {
+    pub fn consumed(&self, bytes: impl Iterator<Item = usize>) -> Option<Credit> {
         let mut account = self.account();
-        let round_is_over = account.consumed(bytes);
+        let (mut round_is_over, mut gone) = (false, Credit::default());
+        for bytes in bytes {
+            round_is_over |= account.consumed(bytes);
+            gone.add(Credit { messages: 1, bytes });
+        }
         if self.released.load(Ordering::Relaxed) {
             if self.abandoned.load(Ordering::Relaxed) {
-                self.inbox.lock().abandoned.sub(Credit { messages: 1, bytes });
+                self.inbox.lock().abandoned.sub(gone);
             }
             self.give_back_if_empty(&account);
             return None;
@@ -160,6 +166,19 @@ impl Window {
     /// endpoint is gone comes back.
     pub fn deliver(&self, messages: &mut VecDeque<WireMessage>) {
         self.inbox.deliver(self.sender.line, messages);
+    }
+
+    /// The same of messages that came in a row. Those that come back are over: the calls among them are
+    /// to be told, `None` stands for a one-way message.
+    pub fn deliver_row(&self, messages: Arrivals, origin: Arc<dyn Origin>) -> Vec<Option<u64>> {
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        let (asks, row) = (messages.asks(), Row::new(messages, origin));
+        match self.inbox.deliver_row(self.sender.line, asks, row) {
+            Ok(()) => Vec::new(),
+            Err(refused) => refused.refuse().map(|(_, call)| call).collect(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::link::Link;
 use crate::planted::planted;
-use rpc_core::proto::{Close, CloseCode, Resolution, Session, WireNumber};
+use rpc_core::proto::{Arrivals, Close, CloseCode, Resolution, Session, WireNumber};
 use rpc_core::spi::{Encoded, Inbox, Origin, Window, WireMessage};
 use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Termination};
 use std::collections::VecDeque;
@@ -157,6 +157,19 @@ impl Binding {
         if allowed < all { Err(self.overrun(window)) } else { Ok(()) }
     }
 
+    /// The same of messages that came in a row, and what becomes of those that the endpoint does not
+    /// take: the calls that they are, `None` for each one-way message.
+    pub(crate) fn deliver_row(
+        self: &Arc<Self>,
+        mut messages: Arrivals,
+    ) -> (Vec<Option<u64>>, Result<(), Close>) {
+        let Some(window) = self.window.get() else { return (Vec::new(), Ok(())) };
+        let allowed = window.arrived_together(messages.sizes());
+        let counted = if allowed < messages.len() { Err(self.overrun(window)) } else { Ok(()) };
+        messages.truncate(allowed);
+        (window.deliver_row(messages, self.clone()), counted)
+    }
+
     fn overrun(&self, window: &Window) -> Close {
         let size = window.size();
         Close::new(
@@ -192,6 +205,10 @@ impl Origin for Binding {
     }
 
     fn consumed(&self, bytes: usize) {
+        self.consumed_together(&mut std::iter::once(bytes));
+    }
+
+    fn consumed_together(&self, bytes: &mut dyn Iterator<Item = usize>) {
         if let Some(credit) = self.window.get().and_then(|window| window.consumed(bytes)) {
             let messages = u32::try_from(credit.messages).unwrap_or(u32::MAX);
             self.with(|session| {

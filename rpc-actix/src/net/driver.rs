@@ -1,6 +1,6 @@
 //! One connection: reads all that has come, hands it on together, writes all that is pending.
 
-use super::binding::{Binding, stopped};
+use super::binding::Binding;
 use super::bindings::{Bindings, Bound};
 use super::buffer;
 use super::busy::BusyPoll;
@@ -10,8 +10,8 @@ use super::transport::ByteStream;
 use crate::planted::planted;
 use crate::rt;
 use bytes::{BufMut, BytesMut};
-use rpc_core::proto::{Close, CloseCode, Event, IncomingMessage, Landing, WireNumber};
-use rpc_core::spi::{Count, Origin, WireMessage};
+use rpc_core::proto::{Close, CloseCode, Event, Landing, WireNumber};
+use rpc_core::spi::{Count, WireMessage};
 use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -50,12 +50,12 @@ pub(crate) struct Driver {
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
     pub(super) bindings: Bindings,
-    batch: VecDeque<WireMessage>,
-    batch_for: Option<Arc<Binding>>,
+    pub(super) batch: VecDeque<WireMessage>,
+    pub(super) batch_for: Option<Arc<Binding>>,
     /// Whether the messages of the batch were counted when they began to arrive.
-    counted_before: bool,
+    pub(super) counted_before: bool,
     /// How many have something to do because of what was read last: callers, and endpoints.
-    parties: usize,
+    pub(super) parties: usize,
     /// Why this side is closing: the rest of the output is written, then it ends.
     ending: Option<RpcError>,
     /// Whether the connection's end was counted: it has one cause.
@@ -147,6 +147,7 @@ impl Driver {
     fn act(&mut self, event: Event) -> Result<(), Close> {
         match event {
             Event::Message(message) => self.message(message),
+            Event::Messages(messages) => self.row(messages),
             Event::Begun(target, bytes) => {
                 self.deliver_batch()?;
                 match self.bound(target)? {
@@ -184,59 +185,11 @@ impl Driver {
         }
     }
 
-    fn bound(&self, target: WireNumber) -> Result<&Bound, Close> {
+    pub(super) fn bound(&self, target: WireNumber) -> Result<&Bound, Close> {
         self.bindings.get(target).ok_or_else(|| {
             let text = format!("a message for target {target}, which is not resolved");
             Close::new(CloseCode::Protocol, text)
         })
-    }
-
-    fn message(&mut self, message: IncomingMessage) -> Result<(), Close> {
-        let binding = match self.bound(message.target)? {
-            Bound::Here(binding) => binding,
-            Bound::There(passage) => return passage.forward(message),
-        };
-        if message.in_parts {
-            binding.completed(message.body.len());
-        }
-        let counted = message.in_parts;
-        let same = self.batch_for.as_ref().is_some_and(|current| Arc::ptr_eq(current, binding));
-        if !same || counted != self.counted_before {
-            let binding = binding.clone();
-            self.deliver_batch()?;
-            (self.batch_for, self.counted_before) = (Some(binding), counted);
-            self.parties = self.parties.saturating_add(usize::from(!same));
-        }
-        let Some(binding) = &self.batch_for else { return Ok(()) };
-        let handlers = binding.inbox().handlers();
-        let number = usize::from(message.number);
-        let handler = match &message.name {
-            Some(name) => handlers.iter().position(|info| info.name == &**name),
-            None => (number < handlers.len()).then_some(number),
-        };
-        let origin: Arc<dyn Origin> = binding.clone();
-        let mut wire = WireMessage::new(handler.unwrap_or(handlers.len()), message.body, origin);
-        wire.name = message.name;
-        wire.call = message.call;
-        wire.deadline = message.deadline;
-        wire.trace = message.trace;
-        self.batch.push_back(wire);
-        Ok(())
-    }
-
-    /// Hands an endpoint everything that came for it in a row.
-    fn deliver_batch(&mut self) -> Result<(), Close> {
-        let Some(binding) = self.batch_for.take() else { return Ok(()) };
-        let delivered = binding.deliver(&mut self.batch, self.counted_before);
-        // What is left came for an endpoint that has stopped.
-        for message in self.batch.drain(..) {
-            message.origin.consumed(message.body.len());
-            match message.call {
-                Some(call) => message.origin.fail(call, &stopped(binding.inbox().address())),
-                None => self.node.tally.count(Count::DeadLettersStopped),
-            }
-        }
-        delivered
     }
 
     fn note_end(&mut self, cause: Count) {

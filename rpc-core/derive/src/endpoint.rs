@@ -229,10 +229,9 @@ impl Endpoint<'_> {
             fn dispatch(
                 index: usize,
                 endpoint: &mut Self,
-                work: #krate::__private::Work,
                 cx: &mut #krate::EndpointContext<Self>,
             ) -> impl ::core::future::Future<Output = #krate::HandlerResult<()>> {
-                <#handlers as #set>::dispatch(index, endpoint, work, cx)
+                <#handlers as #set>::dispatch(index, endpoint, cx)
             }
         };
         self.implement(&set, &items)
@@ -391,10 +390,9 @@ mod tests {
                 fn dispatch(
                     index: usize,
                     endpoint: &mut Self,
-                    work: ::rpc_core::__private::Work,
                     cx: &mut ::rpc_core::EndpointContext<Self>,
                 ) -> impl ::core::future::Future<Output = ::rpc_core::HandlerResult<()>> {
-                    <(::rpc_core::Receives<Beat>,) as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, work, cx)
+                    <(::rpc_core::Receives<Beat>,) as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, cx)
                 }
             }
         };
@@ -435,10 +433,9 @@ mod tests {
                 fn dispatch(
                     index: usize,
                     endpoint: &mut Self,
-                    work: ::rpc_core::__private::Work,
                     cx: &mut ::rpc_core::EndpointContext<Self>,
                 ) -> impl ::core::future::Future<Output = ::rpc_core::HandlerResult<()>> {
-                    <() as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, work, cx)
+                    <() as ::rpc_core::HandlerSet<Self> >::dispatch(index, endpoint, cx)
                 }
             }
             const _: () = {

@@ -220,16 +220,19 @@ impl Host<'_> {
                     self.rig.session.released(number);
                     self.bound.retain(|bound| *bound != number);
                 }
-                Event::Message(message) => {
-                    self.open.extend(message.call);
-                    self.messages.push(message);
-                }
+                Event::Message(message) => self.message(message),
+                Event::Messages(row) => row.into_messages().for_each(|one| self.message(one)),
                 Event::Begun(..) | Event::GivenUp(..) | Event::Goodbye(_) => {}
                 Event::Closed(_) => self.lost = true,
             }
         }
         self.messages.truncate(8);
         self.bound.truncate(64);
+    }
+
+    fn message(&mut self, message: IncomingMessage) {
+        self.open.extend(message.call);
+        self.messages.push(message);
     }
 
     fn submit(&mut self) {

@@ -4,7 +4,7 @@
 use super::frames::{Pieces, Rig, frames, peer_info};
 use super::input::Input;
 use crate::deadline::Timestamp;
-use crate::proto::{Event, Notice, Refusal, TargetId, WireNumber};
+use crate::proto::{Event, IncomingMessage, Notice, Refusal, TargetId, WireNumber};
 use crate::remote_failure::RemoteFailure;
 use crate::wire::frame::{Kind, put_header};
 use bytes::{BufMut, BytesMut};
@@ -115,16 +115,8 @@ impl Middle {
                         self.onward.session.release(id);
                     }
                 }
-                Event::Message(message) => {
-                    let Some(id) = self.passages.get(&message.target).copied() else { continue };
-                    let call = message.call;
-                    match self.onward.session.forward(Timestamp::START, id, message) {
-                        Ok(Some(onward)) => drop(self.passing.insert(onward, call.unwrap())),
-                        Ok(None) => {}
-                        Err(Refusal::Overrun) => self.lost = true,
-                        Err(_) => drop(call.map(|call| self.back.session.is_cancelled(call))),
-                    }
-                }
+                Event::Message(message) => self.pass_on_one(message),
+                Event::Messages(row) => row.into_messages().for_each(|one| self.pass_on_one(one)),
                 _ => {}
             }
         }
@@ -133,6 +125,17 @@ impl Middle {
         self.answers();
         frames(&self.back.transmit());
         frames(&self.onward.transmit());
+    }
+
+    fn pass_on_one(&mut self, message: IncomingMessage) {
+        let Some(id) = self.passages.get(&message.target).copied() else { return };
+        let call = message.call;
+        match self.onward.session.forward(Timestamp::START, id, message) {
+            Ok(Some(onward)) => drop(self.passing.insert(onward, call.unwrap())),
+            Ok(None) => {}
+            Err(Refusal::Overrun) => self.lost = true,
+            Err(_) => drop(call.map(|call| self.back.session.is_cancelled(call))),
+        }
     }
 
     fn notices(&mut self) {

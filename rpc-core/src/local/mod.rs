@@ -421,7 +421,7 @@ mod tests {
             window.release();
             for left in (0..queued).rev() {
                 assert!(promised().messages > 0, "{left}");
-                assert_eq!(window.consumed(10), None);
+                assert_eq!(window.consumed(std::iter::once(10)), None);
                 assert_eq!((window.queued().messages, window.queued().bytes), (left, 10 * left));
             }
             assert_eq!(promised(), Credit::default());

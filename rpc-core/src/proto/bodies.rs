@@ -33,6 +33,21 @@ pub struct IncomingMessage {
     pub(super) reply: bool,
 }
 
+impl IncomingMessage {
+    /// A message in the normal lane that came whole, with a number and nothing else.
+    pub(super) fn plain(
+        target: WireNumber,
+        number: u16,
+        call: Option<u64>,
+        deadline: Timestamp,
+        body: Bytes,
+    ) -> Self {
+        let (name, lane, trace) = (None, Lane::Normal, None);
+        let (in_parts, reply) = (false, false);
+        Self { target, number, name, lane, call, deadline, trace, body, in_parts, reply }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 pub(super) struct ResolveBody {
     pub(super) name: String,

@@ -1,5 +1,7 @@
 //! Frames are taken off what was read.
 
+use super::arrivals::Arrivals;
+use super::bodies::IncomingMessage;
 use super::close::{Close, CloseCode};
 use super::incoming::{Event, need};
 use super::known::known_kind;
@@ -74,14 +76,16 @@ impl Session {
         events: &mut Vec<Event>,
     ) -> Result<bool, Close> {
         if is_alone(bytes) {
-            let next = self.frame_at(now, bytes, 0, Bytes::copy_from_slice, events);
+            let mut found = Found { together: None, events };
+            let next = self.frame_at(now, bytes, 0, &mut found);
             bytes.clear();
             return next.map(|next| next.is_some());
         }
         let frames = bytes.split_to(whole).freeze();
+        let mut found = Found { together: Some(Arrivals::new(frames.clone())), events };
         let mut at = 0_usize;
         while at < whole {
-            match self.frame_at(now, &frames, at, |body| frames.slice_ref(body), events)? {
+            match self.frame_at(now, &frames, at, &mut found)? {
                 Some(next) => at = next,
                 None => return Ok(false),
             }
@@ -89,14 +93,13 @@ impl Session {
         Ok(true)
     }
 
-    /// One frame, whose body is kept by `keep`; where the next one begins, if there may be one.
+    /// One frame; where the next one begins, if there may be one.
     fn frame_at(
         &mut self,
         now: Timestamp,
         bytes: &[u8],
         at: usize,
-        keep: impl FnOnce(&[u8]) -> Bytes,
-        events: &mut Vec<Event>,
+        found: &mut Found<'_>,
     ) -> Result<Option<usize>, Close> {
         let rest = bytes.get(at..).unwrap_or_default();
         let Some((header, payload)) = Header::split(rest) else { return Ok(None) };
@@ -104,15 +107,15 @@ impl Session {
         let kind = known_kind(header)?;
         let next = at.saturating_add(HEADER).saturating_add(header.length);
         if !matches!(kind, Kind::OneWay | Kind::Ask | Kind::Reply) {
-            self.frame(now, kind, payload, events)?;
+            self.frame(now, kind, payload, found.events())?;
             return Ok((kind != Kind::Close).then_some(next));
         }
         if header.flags == 0 {
-            self.plain_message(now, kind, header.message, payload, keep, events)?;
+            self.plain_message(now, kind, header.message, payload, next, found)?;
         } else {
             let mut reader = Reader::new(payload);
             let frame = need(MessageFrame::read(now, kind, header, &mut reader), kind)??;
-            self.message(now, frame, keep(reader.rest()), events)?;
+            self.message(now, frame, found.keep(reader.rest()), found.events())?;
         }
         Ok(Some(next))
     }
@@ -124,20 +127,73 @@ impl Session {
         kind: Kind,
         number: u16,
         payload: &[u8],
-        keep: impl FnOnce(&[u8]) -> Bytes,
-        events: &mut Vec<Event>,
+        frame_end: usize,
+        found: &mut Found<'_>,
     ) -> Result<(), Close> {
         let plain = need(Plain::read(kind, payload), kind)?;
         self.assemblies.allow(plain.body.len())?;
         if let (Kind::Reply, Some(id)) = (kind, plain.call) {
-            return self.answered(now, id, Ok(keep(plain.body)));
+            return self.answered(now, id, Ok(found.keep(plain.body)));
         }
         if let Some(id) = plain.call {
             self.serving.open(id)?;
         }
-        let body = keep(plain.body);
-        events.push(Event::Message(plain.into_message(now, number, body)));
+        found.message(now, number, &plain, frame_end);
         Ok(())
+    }
+}
+
+/// What was found in frames that were read together. Messages in a row to the same target become one
+/// event.
+struct Found<'a> {
+    /// The row that is not an event yet; none where a frame came alone.
+    together: Option<Arrivals>,
+    events: &'a mut Vec<Event>,
+}
+
+impl Found<'_> {
+    /// A body that is needed for longer.
+    fn keep(&self, body: &[u8]) -> Bytes {
+        match &self.together {
+            Some(row) => row.keep(body),
+            None => Bytes::copy_from_slice(body),
+        }
+    }
+
+    fn message(&mut self, now: Timestamp, number: u16, plain: &Plain<'_>, frame_end: usize) {
+        let Some(row) = &mut self.together else {
+            let (body, deadline) = (Bytes::copy_from_slice(plain.body), plain.deadline(now));
+            let message = IncomingMessage::plain(plain.target, number, plain.call, deadline, body);
+            return self.events.push(Event::Message(message));
+        };
+        if !row.takes(plain.target) {
+            self.end_row();
+        }
+        if let Some(row) = &mut self.together {
+            row.add(now, number, plain, frame_end);
+        }
+    }
+
+    /// The messages in a row are an event.
+    fn end_row(&mut self) {
+        let Some(row) = self.together.as_mut().filter(|row| !row.is_empty()) else { return };
+        self.events.push(match row.take_only() {
+            Some(only) => Event::Message(only),
+            None => Event::Messages(row.take()),
+        });
+    }
+
+    /// Where an event belongs that comes next.
+    fn events(&mut self) -> &mut Vec<Event> {
+        self.end_row();
+        self.events
+    }
+}
+
+/// However reading ends, what was found before is told.
+impl Drop for Found<'_> {
+    fn drop(&mut self) {
+        self.end_row();
     }
 }
 

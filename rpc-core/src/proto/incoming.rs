@@ -1,5 +1,6 @@
 //! Frames from the peer, and what they mean for this side.
 
+use super::arrivals::Arrivals;
 use super::assembly::FirstPart;
 use super::bodies::{FailureBody, GoodbyeBody, IncomingMessage, ResolveBody, ResolvedBody};
 use super::calls::{Call, Known};
@@ -34,6 +35,8 @@ pub enum Event {
     Release(WireNumber),
     /// A message for an endpoint that the peer has resolved.
     Message(IncomingMessage),
+    /// Several of them, in this order.
+    Messages(Arrivals),
     /// The first part of a large message to a target: it counts with all of these bytes.
     Begun(TargetId, usize),
     /// The rest of such a message will not come.

@@ -72,7 +72,7 @@ impl MessageFrame {
 /// The same of a frame without flags, which most are.
 pub(super) struct Plain<'a> {
     pub(super) call: Option<u64>,
-    target: u32,
+    pub(super) target: u32,
     /// The time that is left, in milliseconds; none of a message that is not an ask.
     left: Option<u32>,
     pub(super) body: &'a [u8],
@@ -101,20 +101,9 @@ impl<'a> Plain<'a> {
         }
     }
 
-    pub(super) fn into_message(self, now: Timestamp, number: u16, body: Bytes) -> IncomingMessage {
-        let Self { call, target, left, .. } = self;
-        IncomingMessage {
-            target,
-            number,
-            name: None,
-            lane: Lane::Normal,
-            call,
-            deadline: left.map_or(Timestamp::MAX, |left| deadline(now, left)),
-            trace: None,
-            body,
-            in_parts: false,
-            reply: false,
-        }
+    /// When its caller stops waiting.
+    pub(super) fn deadline(&self, now: Timestamp) -> Timestamp {
+        self.left.map_or(Timestamp::MAX, |left| deadline(now, left))
     }
 }
 

@@ -2,6 +2,7 @@
 //! and the time and gives back bytes and events.
 
 mod answering;
+mod arrivals;
 mod assembly;
 mod bodies;
 mod calls;
@@ -34,6 +35,8 @@ mod targets;
 mod transmitting;
 mod watching;
 
+pub(crate) use arrivals::Arrival;
+pub use arrivals::Arrivals;
 pub use bodies::IncomingMessage;
 pub use close::{Close, CloseCode};
 pub use connection::Detached;

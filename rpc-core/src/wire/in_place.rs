@@ -24,7 +24,7 @@ thread_local! {
 }
 
 /// Bodies below this share a buffer with others, which a field of one would keep.
-const SMALLEST_BODY: usize = 128 * 1024;
+pub(crate) const SMALLEST_BODY: usize = 128 * 1024;
 
 /// Runs `f`, which decodes `body`.
 pub(crate) fn within<R>(body: &Bytes, f: impl FnOnce() -> R) -> R {

@@ -181,6 +181,11 @@ impl io::Write for Capped<'_> {
     }
 }
 
+/// Whether parts of a body may stay where they are.
+pub(crate) fn may_stay(body: &[u8]) -> bool {
+    body.len() >= in_place::SMALLEST_BODY
+}
+
 /// As [`decode`]; large byte strings may stay where they are.
 ///
 /// # Errors

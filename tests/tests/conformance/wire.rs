@@ -458,11 +458,12 @@ impl Talk {
     /// Brings the asker's output to the other side.
     fn arrive(&mut self) -> Vec<IncomingMessage> {
         let events = input(&mut self.answerer, &mut output(&mut self.asker));
-        let message = |event| match event {
-            Event::Message(message) => message,
+        let messages = |event| match event {
+            Event::Message(message) => vec![message],
+            Event::Messages(row) => row.into_messages().collect(),
             other => panic!("{other:?}"),
         };
-        events.into_iter().map(message).collect()
+        events.into_iter().flat_map(messages).collect()
     }
 
     /// Brings the answerer's output back.

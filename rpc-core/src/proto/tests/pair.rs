@@ -435,6 +435,7 @@ impl Node {
         match event {
             Event::Resolve(target, key) => self.resolve(side, target, &key),
             Event::Message(message) => self.message(message),
+            Event::Messages(row) => row.into_messages().for_each(|one| self.message(one)),
             Event::Release(number) => {
                 assert!(self.bound.remove(&number).is_some(), "{number} is not resolved");
             }
