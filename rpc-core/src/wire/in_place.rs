@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_larger_part_of_a_large_body_is_shared_and_a_small_part_is_not() {
-        let (body, parts) = decoded(SMALLEST_BODY, 1000);
+        let (body, parts) = decoded(131_072, 1000);
         assert!(is_part_of(&parts.large, &body) && !is_part_of(&parts.small, &body));
         assert_eq!(BODY.take().len(), 0, "the body is not kept by the thread");
     }
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn a_small_body_is_not_shared() {
         // Two names, a map, and the heads of two strings.
-        let more = decoded(SMALLEST_BODY / 2, 0).0.len() - SMALLEST_BODY / 2;
-        for (bytes, shared) in [(SMALLEST_BODY, true), (SMALLEST_BODY - 1, false)] {
+        let more = decoded(131_072 / 2, 0).0.len() - 131_072 / 2;
+        for (bytes, shared) in [(131_072, true), (131_072 - 1, false)] {
             let (body, parts) = decoded(bytes - more, 0);
             assert_eq!((body.len(), is_part_of(&parts.large, &body)), (bytes, shared));
         }
@@ -176,15 +176,12 @@ mod tests {
 
     #[test]
     fn a_large_field_is_sent_from_where_it_is_and_a_small_one_is_copied() {
-        let large = Bytes::from(vec![7; SMALL_BODY + 1]);
+        let large = Bytes::from(vec![7; 16_384 + 1]);
         let small = large.slice(1..);
         let parts = [Parts { large: large.clone(), small }, Parts { large, small: Bytes::new() }];
         let mut out = pieces(&parts, usize::MAX).unwrap();
         let shared = |part: &&Bytes| is_part_of(part, &parts[0].large);
-        assert_eq!(
-            out.iter().filter(shared).map(Bytes::len).collect::<Vec<_>>(),
-            [SMALL_BODY + 1; 2]
-        );
+        assert_eq!(out.iter().filter(shared).map(Bytes::len).collect::<Vec<_>>(), [16_384 + 1; 2]);
         assert_eq!(out.len(), 5);
         let whole = payload::to_vec(&parts, Encoding::Named, usize::MAX).unwrap();
         assert_eq!(out.make_contiguous().concat(), whole);
@@ -211,7 +208,7 @@ mod tests {
                 serializer.serialize_bytes(&[&self.0[..], &self.0[..]].concat())
             }
         }
-        let field = Bytes::from(vec![7; SMALL_BODY + 1]);
+        let field = Bytes::from(vec![7; 16_384 + 1]);
         let out = pieces(&Doubled(field.clone()), usize::MAX).unwrap();
         assert!(out.len() == 1 && out[0].ends_with(&[&field[..], &field[..]].concat()));
     }

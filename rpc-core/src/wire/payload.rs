@@ -273,8 +273,8 @@ mod tests {
         assert_eq!(room(1000), 1003);
         // Just large enough is large enough.
         assert_eq!((room(1000), room(10)), (1003, 1003));
-        assert_eq!((room(KEPT_SCRATCH - 3), room(10)), (KEPT_SCRATCH, KEPT_SCRATCH));
-        assert!(room(KEPT_SCRATCH - 2) > KEPT_SCRATCH && room(10) < 100);
+        assert_eq!((room(65_536 - 3), room(10)), (65_536, 65_536));
+        assert!(room(65_536 - 2) > 65_536 && room(10) < 100);
     }
 
     #[test]
@@ -292,8 +292,8 @@ mod tests {
         assert_eq!(parts([40_000, 39_000]), (79_007, 2 * 40_004));
         // Small ones are copied, and what is kept is the thread's.
         SCRATCH.set(Vec::with_capacity(60_000));
-        assert_eq!(encoded(SMALL_BODY - 3), (SMALL_BODY, 60_000));
-        assert_eq!(encoded(SMALL_BODY - 2), (SMALL_BODY + 1, (SMALL_BODY + 1) * 5 / 4));
+        assert_eq!(encoded(16_384 - 3), (16_384, 60_000));
+        assert_eq!(encoded(16_384 - 2), (16_384 + 1, (16_384 + 1) * 5 / 4));
     }
 
     /// Whether it happens. Other tests use the spare buffers of the process as well, and may be faster.
