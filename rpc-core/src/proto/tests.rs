@@ -32,3 +32,5 @@ mod upkeep;
 #[cfg(test)]
 mod violations;
 pub(crate) mod walk;
+#[cfg(test)]
+mod watches;
