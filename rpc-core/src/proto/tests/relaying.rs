@@ -168,14 +168,14 @@ fn more_than_the_window_is_refused_and_nothing_counts_as_this_sides() {
     }
     pair.run();
     assert_eq!(pair.nodes[A].session.queued, 2);
-    // Bytes may be overdrawn by one message.
+    // Bytes may be overdrawn by one message of the largest size.
     pair.start(B, "large", (100, 10_000));
     let mut caller = Caller::resolved(&mut pair, "large");
-    caller.forward(&mut pair, (0, 9000), Lane::Normal, None).unwrap();
+    caller.forward(&mut pair, (0, 10_000), Lane::Normal, None).unwrap();
     caller.forward(&mut pair, (1, 20_000), Lane::Bulk, None).unwrap();
-    let over = caller.forward(&mut pair, (2, 5000), Lane::Normal, None);
+    let over = caller.forward(&mut pair, (2, 4097), Lane::Normal, None);
     assert!(matches!(over, Err(Refusal::Overrun)));
-    caller.forward(&mut pair, (3, 4), Lane::Normal, None).unwrap();
+    caller.forward(&mut pair, (3, 4096), Lane::Normal, None).unwrap();
 }
 
 /// What overdraws the window overtakes, in the other lane, what was sent before it.
