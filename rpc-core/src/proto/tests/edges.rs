@@ -299,3 +299,25 @@ fn deadlines_of_calls_that_have_ended_do_not_pile_up() {
     let deadlines = deadlines.matches("Entry").count();
     assert!(deadlines <= 130, "{deadlines}");
 }
+
+/// An endpoint may take more messages than a frame has room to name.
+#[test]
+fn messages_that_the_resolution_has_no_room_for_are_sent_by_name() {
+    let limits = || Limits::default().with_frame_max_size(32 << 10).unwrap();
+    let mut pair = Pair::with(limits(), limits());
+    let target = pair.target(A, "x", None);
+    pair.nodes[A].session.resolve(pair.now, target).unwrap();
+    // Each takes 102 bytes there, and 1 KiB is for all else.
+    let fit = ((32 << 10) - 1024) / 102;
+    let names: Vec<String> = (0..400).map(|number| format!("{number:0100}")).collect();
+    let resolution = Resolution::new(Incarnation::new(1, 1), names.clone(), 1, 1);
+    pair.nodes[B].session.resolved(0, &resolution);
+    pair.transmit(B, usize::MAX);
+    pair.deliver(A).unwrap();
+    let target = pair.nodes[A].session.targets.get_mut(target).unwrap();
+    let by_number = names.into_iter().filter(|name| {
+        let name = Named::Ours(name.clone().leak());
+        matches!(target.message(&name), MessageName::Number(_))
+    });
+    assert_eq!(by_number.count(), fit);
+}

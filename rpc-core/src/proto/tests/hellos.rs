@@ -1,8 +1,10 @@
 //! The first exchange: who is taken, and what is said to those who are not.
 
 use crate::limits::Limits;
+use crate::message::Encoding;
 use crate::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
 use crate::wire::frame::{Kind, MAGIC, put_control, put_header};
+use crate::wire::payload;
 use bytes::BytesMut;
 
 const KIB: u64 = 1024;
@@ -75,6 +77,21 @@ fn the_highest_version_that_both_speak_is_spoken() {
             }
         }
     }
+}
+
+/// What else a hello of another version says may have another form.
+#[test]
+fn the_version_is_looked_at_before_all_else() {
+    let said = |versions: (u16, u16)| {
+        let body = payload::to_vec(&("versions", versions), Encoding::Named, 1000).unwrap();
+        // As a map of that key and one whose value is no number.
+        let body = [&[0x82], &body[1..], b"\xa3env\xa3new"].concat();
+        let mut bytes = BytesMut::from(&MAGIC[..]);
+        put_control(&mut bytes, Kind::Hello, &[], &body);
+        refusal(&bytes)
+    };
+    assert!(said((2, 9)).is(CloseCode::Version));
+    assert!(said((1, 1)).is(CloseCode::Hello));
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! A session that looks after itself: signs of life, what it holds, and whether that adds up.
 
 use super::edges::{frames, resolved};
-use super::pair::{A, B, Pair, SMALL, body, hello};
+use super::pair::{A, B, FAIL, Pair, SMALL, body, hello};
 use crate::Lane;
+use crate::counters::{Counters, Tally};
 use crate::error::{ErrorKind, Outcome};
 use crate::limits::Limits;
 use crate::proto::calls::Progress;
 use crate::proto::{Close, CloseCode, Hellos, Session, Submission, TargetKey, Vital};
 use crate::wire::frame::{Kind, put_control};
 use bytes::BytesMut;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -370,4 +372,40 @@ fn a_number_that_comes_free_goes_to_a_target_that_wants_one() {
     assert_eq!([first, second, third].map(|id| number(session, id)), [None, Some(0), None]);
     let starved = [first, second].map(|id| session.targets.get(id).unwrap().starved);
     assert_eq!((starved, session.starved.len()), ([false, false], 1));
+}
+
+#[test]
+fn what_a_session_counts_is_its_envs_in_the_end() {
+    let tallies = [Arc::<Tally>::default(), Arc::default()];
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    for (node, tally) in pair.nodes.iter_mut().zip(&tallies) {
+        node.session.tally = tally.clone();
+    }
+    for (name, how) in
+        [(SMALL, Submission::Ask), (FAIL, Submission::Ask), (SMALL, Submission::Send)]
+    {
+        pair.submit(A, echo, (name, Lane::Normal), body(1, 4), how).unwrap();
+    }
+    pair.run();
+    let counted = |tally: &Tally| {
+        let counters = Counters::read(tally);
+        let called = (counters.asks_remote, counters.sends_remote);
+        let heard = (counters.replies_received, counters.failures_received);
+        (called, heard, (counters.replies_sent, counters.failures_sent))
+    };
+    assert_eq!(counted(&tallies[A]), ((0, 0), (0, 0), (0, 0)));
+    pair.nodes[A].session.settle_counts();
+    pair.nodes[A].session.settle_counts();
+    assert_eq!(counted(&tallies[A]), ((2, 1), (1, 1), (0, 0)));
+    // What is lost without anybody who would be told.
+    let nowhere = pair.target(A, "nowhere", None);
+    (0..3).for_each(|number| pair.send(A, nowhere, number, 4));
+    pair.ask(A, nowhere, 3, 4);
+    pair.run();
+    assert_eq!(Counters::read(&tallies[A]).dead_letters_unsent, 3);
+    drop(pair);
+    assert_eq!(counted(&tallies[A]), ((3, 4), (1, 1), (0, 0)));
+    assert_eq!(counted(&tallies[B]), ((0, 0), (0, 0), (1, 1)), "an UNRESOLVED is no answer");
+    let session = Session::new(Limits::default(), "b").counting(&tallies[A]);
+    assert!(Arc::ptr_eq(&session.tally, &tallies[A]));
 }
