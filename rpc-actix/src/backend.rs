@@ -145,7 +145,7 @@ impl EnvBackend for ActixBackend {
             }
         };
         let main = node.host().main().clone();
-        let done = terminated.clone();
+        let (done, abandoned) = (terminated.clone(), node.clone());
         let started = main.run(move || {
             rt::spawn(async move {
                 node.close().await;
@@ -155,6 +155,7 @@ impl EnvBackend for ActixBackend {
             });
         });
         if started.is_err() {
+            abandoned.abandon();
             terminated();
         }
     }

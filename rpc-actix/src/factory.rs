@@ -134,6 +134,7 @@ pub(crate) async fn create(
             transport: factory.transport,
         });
         inside = Arc::downgrade(&node);
+        host.carries(core);
         let backend = ActixBackend::new(core, node.clone());
         backend.keep_time(&node)?;
         let watching = node.clone();

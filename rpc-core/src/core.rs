@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// Turns addresses found in messages into refs of one env.
+/// What an env is to its core: turns addresses found in messages into refs, and can be ended.
 pub(crate) trait RefBinder: Send + Sync {
     /// The ref to an address; `relay` is who passes messages on, if its env does not listen.
     fn bind(
@@ -28,6 +28,9 @@ pub(crate) trait RefBinder: Send + Sync {
 
     /// Where the env's endpoints are.
     fn location(&self) -> &EndpointLocation;
+
+    /// The env ends in order.
+    fn shut_down(&self);
 }
 
 /// The inside of a ref: refs lie above the env's core, so it cannot look into them.
@@ -158,6 +161,13 @@ impl EnvCore {
     /// Ends the calls whose deadline is over, and returns when to call this again.
     pub fn fire_timers(&self, now: Timestamp) -> Option<Timestamp> {
         self.timers.fire(now)
+    }
+
+    /// Begins to shut the env down, in order, as its user can: for a backend that cannot go on.
+    pub fn shut_down(&self) {
+        if let Some(env) = self.binder.get().and_then(Weak::upgrade) {
+            env.shut_down();
+        }
     }
 
     /// The backend is closed: nothing of the env is left. Wakes everyone who waits for that.

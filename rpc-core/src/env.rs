@@ -355,6 +355,10 @@ impl RefBinder for EnvShared {
     fn location(&self) -> &EndpointLocation {
         self.core.location()
     }
+
+    fn shut_down(&self) {
+        self.shutdown();
+    }
 }
 
 impl Drop for Handle {

@@ -4,11 +4,11 @@ use super::actor::EndpointActor;
 use super::worker::{Shown, Worker, WorkerLoop, is_arbiter};
 use crate::options::Mode;
 use actix_rt::{Arbiter, System};
-use rpc_core::spi::{Beat, EndpointTask};
+use rpc_core::spi::{Beat, EndpointTask, EnvCore};
 use rpc_core::{ErrorKind, RpcError};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use tokio::sync::oneshot;
 
@@ -26,6 +26,8 @@ struct Inner {
     mode: Mode,
     arbiters: Mutex<Arbiters>,
     next: AtomicUsize,
+    /// The envs that need these threads.
+    envs: Mutex<Vec<Weak<EnvCore>>>,
 }
 
 /// Arbiters by index; none in inline mode, where everything is on the main worker.
@@ -60,6 +62,8 @@ impl ActixHost {
     pub async fn start() -> Result<Self, RpcError> {
         let (ready, started) = oneshot::channel();
         let (main, queue) = Worker::new();
+        let host = Self::new(main, Mode::Threads);
+        let lost = host.when_lost();
         let ended = |cause: &dyn fmt::Display| {
             RpcError::new(
                 ErrorKind::Internal,
@@ -71,7 +75,7 @@ impl ActixHost {
             .spawn(move || {
                 let system = System::new();
                 system.block_on(async move {
-                    let stopped = queue.start();
+                    let stopped = queue.start(lost);
                     // Whoever started us has given up if this fails; the queue then ends.
                     let _ = ready.send(());
                     let _ = stopped.await;
@@ -79,7 +83,7 @@ impl ActixHost {
             })
             .map_err(|error| ended(&error))?;
         started.await.map_err(|error| ended(&error))?;
-        Ok(Self::new(main, Mode::Threads))
+        Ok(host)
     }
 
     /// Uses the current thread: an `#[actix::main]`, or any thread inside a `LocalSet`. No thread
@@ -95,13 +99,78 @@ impl ActixHost {
             ));
         }
         let (main, queue) = Worker::new();
-        drop(queue.start());
-        Ok(Self::new(main, Mode::Inline))
+        let host = Self::new(main, Mode::Inline);
+        drop(queue.start(host.when_lost()));
+        Ok(host)
     }
 
     fn new(main: Worker, mode: Mode) -> Self {
-        let inner = Inner { main, mode, arbiters: Mutex::default(), next: AtomicUsize::new(0) };
+        let inner = Inner {
+            main,
+            mode,
+            arbiters: Mutex::default(),
+            next: AtomicUsize::new(0),
+            envs: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// An env that ends with these threads.
+    pub(crate) fn carries(&self, core: &Arc<EnvCore>) {
+        let mut envs = self.inner.envs.lock().unwrap_or_else(PoisonError::into_inner);
+        envs.retain(|env| env.strong_count() > 0);
+        envs.push(Arc::downgrade(core));
+    }
+
+    /// What a thread does when it ends though it is needed: user code has stopped it.
+    fn when_lost(&self) -> impl FnOnce() + Send + use<> {
+        let inner = Arc::downgrade(&self.inner);
+        move || {
+            if let Some(inner) = inner.upgrade() {
+                Self { inner }.lost_a_thread();
+            }
+        }
+    }
+
+    /// The envs end if the System does. Otherwise the arbiter gets a successor.
+    fn lost_a_thread(self) {
+        let host = self.clone();
+        let asked = self.main().run(move || {
+            crate::rt::spawn(async move {
+                if system_is_stopped().await {
+                    host.shut_down();
+                } else if let Err(error) = host.replace().await {
+                    tracing::error!(%error, "an arbiter has ended, and has no successor");
+                }
+            });
+        });
+        if asked.is_err() {
+            self.shut_down();
+        }
+    }
+
+    fn shut_down(&self) {
+        let envs =
+            std::mem::take(&mut *self.inner.envs.lock().unwrap_or_else(PoisonError::into_inner));
+        for env in envs.iter().filter_map(Weak::upgrade) {
+            tracing::warn!(env = %env.config().name(), "the System of the RpcEnv was stopped");
+            env.shut_down();
+        }
+    }
+
+    /// Starts an arbiter for each that has ended.
+    async fn replace(&self) -> Result<(), RpcError> {
+        loop {
+            let over = self.lock().workers.iter().position(Worker::is_over);
+            let Some(place) = over else { return Ok(()) };
+            let worker = self.new_arbiter().await?;
+            tracing::warn!("an arbiter has ended, and what was on it; another one is in its place");
+            let mut arbiters = self.lock();
+            arbiters.shows(worker.shown());
+            if let Some(old) = arbiters.workers.get_mut(place) {
+                *old = worker;
+            }
+        }
     }
 
     pub(crate) fn main(&self) -> &Worker {
@@ -131,8 +200,9 @@ impl ActixHost {
     async fn new_arbiter(&self) -> Result<Worker, RpcError> {
         let (worker, queue) = Worker::new();
         let (ready, started) = oneshot::channel();
+        let lost = self.when_lost();
         self.inner.main.run(move || {
-            start_arbiter(queue);
+            start_arbiter(queue, lost);
             let _ = ready.send(());
         })?;
         started.await.map_err(|_| {
@@ -156,7 +226,8 @@ impl ActixHost {
         }
         let (worker, queue) = Worker::new();
         self.lock().shows(worker.shown());
-        self.inner.main.run(move || start_arbiter(queue))?;
+        // Nobody else needs that thread.
+        self.inner.main.run(move || start_arbiter(queue, || {}))?;
         // The arbiter ends with the endpoint: its worker lives as long as the endpoint's future.
         let keep = worker.clone();
         worker.run(move || EndpointActor::start(task.keeping(keep)))
@@ -170,10 +241,20 @@ impl ActixHost {
     }
 }
 
-fn start_arbiter(queue: WorkerLoop) {
+/// Whether the System of this thread was stopped: its own arbiter does nothing any more.
+async fn system_is_stopped() -> bool {
+    let Some(system) = System::try_current() else { return false };
+    let (going, goes) = oneshot::channel();
+    let _ = system.arbiter().spawn_fn(move || {
+        let _ = going.send(());
+    });
+    goes.await.is_err()
+}
+
+fn start_arbiter(queue: WorkerLoop, lost: impl FnOnce() + Send + 'static) {
     let arbiter = Arbiter::new();
     arbiter.spawn_fn(move || {
-        let stopped = queue.start();
+        let stopped = queue.start(lost);
         crate::rt::spawn(async move {
             let _ = stopped.await;
             Arbiter::current().stop();

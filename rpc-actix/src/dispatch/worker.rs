@@ -57,6 +57,11 @@ impl Worker {
         Shown(Arc::downgrade(&self.beat))
     }
 
+    /// Whether the thread takes no more jobs.
+    pub(crate) fn is_over(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
     /// Runs `job` on the thread.
     pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), RpcError> {
         self.jobs
@@ -67,7 +72,7 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("ended", &self.jobs.is_closed()).finish()
+        f.debug_struct("Worker").field("ended", &self.is_over()).finish()
     }
 }
 
@@ -78,22 +83,48 @@ pub(crate) struct WorkerLoop {
 }
 
 impl WorkerLoop {
-    /// Takes jobs on this thread until the last [`Worker`] is dropped; ready when that is so.
-    pub(crate) fn start(mut self) -> oneshot::Receiver<()> {
+    /// Takes jobs on this thread until the last [`Worker`] is dropped; ready when that is so. If the
+    /// thread ends before that, it calls `lost`.
+    pub(crate) fn start(self, lost: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
         IS_ARBITER.set(true);
         if let Some(beat) = self.beat.upgrade() {
             let _ = beat.set(Beat::of_this_thread());
         }
         let (ended, stopped) = oneshot::channel();
+        let mut running = Running { queue: self.queue, lost: Some(Box::new(lost)) };
         rt::spawn(async move {
-            while let Some(job) = self.queue.recv().await {
+            while let Some(job) = running.queue.recv().await {
                 // A thread that cannot be started panics in actix; it must not cost this one.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     tracing::error!("panic in a job of an arbiter");
                 }
             }
+            running.end();
             let _ = ended.send(());
         });
         stopped
+    }
+}
+
+/// A loop at work.
+struct Running {
+    queue: UnboundedReceiver<Job>,
+    lost: Option<Job>,
+}
+
+impl Running {
+    /// Nobody needs the thread any more.
+    fn end(mut self) {
+        self.lost = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // First: what is handed over from now on is refused.
+        self.queue.close();
+        if let Some(lost) = self.lost.take() {
+            lost();
+        }
     }
 }

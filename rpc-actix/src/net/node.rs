@@ -354,8 +354,16 @@ impl Node {
             }
             self.tasks.wait().await;
         }
+        self.abandon();
+    }
+
+    /// Ends every call: there are no connections any more.
+    pub(crate) fn abandon(&self) {
         for link in self.peers.all() {
-            link.with(|session| session.detach(&env_stopped(), false));
+            link.with(|session| {
+                session.fail_queued(&env_stopped());
+                session.detach(&env_stopped(), false)
+            });
         }
     }
 }
