@@ -258,6 +258,11 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+
     /// The endpoint's name.
     #[must_use]
     pub fn name(&self) -> &EndpointName {

@@ -184,13 +184,16 @@ impl Inbox {
         let mut state = self.lock();
         state.phase = Phase::Closed;
         let how = *state.how.get_or_insert(how);
-        (state.asker, state.way, state.open) = (None, None, None);
+        // The handler was dropped in the middle. Its caller's connection may be gone: then this is the
+        // last that is left of it, and it gives its window back to this inbox.
+        let waiting = (state.asker.take(), state.way.take(), state.open.take());
         let origins = std::mem::take(&mut state.origins);
         let closed = std::mem::take(&mut state.closed);
         let (watchers, watches) =
             (std::mem::take(&mut state.watchers), std::mem::take(&mut state.watches));
         let drain = std::mem::take(&mut state.drain);
         drop(state);
+        drop(waiting);
         // The timers hold the inbox, and the inbox the timers.
         drain.into_iter().for_each(|timer| self.core().cancel_timer(timer));
         self.clear();
@@ -265,5 +268,75 @@ impl Expire for Inbox {
 fn quietly(drops: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(drops)).is_err() {
         tracing::error!("panic while dropping a message");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::RpcAddress;
+    use crate::config::RpcEnvConfig;
+    use crate::endpoint::RpcEndpoint;
+    use crate::factory::RpcEnvFactory;
+    use crate::local::LocalWorld;
+    use crate::reply_sink::Way;
+    use crate::seam::Origin;
+    use crate::wire::encoded::Encoded;
+    use std::sync::atomic::AtomicBool;
+
+    struct Idle;
+
+    impl RpcEndpoint for Idle {
+        type Handlers = ();
+    }
+
+    /// The last that is left of a connection.
+    struct Last {
+        inbox: Arc<Inbox>,
+        free: Arc<AtomicBool>,
+    }
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.free.store(!self.inbox.is_locked(), Ordering::Relaxed);
+        }
+    }
+
+    impl Origin for Last {
+        fn reply(&self, _: u64, _: &mut Encoded) -> Result<(), RpcError> {
+            Ok(())
+        }
+
+        fn fail(&self, _: u64, _: &RpcError) {}
+
+        fn poll_cancelled(&self, _: u64, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn is_cancelled(&self, _: u64) -> bool {
+            false
+        }
+
+        fn consumed(&self, _: usize) {}
+
+        fn gone(&self, _: Termination) {}
+
+        fn sender(&self) -> Option<&RpcAddress> {
+            None
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_connection_is_dropped_outside_of_the_lock() {
+        let world = LocalWorld::new();
+        let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
+        let idle = world.block_on(env.setup_endpoint("idle", Idle)).unwrap();
+        let inbox = idle.raw().local_inbox().unwrap();
+        let free = Arc::new(AtomicBool::new(false));
+        let last = Arc::new(Last { inbox: inbox.clone(), free: free.clone() });
+        // As if a handler of a remote call were dropped with its endpoint.
+        inbox.lock().way = Some(Way::Wire(last, 1));
+        inbox.close(Termination::Stopped);
+        assert!(free.load(Ordering::Relaxed));
     }
 }

@@ -78,8 +78,12 @@ impl fmt::Display for Shown<'_> {
 /// A number that follows from bytes.
 pub(super) fn bytes_hash(bytes: &[u8]) -> u64 {
     let mut hash = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    for chunk in bytes.chunks(8) {
-        let word = chunk.iter().rev().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        hash = mix(hash.rotate_left(23) ^ u64::from_le_bytes(*word));
+    }
+    if !rest.is_empty() {
+        let word = rest.iter().rev().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
         hash = mix(hash.rotate_left(23) ^ word);
     }
     hash

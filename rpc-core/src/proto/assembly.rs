@@ -155,7 +155,7 @@ impl<T> Assemblies<T> {
 
     /// Whether the count is that of the open bodies, within its limit, and no body is larger than it
     /// was announced.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
         let totals: usize = self.open.values().map(|open| open.total).sum();
         let fits =

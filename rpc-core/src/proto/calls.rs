@@ -91,7 +91,7 @@ impl Flights {
     }
 
     /// The numbers that are taken, with their calls.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         let numbered = (0_u64..).zip(&self.slots);
         numbered.filter_map(|(slot, flight)| {
@@ -100,7 +100,7 @@ impl Flights {
     }
 
     /// Whether the counts are those of the slots.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
         let open = || self.slots.iter().filter(|flight| flight.call.is_some());
         let relayed = open().filter(|flight| flight.relayed).count();
@@ -264,7 +264,7 @@ impl Calls {
     }
 
     /// Every call in the table, with its number.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Call)> {
         let numbered = (0_u64..).zip(&self.slots);
         numbered.filter_map(|(index, slot)| {

@@ -22,7 +22,8 @@ impl Session {
         self.served.settle(&self.tally, [None, None, Some(RepliesSent), Some(FailuresSent)]);
     }
 
-    /// Whether what it holds is within its limits, and adds up.
+    /// Whether what it holds is within its limits, and adds up. Its tables are compared with each
+    /// other as well if the feature `audit` is on.
     ///
     /// # Errors
     /// What does not.
@@ -50,8 +51,11 @@ impl Session {
             (flights <= in_flight, format!("{flights} of {in_flight} calls are in flight")),
             (served <= in_flight, format!("{served} of {in_flight} calls are served")),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, text)) => Err(format!("{}: {text}", self.peer_name)),
+        let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, text)| text);
+        #[cfg(feature = "audit")]
+        let broken = broken.or_else(|| self.unsound().into_iter().next());
+        match broken {
+            Some(text) => Err(format!("{}: {text}", self.peer_name)),
             None => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ struct LaneBuffer {
 }
 
 impl LaneBuffer {
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     fn large(&self) -> impl Iterator<Item = &Large> {
         self.whole.iter().chain(&self.waiting).chain(&self.begun)
     }
@@ -361,14 +361,14 @@ impl Lanes {
     }
 
     /// The large messages that have not gone out wholly: their target's number, and their size.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn requests(&self) -> impl Iterator<Item = (u32, usize)> {
         let large = self.lanes.iter().flat_map(LaneBuffer::large);
         large.filter_map(|large| large.then.map(|(number, _)| (number, large.total)))
     }
 
     /// Whether what is under way is what has begun, and the answers are those that wait.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
         let begun = |lane: &LaneBuffer| lane.begun.iter().map(|large| large.total).sum::<usize>();
         let large = self.lanes.iter().flat_map(LaneBuffer::large);

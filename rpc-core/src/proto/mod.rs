@@ -27,7 +27,7 @@ mod resolution;
 mod sending;
 mod serving;
 mod session;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "audit"))]
 mod sound;
 mod store;
 mod target;

@@ -104,7 +104,7 @@ impl Serving {
     }
 
     /// Whether the count is that of the open slots.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
         self.slots.len() <= self.max && self.slots.iter().flatten().count() == self.open
     }

@@ -1,4 +1,5 @@
-//! What holds of a session between any two of its calls: looked at by tests and fuzzers after each.
+//! What holds of a session between any two of its calls: looked at by tests and fuzzers after
+//! each, and by simulations again and again.
 
 use super::calls::{Call, Progress};
 use super::session::{Closing, Session};
@@ -47,6 +48,7 @@ impl Session {
     }
 
     /// The messages, and their bytes, that wait for the socket and are this env's own.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn queued(&self) -> (usize, usize) {
         (self.queued, self.queued_bytes)
     }

@@ -105,10 +105,17 @@ pub struct Enlist {
     pub actor: RpcEndpointRef<Actor>,
 }
 
-/// The body of a message: `bytes` bytes, which tell it from others.
+/// The body of a message: `bytes` bytes, which tell it from others, and each place in it from others.
 pub(super) fn body(mark: Mark, bytes: usize) -> Bytes {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let word =
         u64::from(mark.stream).wrapping_mul(0x9e37_79b9).wrapping_add(u64::from(mark.number));
-    let seed = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-    seed.iter().copied().cycle().take(bytes).collect()
+    let mut word = word.wrapping_mul(STEP);
+    let mut body = Vec::with_capacity(bytes.next_multiple_of(8));
+    while body.len() < bytes {
+        body.extend_from_slice(&word.to_le_bytes());
+        word = word.wrapping_add(STEP);
+    }
+    body.truncate(bytes);
+    body.into()
 }

@@ -169,7 +169,8 @@ impl Plan {
             self.faults.extend(more.iter().filter(|_| random.chance(0.7)));
         }
         if tight {
-            self.habits.bursts = true;
+            (self.habits.bursts, self.habits.cancels) = (true, true);
+            self.callers = self.callers.max(3);
             self.keys.retain(|(key, _)| !TIGHT.iter().any(|(tight, _)| tight == key));
             for (key, range) in TIGHT {
                 self.keys.push((key, random.within(range).to_string()));
