@@ -14,6 +14,7 @@ use crate::wire::frame::{Header, Kind, put_control};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const WINDOW: (u64, u64) = (1024, 64 << 20);
 
@@ -320,4 +321,34 @@ fn messages_that_the_resolution_has_no_room_for_are_sent_by_name() {
         matches!(target.message(&name), MessageName::Number(_))
     });
     assert_eq!(by_number.count(), fit);
+}
+
+#[test]
+fn a_message_says_its_lane_and_the_time_that_is_left() {
+    let (mut pair, [echo]) = resolved(Limits::default(), Limits::default(), ["x"]);
+    pair.nodes[B].hold = true;
+    // Small, in one frame, in parts.
+    for size in [4, 100_000, 600_000] {
+        for lane in [Lane::Normal, Lane::Bulk] {
+            let how = Submission::Ask;
+            pair.submit(A, echo, (FAIL, lane), body(1, size), how).unwrap();
+            pair.run();
+            let message = pair.nodes[B].inbox.pop_front().unwrap().message;
+            assert_eq!((message.lane, message.body.len()), (lane, size));
+            assert_eq!(message.deadline, pair.now + Duration::from_secs(10), "{size}");
+        }
+    }
+}
+
+#[test]
+fn a_number_that_was_never_used_means_nothing() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x", "y"]);
+    let credit = |number: u8| {
+        let mut bytes = BytesMut::new();
+        put_control(&mut bytes, Kind::Credit, &[0, 0, 0, number, 0, 0, 0, 1], &[0; 8]);
+        bytes
+    };
+    pair.arrive(A, &credit(1)).unwrap();
+    let close = pair.arrive(A, &credit(2)).unwrap_err();
+    assert_eq!(close.text, "target 2 was never resolved");
 }
