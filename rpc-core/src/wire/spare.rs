@@ -94,6 +94,9 @@ impl Spares {
 mod tests {
     use super::*;
 
+    /// Held by the tests that use the buffers of the process: they would take each other's.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     fn kept(spares: &Spares) -> Vec<usize> {
         spares.0.iter().map(Vec::capacity).collect()
     }
@@ -128,6 +131,7 @@ mod tests {
     /// Of a size that no other test of this process uses.
     #[test]
     fn a_body_of_which_nobody_has_a_part_is_kept() {
+        let _alone = ALONE.lock();
         let size = 3 * 1024 * 1024 + 4321;
         let (body, place) = (lend(vec![7; size]), |body: &[u8]| body.as_ptr().addr());
         let (was, part) = (place(&body), body.slice(size - 1..));
@@ -149,6 +153,7 @@ mod tests {
             assert_eq!(take(size), None, "{size}");
         }
     }
+
     /// Whether it happens. Other tests use the spare buffers of the process as well, and may be faster.
     fn in_time(mut happens: impl FnMut() -> bool) -> bool {
         (0..1000).any(|_| happens())
@@ -156,6 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_too_small_or_too_large_leaves_the_others_alone() {
+        let _alone = ALONE.lock();
         let held = |size| lock().0.iter().any(|kept| kept.capacity() == size);
         let give = |size| drop(lend(vec![7; size]));
         for size in [LEAST, MOST] {

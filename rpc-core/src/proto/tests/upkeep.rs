@@ -54,7 +54,35 @@ fn a_connection_is_looked_after() {
     session.attach(start, peer);
     assert_eq!((session.verdict(after(2999)), session.look(after(2999))), (None, Vital::Fine));
     assert_eq!(session.look(after(3000)), Vital::Silent);
-    assert!(session.verdict(after(3000)).unwrap().text.contains("for 3s (rpc.io.deadAfter)"));
+    let verdict = |session: &Session, millis| session.verdict(after(millis)).unwrap().text;
+    assert!(verdict(session, 3000).contains("for 3s (rpc.io.deadAfter)"));
+    for (promise, why) in [(1000, "(rpc.io.deadAfter)"), (2000, "(three of its own heartbeats)")] {
+        let mut peer = hello(2, &Limits::default());
+        peer.hello.heartbeat = Some(promise);
+        session.attach(start, peer);
+        assert!(verdict(session, 60_000).ends_with(why));
+    }
+}
+
+#[test]
+fn a_silent_peer_that_promises_nothing_is_pinged_once() {
+    let (mut pair, _) = resolved(Limits::default(), Limits::default(), ["x"]);
+    let start = pair.now;
+    let pings = |pair: &mut Pair, millis| {
+        pair.nodes[A].session.look(start + Duration::from_millis(millis));
+        frames(pair, A).iter().filter(|frame| frame.0 == Kind::Ping).count()
+    };
+    assert_eq!([999, 1000, 1001, 2500].map(|millis| pings(&mut pair, millis)), [0, 1, 0, 0]);
+    // Something has come: it counts anew.
+    pair.now = start + Duration::from_millis(2000);
+    pair.nodes[B].session.heartbeat();
+    pair.transmit(B, usize::MAX);
+    pair.deliver(A).unwrap();
+    assert_eq!([2999, 3000, 3001].map(|millis| pings(&mut pair, millis)), [0, 1, 0]);
+    let mut peer = hello(2, &Limits::default());
+    peer.hello.heartbeat = Some(5000);
+    pair.nodes[A].session.attach(start, peer);
+    assert_eq!([1000, 14_999].map(|millis| pings(&mut pair, millis)), [0, 0]);
 }
 
 #[test]
@@ -247,6 +275,12 @@ fn a_queue_may_be_filled_to_its_last_byte() {
         submit(most - 60_000).unwrap();
         assert_eq!(submit(4).unwrap_err().kind(), ErrorKind::Overloaded);
     }
+    // What finds the queue empty goes, however large it is.
+    for (how, bytes) in [(Submission::Send, 100_001), (Submission::Ask, 150_001)] {
+        let mut pair = Pair::with(limits.clone(), Limits::default());
+        let target = pair.target(A, "x", None);
+        pair.submit(A, target, (SMALL, Lane::Normal), body(0, bytes), how).unwrap();
+    }
     let mut session = Session::new(limits, "b");
     session.reserves = 1;
     let room = [false, true].map(|system| session.outbox_for(system));
@@ -408,4 +442,22 @@ fn what_a_session_counts_is_its_envs_in_the_end() {
     assert_eq!(counted(&tallies[B]), ((0, 0), (0, 0), (1, 1)), "an UNRESOLVED is no answer");
     let session = Session::new(Limits::default(), "b").counting(&tallies[A]);
     assert!(Arc::ptr_eq(&session.tally, &tallies[A]));
+}
+
+#[test]
+fn each_message_that_leaves_makes_room_for_one() {
+    let limits = Limits::default().with_outbox_max_messages(2).unwrap();
+    let mut pair = Pair::with(limits, Limits::default());
+    let target = pair.target(A, "x", None);
+    let asks = [pair.ask(A, target, 0, 4), pair.ask(A, target, 1, 4)];
+    let waiting = [2, 3].map(|number| {
+        let (message, how) = ((SMALL, Lane::Normal), Submission::SendWait);
+        pair.submit(A, target, message, body(number, 4), how).unwrap().unwrap()
+    });
+    let told = |pair: &mut Pair| waiting.map(|call| !pair.nodes[A].session.calls.is_open(call));
+    assert_eq!(told(&mut pair), [false, false]);
+    pair.nodes[A].session.abandon(pair.now, asks[0]);
+    assert_eq!(told(&mut pair), [true, false]);
+    pair.nodes[A].session.abandon(pair.now, asks[1]);
+    assert_eq!(told(&mut pair), [true, true]);
 }
