@@ -2,8 +2,6 @@
 
 use crate::behind::HOOK;
 use crate::context::EndpointContext;
-use crate::core::EnvCore;
-use crate::deadline::Timestamp;
 use crate::delivery::NetworkEvent;
 use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
@@ -20,12 +18,13 @@ use crate::reply_sink::Way;
 use crate::running::{Running, Taken};
 use crate::taking::Step;
 use crate::termination::Termination;
+use crate::yielding::{Turn, yield_now};
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use tracing::field::Empty;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 /// How `setup_endpoint` hears of the end of `on_start`.
@@ -198,9 +197,9 @@ async fn serve<E: RpcEndpoint>(
     inbox: &Arc<Inbox>,
     taken: &Taken,
 ) -> End {
-    let mut turn = Turn::default();
+    let (mut turn, mut span) = (Turn::default(), Span::none());
     loop {
-        let failed = match next(cx, inbox, taken) {
+        let failed = match next(cx, inbox, taken, &mut span) {
             Next::Refused => continue,
             Next::Nothing => {
                 cx.rest();
@@ -220,7 +219,7 @@ async fn serve<E: RpcEndpoint>(
                 inbox.end_turn();
                 complain_of(result, endpoint, inbox, cx).await
             }
-            Next::Message(handler, span) => {
+            Next::Message(handler) => {
                 let result = match handler {
                     Some(handler) => {
                         inbox.behind.handles(handler);
@@ -233,11 +232,15 @@ async fn serve<E: RpcEndpoint>(
                     Ok(()) => false,
                     Err(error) => {
                         cx.rest();
-                        complain_of(Err(error), endpoint, inbox, cx).instrument(span).await
+                        let told = complain_of(Err(error), endpoint, inbox, cx);
+                        told.instrument(span.clone()).await
                     }
                 }
             }
         };
+        if !span.is_none() {
+            span = Span::none();
+        }
         if failed {
             return End::Panicked;
         }
@@ -252,13 +255,20 @@ enum Next {
     /// All that it has taken is done.
     Nothing,
     /// The current message, by the number of its handler; none if nobody wants it any more.
-    Message(Option<usize>, Span),
+    Message(Option<usize>),
     Event(Box<Kind>),
     /// It was too late for that.
     Refused,
 }
 
-fn next<E: RpcEndpoint>(cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>, taken: &Taken) -> Next {
+/// Begins with the next message, in a span of its own.
+fn next<E: RpcEndpoint>(
+    cx: &mut EndpointContext<E>,
+    inbox: &Arc<Inbox>,
+    taken: &Taken,
+    span: &mut Span,
+) -> Next {
+    let spans = LevelFilter::current() >= LevelFilter::DEBUG;
     let mut items = taken.items.borrow_mut();
     let Some(first) = items.front_mut() else { return Next::Nothing };
     if inbox.is_drained() {
@@ -269,12 +279,18 @@ fn next<E: RpcEndpoint>(cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>, taken: 
     }
     if let Kind::Row(row) = &mut first.kind {
         let handler = cx.begin_arrived(row);
-        let over = if row.len() == 0 { items.pop_front() } else { None };
-        inbox.begin_arrived(items.len());
-        drop(items);
-        drop(over);
-        let span = span_of(inbox, || inbox.handlers().get(handler?).map(|info| info.name));
-        return Next::Message(handler, span);
+        let over = row.len() == 0;
+        inbox.begin_arrived(items.len().saturating_sub(usize::from(over)));
+        if over {
+            // Its peer has its credit then, which must not happen while others need `taken`.
+            let row = items.pop_front();
+            drop(items);
+            drop(row);
+        }
+        if spans {
+            *span = span_of(inbox, || inbox.handlers().get(handler?).map(|info| info.name));
+        }
+        return Next::Message(handler);
     }
     let Some(mut item) = items.pop_front() else { return Next::Nothing };
     inbox.begin(&mut item, items.len());
@@ -283,8 +299,10 @@ fn next<E: RpcEndpoint>(cx: &mut EndpointContext<E>, inbox: &Arc<Inbox>, taken: 
         cx.rest();
         return Next::Event(Box::new(item.kind));
     }
-    let span = span_of(inbox, || message_of(inbox, &item));
-    Next::Message(cx.begin(item), span)
+    if spans {
+        *span = span_of(inbox, || message_of(inbox, &item));
+    }
+    Next::Message(cx.begin(item))
 }
 
 /// Takes more out of the inbox, as soon as there is some.
@@ -302,35 +320,6 @@ async fn more(inbox: &Arc<Inbox>, taken: &Taken, turn: &mut Turn) -> Step {
         *turn = Turn::default();
     }
     step
-}
-
-/// What an endpoint has handled since others of its thread had their turn.
-#[derive(Default)]
-struct Turn {
-    messages: usize,
-    /// Since when; looked at after the first few messages.
-    since: Timestamp,
-}
-
-/// Messages between two looks at the clock.
-const LOOK_AFTER: usize = 4;
-
-impl Turn {
-    /// Counts a message: whether it is the last of its turn.
-    fn is_over(&mut self, core: &EnvCore) -> bool {
-        let limits = core.config().limits();
-        self.messages = self.messages.saturating_add(1);
-        let mut over = self.messages >= limits.yield_after();
-        if self.messages == LOOK_AFTER {
-            self.since = core.now();
-        } else if self.messages.is_multiple_of(LOOK_AFTER) {
-            over |= core.now().since(self.since) >= limits.max_turn();
-        }
-        if over {
-            self.messages = 0;
-        }
-        over
-    }
 }
 
 /// The span that a message is handled in, `on_error` included. Its level is `DEBUG`, because it comes
@@ -458,37 +447,5 @@ async fn complain<E: RpcEndpoint>(
     let told = guarded("on_error", inbox, async { endpoint.on_error(error, cx).await }).await;
     if let Err(ignored) = told {
         tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
-    }
-}
-
-/// Lets the others of the thread have their turn. Nothing else that wakes the loop meanwhile ends it.
-async fn yield_now(core: &EnvCore) {
-    let mut turn: Option<Arc<OthersTurn>> = None;
-    std::future::poll_fn(|cx| {
-        if let Some(turn) = &turn {
-            return if turn.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending };
-        }
-        let over = AtomicBool::new(false);
-        let others = turn.insert(Arc::new(OthersTurn { over, task: cx.waker().clone() }));
-        let waker = Waker::from(others.clone());
-        match core.backend() {
-            Some(backend) => backend.yield_now(&mut Context::from_waker(&waker)),
-            None => waker.wake(),
-        }
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Woken when it is over.
-struct OthersTurn {
-    over: AtomicBool,
-    task: Waker,
-}
-
-impl Wake for OthersTurn {
-    fn wake(self: Arc<Self>) {
-        self.over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
     }
 }

@@ -253,6 +253,7 @@ mod watch;
 mod watches;
 mod window;
 pub mod wire;
+mod yielding;
 
 pub use address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
 pub use ask::AskFuture;

@@ -107,7 +107,7 @@ const CORE: &[&[&str]] = &[
     &["raw", "raw_ref", "watch", "call_context", "ask", "endpoint_ref"],
     &["env"],
     &["guard", "context", "current", "handlers", "endpoint"],
-    &["running", "cell", "setup"],
+    &["running", "yielding", "cell", "setup"],
     &["factory"],
     &["local/executor", "local/link", "local/backend", "local/mod"],
     &["spi"],

@@ -162,28 +162,30 @@ impl Link {
         result
     }
 
-    /// As [`with`](Self::with), for a message. What comes with the result must be dialled by the
-    /// caller.
+    /// As [`with`](Self::with), for a message; `dial` is called if the peer is to be dialled for it.
+    /// Only what `f` returns is passed on: with each message, a result within a result would be moved.
     ///
     /// # Errors
-    /// `EnvStopped`.
+    /// `EnvStopped`, and those of `f`.
     pub(crate) fn with_dial<R>(
         self: &Arc<Self>,
         is_ask: bool,
-        f: impl FnOnce(&mut Session) -> R,
-    ) -> Result<(R, Option<Busy>), RpcError> {
+        dial: impl FnOnce(Busy),
+        f: impl FnOnce(&mut Session) -> Result<R, RpcError>,
+    ) -> Result<R, RpcError> {
         let mut state = self.lock();
         if state.closing {
             return Err(env_stopped());
         }
         let result = f(&mut state.session);
-        let dial = if state.phase == Phase::Idle && state.session.wants_connection() {
-            Some(self.busy(&mut state, Phase::Waiting))
+        if state.phase == Phase::Idle && state.session.wants_connection() {
+            let busy = self.busy(&mut state, Phase::Waiting);
+            self.write_soon(state, is_ask);
+            dial(busy);
         } else {
-            None
-        };
-        self.write_soon(state, is_ask);
-        Ok((result, dial))
+            self.write_soon(state, is_ask);
+        }
+        result
     }
 
     /// When the link may be dialled.

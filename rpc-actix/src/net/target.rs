@@ -1,6 +1,6 @@
 //! An endpoint of another env, as refs reach it.
 
-use super::link::{Busy, Link};
+use super::link::Link;
 use super::node::Node;
 use rpc_core::proto::{Request, Session, Submission, TargetId};
 use rpc_core::spi::{Outgoing, RemoteCall, RemoteTarget};
@@ -19,29 +19,33 @@ impl TcpTarget {
         Self { node: Arc::downgrade(node), link, id, peer }
     }
 
-    /// The number of a call, and the link's new alarm.
-    fn submit(
+    /// Queues a message; what `then` makes of the number of its call.
+    fn submit<R>(
         &self,
         message: Outgoing<'_>,
         how: Submission,
-    ) -> Result<(Option<u64>, Option<Timestamp>), RpcError> {
+        then: impl FnOnce(&mut Session, Option<u64>) -> R,
+    ) -> Result<R, RpcError> {
         let made = message.made;
         let now = || made.unwrap_or_else(|| self.link.now());
         let request = Request::new(self.id, message, how);
-        let submit = |session: &mut Session| {
-            session.submit(now, request).map(|call| (call, session.take_alarm()))
-        };
-        let (submitted, dial) = self.link.with_dial(how == Submission::Ask, submit)?;
-        self.dial(dial);
-        submitted
+        self.with_dial(how == Submission::Ask, |session| {
+            let call = session.submit(now, request)?;
+            Ok(then(session, call))
+        })
     }
 
-    fn dial(&self, dial: Option<Busy>) {
-        if let Some(busy) = dial
-            && let Some(node) = self.node.upgrade()
-        {
-            node.dial(busy);
-        }
+    fn with_dial<R>(
+        &self,
+        is_ask: bool,
+        f: impl FnOnce(&mut Session) -> Result<R, RpcError>,
+    ) -> Result<R, RpcError> {
+        let dial = |busy| {
+            if let Some(node) = self.node.upgrade() {
+                node.dial(busy);
+            }
+        };
+        self.link.with_dial(is_ask, dial, f)
     }
 
     fn call(&self, id: Option<u64>) -> Result<RemoteCall, RpcError> {
@@ -58,30 +62,29 @@ impl Drop for TcpTarget {
 
 impl RemoteTarget for TcpTarget {
     fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
-        self.submit(message, Submission::Send).map(|_| ())
+        self.submit(message, Submission::Send, |_, _| ())
     }
 
     fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
-        let (id, _) = self.submit(message, Submission::SendWait)?;
+        let id = self.submit(message, Submission::SendWait, |_, id| id)?;
         Ok(id.map(|id| RemoteCall::new(self.link.clone(), id)))
     }
 
     fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
-        let (id, alarm) = self.submit(message, Submission::Ask)?;
+        let with_alarm = |session: &mut Session, id| (id, session.take_alarm());
+        let (id, alarm) = self.submit(message, Submission::Ask, with_alarm)?;
         Ok(self.call(id)?.keeping_time(alarm))
     }
 
     fn resolve(&self, _deadline: Timestamp) -> Result<RemoteCall, RpcError> {
         let now = self.link.now();
-        let (id, dial) = self.link.with_dial(false, |session| session.resolve(now, self.id))?;
-        self.dial(dial);
-        self.call(Some(id?))
+        let id = self.with_dial(false, |session| session.resolve(now, self.id))?;
+        self.call(Some(id))
     }
 
     fn watch(&self) -> Result<RemoteCall, RpcError> {
-        let (id, dial) = self.link.with_dial(false, |session| session.watch(self.id))?;
-        self.dial(dial);
-        self.call(Some(id?))
+        let id = self.with_dial(false, |session| session.watch(self.id))?;
+        self.call(Some(id))
     }
 
     fn whose(&self) -> Option<EndpointLocation> {

@@ -41,6 +41,15 @@ impl Encoded {
         &mut self.bytes
     }
 
+    /// Makes it empty. What was not shared keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        if !self.shared.is_empty() {
+            self.shared = Vec::new();
+            self.shared_bytes = 0;
+        }
+    }
+
     /// Adds bytes that it has a part in.
     pub(crate) fn share(&mut self, part: Bytes) {
         self.shared_bytes = self.shared_bytes.saturating_add(part.len());

@@ -28,7 +28,8 @@ pub(crate) fn charged(bytes: usize) -> usize {
 }
 
 thread_local! {
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// In a box: it is taken out and put back with each value.
+    static SCRATCH: Cell<Option<Box<Encoded>>> = const { Cell::new(None) };
 }
 
 /// Encodes `value` into a scratch buffer of this thread and hands that to `then`, which may take
@@ -43,19 +44,18 @@ pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
     max: usize,
     then: impl FnOnce(&mut Encoded) -> R,
 ) -> Result<R, RpcError> {
-    let mut scratch = SCRATCH.take();
+    let mut scratch = SCRATCH.take().unwrap_or_default();
     scratch.clear();
-    let mut scratch = Encoded::from(scratch);
-    let encoded = encode_into(value, encoding, max, &mut scratch);
+    encode_into(value, encoding, max, &mut scratch)?;
     if scratch.own().len() > SMALL_BODY {
         trim(scratch.own_mut());
     }
-    let result = encoded.map(|()| then(&mut scratch));
-    let scratch = std::mem::take(scratch.own_mut());
-    if scratch.capacity() <= KEPT_SCRATCH {
-        SCRATCH.set(scratch);
+    let result = then(&mut scratch);
+    scratch.clear();
+    if scratch.own_mut().capacity() <= KEPT_SCRATCH {
+        SCRATCH.set(Some(scratch));
     }
-    result
+    Ok(result)
 }
 
 /// A large body is taken, and may wait for long: it keeps a quarter of its size in vain at most.
@@ -281,7 +281,7 @@ mod tests {
     fn a_body_that_waits_keeps_a_quarter_of_its_size_in_vain_at_most() {
         // Each part doubles the buffer if it does not fit.
         let parts = |bytes: [usize; 2]| {
-            SCRATCH.set(Vec::new());
+            SCRATCH.set(None);
             let parts = bytes.map(|bytes| Bytes::from(vec![7; bytes]));
             with_encoded(&parts, Encoding::Named, usize::MAX, |buffer| {
                 (buffer.len(), buffer.own_mut().capacity())
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(parts([40_000, 1000]), (41_007, 41_007 + 41_007 / 4));
         assert_eq!(parts([40_000, 39_000]), (79_007, 2 * 40_004));
         // Small ones are copied, and what is kept is the thread's.
-        SCRATCH.set(Vec::with_capacity(60_000));
+        SCRATCH.set(Some(Box::new(Encoded::from(Vec::with_capacity(60_000)))));
         assert_eq!(encoded(16_384 - 3), (16_384, 60_000));
         assert_eq!(encoded(16_384 - 2), (16_384 + 1, (16_384 + 1) * 5 / 4));
     }
