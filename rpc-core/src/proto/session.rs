@@ -314,7 +314,7 @@ impl Session {
     }
 
     /// A limit's key and value.
-    fn limit(&self, key: &str, value: usize) -> String {
+    pub(super) fn limit(&self, key: &str, value: usize) -> String {
         let whole = match key {
             "rpc.outbox.maxMessages" => self.limits.outbox_max_messages(),
             "rpc.outbox.maxBytes" => self.limits.outbox_max_bytes(),

@@ -285,6 +285,10 @@ fn a_queue_may_be_filled_to_its_last_byte() {
     session.reserves = 1;
     let room = [false, true].map(|system| session.outbox_for(system));
     assert_eq!(room.map(|room| (room.messages, room.bytes)), [(7168, 87_500), (8192, 100_000)]);
+    let kept = |key| [87_500, 100_000].map(|value| session.limit(key, value));
+    let less = "rpc.outbox.maxBytes (100000, less an eighth for endpoints of the system)";
+    assert_eq!(kept("rpc.outbox.maxBytes"), [less, "rpc.outbox.maxBytes (100000)"]);
+    assert_eq!(kept("rpc.outbox.maxWaiting")[0], "rpc.outbox.maxWaiting (87500)");
 }
 
 #[test]
