@@ -113,8 +113,10 @@ mod tests {
     fn what_is_shared_stands_where_it_was_added() {
         let mut encoded = encoded();
         assert_eq!((encoded.len(), encoded.to_vec()), (7, b"abcdefg".to_vec()));
+        assert!(!encoded.is_empty());
         let mut rope = encoded.take();
         assert_eq!((encoded.len(), encoded.to_vec()), (0, Vec::new()));
+        assert!(encoded.is_empty());
         let mut out = std::collections::VecDeque::new();
         assert_eq!(rope.len(), 7);
         rope.split_into(7, &mut out);

@@ -6,7 +6,7 @@ use crate::error::ErrorKind;
 use crate::limits::Limits;
 use crate::proto::assembly::{Assemblies, FirstPart};
 use crate::proto::target::{MessageName, Named, Target};
-use crate::proto::{Close, CloseCode, Resolution, Submission, TargetId, TargetKey};
+use crate::proto::{Close, CloseCode, Resolution, Session, Submission, TargetId, TargetKey};
 use crate::spi::Incarnation;
 use crate::termination::Termination;
 use crate::wire::encoded::{Encoded, SMALL_BODY};
@@ -96,6 +96,13 @@ fn a_peer_may_leave_as_many_answers_unread_as_it_may_ask_for() {
     pair.nodes[A].session.abandon(pair.now, calls[0]);
     ask(&mut pair);
     assert!(pair.nodes[B].session.is_flooded());
+    let control = Limits::default().with_outbox_max_bytes(16).unwrap();
+    let mut session = Session::new(control, "b");
+    // Eight bytes each.
+    for flooded in [false, false, true] {
+        session.heartbeat();
+        assert_eq!(session.is_flooded(), flooded);
+    }
 }
 
 #[test]
@@ -268,6 +275,12 @@ fn messages_are_told_apart_by_their_whole_names() {
         MessageName::Text(name) => Err(name.to_owned()),
     });
     assert_eq!(numbers, [Ok(0), Ok(1), Ok(1), Ok(2), Err("Get".to_owned()), Ok(0)]);
+    // What was found is kept, once for each.
+    let kept = |target: &Target| format!("{target:?}").matches("(\"Get\", ").count();
+    assert_eq!(kept(&target), 1);
+    let get = Named::Ours(names[4]);
+    (0..9).for_each(|_| assert_eq!(target.message(&get), MessageName::Text("Get")));
+    assert_eq!(kept(&target), 1);
     let shown = [Named::Ours("Add"), Named::Number(7), Named::Text("Get".into())];
     assert_eq!(shown.map(|name| name.to_string()), ["Add", "message number 7", "Get"]);
 }
