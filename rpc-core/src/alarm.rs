@@ -7,23 +7,23 @@ use std::sync::{Arc, Weak};
 
 impl Inbox {
     /// Sets the alarm for the earliest deadline of the local calls.
-    pub(crate) fn arm(self: &Arc<Self>, alarm: Option<Timestamp>) {
-        if let Some(at) = alarm {
-            // Whoever waits for an answer holds the inbox; nobody else needs the alarm.
-            let alarm = Arc::new(Alarm(Arc::downgrade(self)));
-            let mut other = Some(self.core().add_timer(at, alarm, 0));
-            let mut state = self.lock();
-            if state.deadlines.armed() == at {
-                std::mem::swap(&mut state.alarm, &mut other);
-            }
-            drop(state);
-            other.into_iter().for_each(|timer| self.core().cancel_timer(timer));
+    #[cold]
+    pub(crate) fn arm(self: &Arc<Self>, at: Timestamp) {
+        // Whoever waits for an answer holds the inbox; nobody else needs the alarm.
+        let alarm = Arc::new(Alarm(Arc::downgrade(self)));
+        let mut other = Some(self.core().add_timer(at, alarm, 0));
+        let mut state = self.lock();
+        if state.deadlines.armed() == at {
+            std::mem::swap(&mut state.alarm, &mut other);
         }
+        drop(state);
+        other.into_iter().for_each(|timer| self.core().cancel_timer(timer));
     }
 }
 
 impl State {
     /// Keeps the deadline of a local call; when the alarm must ring, if one must be set.
+    #[inline]
     pub(crate) fn expires<C: Expire + 'static>(
         &mut self,
         at: Timestamp,
@@ -50,6 +50,8 @@ impl Expire for Alarm {
         let now = if over { Timestamp::MAX } else { inbox.core().now() };
         let (due, next) = inbox.lock().deadlines.due(now, is_live);
         due.iter().filter_map(Weak::upgrade).for_each(|call| call.expire(0));
-        inbox.arm(next);
+        if let Some(at) = next {
+            inbox.arm(at);
+        }
     }
 }

@@ -42,9 +42,11 @@ enum State<R> {
     Local {
         call: Arc<dyn LocalReply<R>>,
         inbox: Arc<Inbox>,
+        timeout: RpcTimeout,
     },
     Remote {
-        call: RemoteCall,
+        calls: Arc<dyn RemoteCalls>,
+        id: u64,
         decode: Decode<R>,
         core: Arc<EnvCore>,
         target: RawRef,
@@ -84,16 +86,22 @@ impl<R> AskFuture<R> {
     pub(crate) fn local(
         call: Arc<dyn LocalReply<R>>,
         inbox: Arc<Inbox>,
+        timeout: RpcTimeout,
         behalf: Behalf,
         idle: bool,
     ) -> Self {
         let checked_for_cycle = behalf.asker.is_none();
-        Self { state: State::Local { call, inbox }, behalf, checked_for_cycle, idle }
+        Self { state: State::Local { call, inbox, timeout }, behalf, checked_for_cycle, idle }
     }
 
     /// A message that waits for room in an inbox: for no handler that might wait for it.
-    pub(crate) fn room(ticket: Arc<dyn LocalReply<R>>, inbox: Arc<Inbox>, behalf: Behalf) -> Self {
-        let state = State::Local { call: ticket, inbox };
+    pub(crate) fn room(
+        ticket: Arc<dyn LocalReply<R>>,
+        inbox: Arc<Inbox>,
+        timeout: RpcTimeout,
+        behalf: Behalf,
+    ) -> Self {
+        let state = State::Local { call: ticket, inbox, timeout };
         Self { state, behalf, checked_for_cycle: true, idle: false }
     }
 
@@ -113,7 +121,8 @@ impl<R> AskFuture<R> {
         } else {
             Some(core.add_timer(deadline, call.calls.clone(), call.id))
         };
-        let state = State::Remote { call, decode, core, target, timeout, timer };
+        let RemoteCall { calls, id, .. } = call;
+        let state = State::Remote { calls, id, decode, core, target, timeout, timer };
         Self { state, behalf, checked_for_cycle: true, idle: false }
     }
 
@@ -125,13 +134,10 @@ impl<R> AskFuture<R> {
     }
 
     fn cancel(&mut self) {
-        if let State::Done | State::Ready(_) = self.state {
-            return;
-        }
         match std::mem::replace(&mut self.state, State::Done) {
             State::Local { call, .. } => call.abandon(),
-            State::Remote { call, core, timer, .. } => {
-                call.calls.abandon(call.id);
+            State::Remote { calls, id, core, timer, .. } => {
+                calls.abandon(id);
                 timer.into_iter().for_each(|timer| core.cancel_timer(timer));
             }
             State::Failed(_) | State::Ready(_) | State::Done => {}
@@ -160,16 +166,15 @@ impl<R> AskFuture<R> {
     /// The call's end, if it has come.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<R, RpcError>> {
         match &self.state {
-            State::Local { call, inbox } => {
+            State::Local { call, inbox, timeout } => {
                 drive(inbox.core(), cx);
-                let result = ready!(call.poll_reply(cx));
-                Poll::Ready(result.map_err(|end| {
-                    explain(end, inbox.core(), call.timeout(), || inbox.address().to_string())
-                }))
+                call.poll_reply(cx, &|end| {
+                    explain(end, inbox.core(), *timeout, || inbox.address().to_string())
+                })
             }
-            State::Remote { call, decode, core, target, timeout, timer } => {
+            State::Remote { calls, id, decode, core, target, timeout, timer } => {
                 drive(core, cx);
-                let result = ready!(call.calls.poll(call.id, cx));
+                let result = ready!(calls.poll(*id, cx));
                 timer.iter().for_each(|timer| core.cancel_timer(*timer));
                 let result = result.map_err(|end| explain(end, core, *timeout, || target.peer()));
                 Poll::Ready(result.and_then(|body| decode(core, target, &body)))
@@ -188,7 +193,7 @@ impl<R> AskFuture<R> {
         if std::mem::replace(&mut self.checked_for_cycle, true) {
             return None;
         }
-        let State::Local { call, inbox } = &self.state else { return None };
+        let State::Local { call, inbox, .. } = &self.state else { return None };
         let asker = self.behalf.asker.as_ref()?;
         if !turn::is_inside(|here| Arc::ptr_eq(here, &asker.inbox)) {
             return None;
@@ -227,6 +232,7 @@ fn drive(core: &EnvCore, cx: &mut Context<'_>) {
     }
 }
 
+#[cold]
 fn explain(
     end: CallEnd,
     core: &EnvCore,
@@ -291,6 +297,9 @@ impl<R> Future for AskFuture<R> {
             this.state = State::Done;
             return Poll::Ready(result);
         }
+        if this.behalf.is_own() {
+            return Poll::Pending;
+        }
         match this.ends_early(cx) {
             Some(error) => Poll::Ready(Err(error)),
             None => Poll::Pending,
@@ -301,8 +310,11 @@ impl<R> Future for AskFuture<R> {
 impl<R> Unpin for AskFuture<R> {}
 
 impl<R> Drop for AskFuture<R> {
+    #[inline]
     fn drop(&mut self) {
-        self.cancel();
+        if !matches!(self.state, State::Done | State::Ready(_)) {
+            self.cancel();
+        }
     }
 }
 

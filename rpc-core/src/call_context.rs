@@ -114,12 +114,8 @@ impl<R> RpcCallContext<R> {
     /// Fails the call: the caller gets the error's text as [`ErrorKind::HandlerFailed`].
     pub fn fail(mut self, error: impl Into<HandlerError>) {
         let error = in_time(error.into().into_rpc(), self.open.deadline(), self.inbox.core());
-        match self.take_answer() {
-            Some(Answer::Typed(call)) => call.fail(error),
-            Some(Answer::Encoded(way)) => {
-                way.fail(&error);
-            }
-            None => {}
+        if self.take_answer().is_some() {
+            self.open.way().fail(&error);
         }
     }
 
@@ -207,13 +203,8 @@ fn reply_encoded<T: Serialize>(inbox: &Inbox, kind: ReplyKind, way: &Way, reply:
 
 impl<R> Drop for RpcCallContext<R> {
     fn drop(&mut self) {
-        let Some(answer) = self.answer.take() else { return };
-        if !self.open.dropped() {
-            return;
-        }
-        match answer {
-            Answer::Typed(call) => call.fail(no_reply()),
-            Answer::Encoded(way) => way.fail(&no_reply()),
+        if self.answer.take().is_some() && self.open.dropped() {
+            self.open.way().fail(&no_reply());
         }
     }
 }

@@ -199,13 +199,20 @@ async fn serve<E: RpcEndpoint>(
 ) -> End {
     let (mut turn, mut span) = (Turn::default(), Span::none());
     loop {
-        let failed = match next(cx, inbox, taken, &mut span) {
+        let failed = match next(cx, inbox, taken, &mut turn, &mut span) {
             Next::Refused => continue,
             Next::Nothing => {
                 cx.rest();
-                if let Step::Stop = more(inbox, taken, &mut turn).await {
+                let more =
+                    |cx: &mut Context<'_>| inbox.poll_next(cx, &mut taken.items.borrow_mut());
+                if let Step::Stop = std::future::poll_fn(more).await {
                     return End::Stopped;
                 }
+                continue;
+            }
+            Next::Later => {
+                turn = Turn::default();
+                yield_now(inbox.core()).await;
                 continue;
             }
             Next::Event(kind) => {
@@ -245,6 +252,7 @@ async fn serve<E: RpcEndpoint>(
             return End::Panicked;
         }
         if turn.is_over(inbox.core()) {
+            turn = Turn::default();
             yield_now(inbox.core()).await;
         }
     }
@@ -254,6 +262,8 @@ async fn serve<E: RpcEndpoint>(
 enum Next {
     /// All that it has taken is done.
     Nothing,
+    /// Others have their turn first.
+    Later,
     /// The current message, by the number of its handler; none if nobody wants it any more.
     Message(Option<usize>),
     Event(Box<Kind>),
@@ -266,6 +276,7 @@ fn next<E: RpcEndpoint>(
     cx: &mut EndpointContext<E>,
     inbox: &Arc<Inbox>,
     taken: &Taken,
+    turn: &mut Turn,
     span: &mut Span,
 ) -> Next {
     let spans = LevelFilter::current() >= LevelFilter::DEBUG;
@@ -277,8 +288,14 @@ fn next<E: RpcEndpoint>(
         inbox.refuse(refused, &inbox.drained_error());
         return Next::Refused;
     }
+    if taken.gave_way() {
+        *turn = Turn::default();
+    }
+    if turn.is_late(inbox.core(), first.is_call()) {
+        return Next::Later;
+    }
     if let Kind::Row(row) = &mut first.kind {
-        let handler = cx.begin_arrived(row);
+        let handler = cx.begin_arrived(row, turn.now());
         let over = row.len() == 0;
         inbox.begin_arrived(items.len().saturating_sub(usize::from(over)));
         if over {
@@ -302,24 +319,7 @@ fn next<E: RpcEndpoint>(
     if spans {
         *span = span_of(inbox, || message_of(inbox, &item));
     }
-    Next::Message(cx.begin(item))
-}
-
-/// Takes more out of the inbox, as soon as there is some.
-async fn more(inbox: &Arc<Inbox>, taken: &Taken, turn: &mut Turn) -> Step {
-    let mut waited = false;
-    let step = std::future::poll_fn(|cx| {
-        let polled = inbox.poll_next(cx, &mut taken.items.borrow_mut());
-        waited |= polled.is_pending() && !taken.in_place();
-        polled
-    });
-    let step = step.await;
-    if waited {
-        // Others had their turn meanwhile. Not if it waited for no other than an asker, which might
-        // come again and again.
-        *turn = Turn::default();
-    }
-    step
+    Next::Message(cx.begin(item, turn.now()))
 }
 
 /// The span that a message is handled in, `on_error` included. Its level is `DEBUG`, because it comes

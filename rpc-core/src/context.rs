@@ -298,7 +298,7 @@ impl<E> EndpointContext<E> {
         let (Work::Ask, Some(Way::Local(call))) = (&self.work, self.way()) else {
             return Taken::Other;
         };
-        match call.as_any().downcast_ref::<LocalCall<M>>() {
+        match LocalCall::<M>::of(call) {
             Some(call) => call.take_message().map_or(Taken::GivenUp, Taken::Message),
             None if call.is_cancelled() => Taken::GivenUp,
             None => Taken::Other,
@@ -312,7 +312,7 @@ impl<E> EndpointContext<E> {
         turn::end(&self.inbox);
         self.turn_over = true;
         if let Way::Local(call) = &way
-            && let Some(call) = call.as_any().downcast_ref::<LocalCall<M>>()
+            && let Some(call) = LocalCall::<M>::of(call)
         {
             call.answer(reply);
             return;

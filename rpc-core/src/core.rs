@@ -3,7 +3,7 @@
 use crate::address::{EndpointAddress, EndpointLocation, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
 use crate::counters::{Count, Tally};
-use crate::deadline::Timestamp;
+use crate::deadline::{RpcTimeout, Timestamp};
 use crate::error::RpcError;
 use crate::seam::{EnvBackend, Expire, Incarnation};
 use crate::timers::{TimerKey, Timers};
@@ -41,6 +41,7 @@ pub struct EnvCore {
     id: EnvId,
     config: RpcEnvConfig,
     prescan: PrescanLimits,
+    ask_timeout: RpcTimeout,
     address: Option<RpcAddress>,
     location: EndpointLocation,
     backend: OnceLock<Arc<dyn EnvBackend>>,
@@ -69,10 +70,12 @@ impl EnvCore {
             .clone()
             .map_or_else(|| EndpointLocation::Client(id), EndpointLocation::Listening);
         let prescan = PrescanLimits::from(config.limits());
+        let ask_timeout = config.ask_timeout();
         Self {
             id,
             config,
             prescan,
+            ask_timeout,
             address,
             location,
             backend: OnceLock::new(),
@@ -108,6 +111,11 @@ impl EnvCore {
     #[must_use]
     pub fn config(&self) -> &RpcEnvConfig {
         &self.config
+    }
+
+    /// How long an ask may take that does not say.
+    pub(crate) fn ask_timeout(&self) -> RpcTimeout {
+        self.ask_timeout
     }
 
     /// Where the env listens, as others reach it.

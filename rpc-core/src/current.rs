@@ -15,40 +15,41 @@ use crate::turn::{self, Serving};
 use std::sync::Arc;
 
 impl<E> EndpointContext<E> {
-    /// Makes a message the current one. `None` if nobody wants it any more.
-    pub(crate) fn begin(&mut self, item: Item) -> Option<usize> {
+    /// Makes a message the current one. `None` if nobody wants it any more. The time counts for asks only.
+    #[inline]
+    pub(crate) fn begin(&mut self, item: Item, now: Timestamp) -> Option<usize> {
         self.rest();
         match item.kind {
             Kind::Tell { tell, ticket } => {
-                turn::begin(Serving { asker: None, way: None, deadline: Timestamp::MAX });
+                turn::begin_one_way();
                 if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
                     return None;
                 }
-                let handler = self.inbox.handler_of(tell.message_type(), tell.name());
+                let handler = self.inbox.handler_of(tell.message_type(), || tell.name());
                 self.work = Work::Tell(tell);
                 Some(self.for_way(handler, true))
             }
             Kind::Ask { sink, asker, deadline } => {
                 turn::begin(Serving { asker, way: sink.way().cloned(), deadline });
                 let Some(Way::Local(call)) = sink.way() else { return None };
-                let handler = self.inbox.handler_of(call.message_type(), call.name());
+                let handler = self.inbox.handler_of(call.message_type(), || call.name());
                 let handler = self.for_way(handler, false);
                 if handler >= self.inbox.handlers().len() && call.is_cancelled() {
                     drop(sink.take());
                     return None;
                 }
                 self.work = Work::Ask;
-                self.begin_call(sink, deadline).then_some(handler)
+                self.begin_call(sink, deadline, now).then_some(handler)
             }
-            Kind::Wire(message) => self.begin_wire(message),
+            Kind::Wire(message) => self.begin_wire(message, now),
             Kind::Row(_) | Kind::Network(_) | Kind::Terminated(_) => None,
         }
     }
 
-    fn begin_wire(&mut self, message: WireMessage) -> Option<usize> {
+    fn begin_wire(&mut self, message: WireMessage, now: Timestamp) -> Option<usize> {
         let WireMessage { handler, name, body, origin, call, deadline, .. } = message;
         origin.consumed(body.len());
-        if !self.begin_from(&origin, call, deadline) {
+        if !self.begin_from(&origin, call, deadline, now) {
             return None;
         }
         self.origin = Some(origin);
@@ -64,7 +65,7 @@ impl<E> EndpointContext<E> {
     }
 
     /// Makes the next message of a row the current one. `None` if nobody wants it any more.
-    pub(crate) fn begin_arrived(&mut self, row: &mut Row) -> Option<usize> {
+    pub(crate) fn begin_arrived(&mut self, row: &mut Row, now: Timestamp) -> Option<usize> {
         let place = row.begin();
         let together = row.together();
         if !self.together.as_ref().is_some_and(|known| Arc::ptr_eq(known, together)) {
@@ -72,7 +73,7 @@ impl<E> EndpointContext<E> {
             self.origin = Some(together.origin.clone());
         }
         let Arrival { call, deadline, number, .. } = *together.arrivals.get(place)?;
-        if !self.begin_from(&together.origin, call, deadline) {
+        if !self.begin_from(&together.origin, call, deadline, now) {
             return None;
         }
         let handlers = self.inbox.handlers();
@@ -92,6 +93,7 @@ impl<E> EndpointContext<E> {
         origin: &Arc<dyn Origin>,
         call: Option<u64>,
         until: Timestamp,
+        now: Timestamp,
     ) -> bool {
         let Some(call) = call else {
             turn::begin_one_way();
@@ -100,7 +102,7 @@ impl<E> EndpointContext<E> {
         let way = Way::Wire(origin.clone(), call);
         turn::begin(Serving { asker: None, way: Some(way), deadline: until });
         (!origin.is_cancelled(call) || planted!(CancelledHandled))
-            && self.begin_call(ReplySink::wire(origin.clone(), call), until)
+            && self.begin_call(ReplySink::wire(origin.clone(), call), until, now)
     }
 
     /// There is no message any more: what is kept of the last ones is let go.
@@ -118,8 +120,9 @@ impl<E> EndpointContext<E> {
 
     /// An ask whose time is over is not handled. Nor is one whose caller has gone: of a local one
     /// that is seen when its message is taken.
-    fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp) -> bool {
-        if deadline <= self.core.now() {
+    #[inline]
+    fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp, now: Timestamp) -> bool {
+        if deadline <= now {
             self.core.tally().count(Count::AsksExpired);
             sink.fail(
                 &RpcError::new(

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, RpcError};
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// The longest time that a call may take: 24 hours. Longer timeouts count as this one.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -38,8 +40,9 @@ impl Timestamp {
     /// The time `duration` later, [`Timestamp::MAX`] if that is out of range.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Self(self.0.saturating_add(nanos))
+        // Not by way of 128 bits: this comes with every look at the clock.
+        let seconds = duration.as_secs().saturating_mul(NANOS_PER_SECOND);
+        Self(self.0.saturating_add(seconds).saturating_add(u64::from(duration.subsec_nanos())))
     }
 
     /// How long ago `earlier` was; zero if it was not earlier.
@@ -66,14 +69,15 @@ impl fmt::Display for Timestamp {
 /// How long something may take, and the key that says so.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RpcTimeout {
-    duration: Duration,
+    nanos: u64,
     key: &'static str,
 }
 
 impl RpcTimeout {
     /// A timeout that the configuration key `key` controls. More than 24 hours count as that.
     pub fn new(duration: Duration, key: &'static str) -> Self {
-        Self { duration: duration.min(MAX_TIMEOUT), key }
+        let nanos = Timestamp::START.saturating_add(duration.min(MAX_TIMEOUT)).as_nanos();
+        Self { nanos, key }
     }
 
     /// A timeout that a caller gave with the call; an error says so in the place of a key.
@@ -88,7 +92,7 @@ impl RpcTimeout {
 
     /// How long it is.
     pub fn duration(&self) -> Duration {
-        self.duration
+        Duration::from_nanos(self.nanos)
     }
 
     /// The key that controls it.
@@ -98,13 +102,12 @@ impl RpcTimeout {
 
     /// When it is over for what begins `now`.
     pub fn deadline(&self, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.duration)
+        Timestamp(now.0.saturating_add(self.nanos))
     }
 
     /// The text of the error, where `what` is the peer that did not answer. The key is in it exactly once.
     pub fn error_text(&self, what: impl fmt::Display) -> String {
-        let Self { duration, key } = self;
-        let duration = duration_text(*duration);
+        let (duration, key) = (duration_text(self.duration()), self.key);
         format!(
             "Cannot receive any reply from {what} in {duration}. This timeout is controlled by {key}"
         )
@@ -126,7 +129,7 @@ impl Default for RpcTimeout {
 /// The duration and the key, as in `10s (rpc.askTimeout)`.
 impl fmt::Display for RpcTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", duration_text(self.duration), self.key)
+        write!(f, "{} ({})", duration_text(self.duration()), self.key)
     }
 }
 

@@ -43,6 +43,7 @@ impl<C> Deadlines<C> {
     }
 
     /// Adds the deadline of a call. `true` if an alarm must be set for it.
+    #[inline]
     pub(crate) fn add(&mut self, at: Timestamp, call: C, lives: impl Fn(&C) -> bool) -> bool {
         // Calls end in about the order in which they begin: the dead ones are in front. Two for
         // each that comes, so that they become fewer.
@@ -54,11 +55,12 @@ impl<C> Deadlines<C> {
         if at == Timestamp::MAX {
             return false;
         }
-        if self.line.back().is_some_and(|entry| !lives(&entry.call)) {
+        let in_order = |line: &VecDeque<Entry<C>>| line.back().is_none_or(|last| last.at <= at);
+        if !in_order(&self.line) && self.line.back().is_some_and(|last| !lives(&last.call)) {
             self.line.pop_back();
         }
         let entry = Entry { at, call };
-        if self.line.back().is_none_or(|last| last.at <= at) {
+        if in_order(&self.line) {
             self.line.push_back(entry);
         } else {
             self.others.push(entry);
@@ -73,6 +75,7 @@ impl<C> Deadlines<C> {
         earlier
     }
 
+    #[cold]
     fn sweep(&mut self, lives: impl Fn(&C) -> bool) {
         self.line.retain(|entry| lives(&entry.call));
         self.others.retain(|entry| lives(&entry.call));

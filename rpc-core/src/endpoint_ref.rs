@@ -108,10 +108,10 @@ impl RawRef {
                 return Ok(AskFuture::remote(call, decode, core, target, terms));
             };
             let (Terms { timeout, deadline, behalf, .. }, trace) = terms(inbox.core(), timeout);
-            let call = Arc::new(LocalCall::new(msg, timeout));
+            let call = Arc::new(LocalCall::new(msg));
             let (asker, bytes) = (behalf.asker.clone(), size_of::<M>());
             let idle = inbox.ask(call.clone(), bytes, asker, deadline, trace)?;
-            Ok(AskFuture::local(call, inbox.into_owned(), behalf, idle))
+            Ok(AskFuture::local(call, inbox.into_owned(), timeout, behalf, idle))
         };
         call().unwrap_or_else(|error| self.failed(error))
     }
@@ -146,9 +146,9 @@ impl RawRef {
                 return Ok(AskFuture::ready(|| ()));
             };
             let (Terms { timeout, deadline, behalf, .. }, _) = terms(inbox.core(), None);
-            let ticket = Arc::new(Ticket::new(timeout));
+            let ticket = Arc::new(Ticket::default());
             inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), deadline, trace)?;
-            Ok(AskFuture::room(ticket, inbox.into_owned(), behalf))
+            Ok(AskFuture::room(ticket, inbox.into_owned(), timeout, behalf))
         };
         call().unwrap_or_else(|error| self.failed(error))
     }
@@ -171,11 +171,14 @@ impl RawRef {
 }
 
 /// How a call is made from here, and the trace that it is part of.
+#[inline]
 fn terms(core: &EnvCore, timeout: Option<RpcTimeout>) -> (Terms, Option<TraceContext>) {
-    let timeout = timeout.unwrap_or_else(|| core.config().ask_timeout());
+    let timeout = timeout.unwrap_or_else(|| core.ask_timeout());
     let now = core.now();
-    let Inherited { behalf, deadline, trace } = turn::inherited();
     let own = timeout.deadline(now);
+    let Some(Inherited { behalf, deadline, trace }) = turn::inherited() else {
+        return (Terms { timeout, now, deadline: own, behalf: Behalf::default() }, None);
+    };
     // No more time than the caller of the handler has that makes it.
     let (timeout, deadline) = if deadline < own {
         (RpcTimeout::inherited(deadline.since(now)), deadline)

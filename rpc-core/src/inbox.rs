@@ -246,6 +246,7 @@ impl Inbox {
     }
 
     /// To be locked to put something in the queue.
+    #[inline]
     pub(crate) fn open(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         if self.unused.load(Ordering::Relaxed) == 0 {
@@ -254,6 +255,7 @@ impl Inbox {
         state
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -303,9 +305,15 @@ impl Inbox {
     }
 
     /// The number of the handler for a message: by its type, or at least by its name.
-    pub(crate) fn handler_of(&self, message: TypeId, name: &str) -> usize {
+    #[inline]
+    pub(crate) fn handler_of(&self, message: TypeId, name: impl FnOnce() -> &'static str) -> usize {
         let same_type = self.handlers.iter().position(|info| info.type_id == message);
-        let found = same_type.or_else(|| self.handlers.iter().position(|info| info.name == name));
+        same_type.unwrap_or_else(|| self.handler_named(name()))
+    }
+
+    #[cold]
+    fn handler_named(&self, name: &str) -> usize {
+        let found = self.handlers.iter().position(|info| info.name == name);
         found.unwrap_or(self.handlers.len())
     }
 
@@ -323,6 +331,7 @@ impl Inbox {
     }
 
     /// The same, giving the message back if there is no room.
+    #[inline]
     pub(crate) fn tell_now(
         &self,
         tell: Box<dyn LocalTell>,
@@ -360,7 +369,9 @@ impl Inbox {
         let granted = state.grant_tickets(self.max_messages(), left);
         self.wake(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
-        self.arm(alarm);
+        if let Some(at) = alarm {
+            self.arm(at);
+        }
         Ok(())
     }
 
@@ -384,7 +395,9 @@ impl Inbox {
         } else {
             self.wake(state);
         }
-        self.arm(alarm);
+        if let Some(at) = alarm {
+            self.arm(at);
+        }
         Ok(idle)
     }
 
@@ -430,24 +443,6 @@ impl Inbox {
         }
     }
 
-    /// Whether as many network events wait as messages may. None is ever dropped: nobody connects
-    /// meanwhile.
-    pub(crate) fn is_behind(&self) -> bool {
-        let state = self.lock();
-        state.phase == Phase::Open && state.events >= self.max_messages()
-    }
-
-    pub(crate) fn max_messages(&self) -> usize {
-        self.core.config().limits().inbox_max_messages()
-    }
-
-    /// Local messages that have not been begun, and their bytes.
-    pub(crate) fn held(&self, state: &State) -> (usize, usize) {
-        let begun = self.begun.load(Ordering::Relaxed);
-        let begun_bytes = self.begun_bytes.load(Ordering::Relaxed);
-        (state.held.saturating_sub(begun), state.held_bytes.saturating_sub(begun_bytes))
-    }
-
     /// Adds what was counted under the lock to what the env has counted.
     pub(crate) fn settle_counts(&self) {
         use Count::{AsksLocal, AsksReceived, SendsLocal, SendsReceived};
@@ -470,6 +465,7 @@ impl Inbox {
 }
 
 impl State {
+    #[inline(always)]
     fn enter(&mut self, item: Item) {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);

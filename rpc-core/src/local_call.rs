@@ -1,6 +1,5 @@
 //! Messages that stay in this process: moved, not encoded, one allocation each.
 
-use crate::deadline::RpcTimeout;
 use crate::error::{ErrorKind, RpcError};
 use crate::message::{Ask, Encoding, RpcMessage};
 use crate::seam::{CallEnd, Expire};
@@ -13,10 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// A one-way message by value.
-pub(crate) trait LocalTell: Send {
+pub(crate) trait LocalTell: Any + Send {
     fn name(&self) -> &'static str;
     fn message_type(&self) -> TypeId;
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
     fn encode(&self) -> Result<Bytes, RpcError>;
 }
 
@@ -29,10 +27,6 @@ impl<M: RpcMessage> LocalTell for Tell<M> {
 
     fn message_type(&self) -> TypeId {
         TypeId::of::<M>()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
     }
 
     fn encode(&self) -> Result<Bytes, RpcError> {
@@ -48,17 +42,16 @@ pub(crate) fn into_message<M: RpcMessage>(
     if tell.message_type() != TypeId::of::<M>() {
         return payload::decode(&tell.encode()?, limits);
     }
-    match tell.into_any().downcast::<Tell<M>>() {
+    match (tell as Box<dyn Any>).downcast::<Tell<M>>() {
         Ok(tell) => Ok(tell.0),
         Err(_) => Err(RpcError::new(ErrorKind::Internal, "a message lost its type")),
     }
 }
 
 /// An ask by value, as the endpoint sees it.
-pub(crate) trait LocalAsk: Send + Sync {
+pub(crate) trait LocalAsk: Any + Send + Sync {
     fn name(&self) -> &'static str;
     fn message_type(&self) -> TypeId;
-    fn as_any(&self) -> &dyn Any;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Takes the message out as a value of unknown type.
     fn take(&self) -> Option<Box<dyn LocalTell>>;
@@ -73,23 +66,25 @@ pub(crate) trait LocalAsk: Send + Sync {
 
 /// An ask by value, as its caller sees it.
 pub(crate) trait LocalReply<R>: Send + Sync {
-    fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<R, CallEnd>>;
-    /// How long its caller waits.
-    fn timeout(&self) -> RpcTimeout;
+    /// The reply, or what `explain` makes of the end without one.
+    fn poll_reply(
+        &self,
+        cx: &mut Context<'_>,
+        explain: &dyn Fn(CallEnd) -> RpcError,
+    ) -> Poll<Result<R, RpcError>>;
     fn abandon(&self);
     /// The asker is a handler, and has begun to wait.
     fn awaited(&self) {}
 }
 
 /// An ask by value, as a call context sees it.
-pub(crate) trait LocalAnswer<R>: LocalAsk {
+pub(crate) trait LocalAnswer<R>: Send + Sync {
     fn answer(&self, reply: R);
     fn erase(self: Arc<Self>) -> Arc<dyn LocalAsk>;
 }
 
 /// One ask within this process: message, reply and both wakers in one allocation.
 pub(crate) struct LocalCall<M: Ask> {
-    timeout: RpcTimeout,
     state: Mutex<State<M>>,
 }
 
@@ -107,14 +102,15 @@ struct State<M: Ask> {
     asker: Option<Waker>,
     /// Whether the asker is a handler that waits for this in its own body.
     awaited: bool,
-    /// Handlers that want to know when the asker gives up.
-    waiting: Wakers,
+    /// Handlers that want to know when the asker gives up. Mostly there is none, and a word less to move.
+    waiting: Option<Box<Wakers>>,
 }
 
 enum Phase<M: Ask> {
     Queued(M),
     Handling,
-    Answered(Result<M::Reply, CallEnd>),
+    Replied(M::Reply),
+    Failed(CallEnd),
     /// The asker has its answer.
     Over,
     GaveUp,
@@ -127,11 +123,11 @@ impl<M: Ask> Phase<M> {
     }
 
     fn has_ended(&self) -> bool {
-        matches!(self, Self::Answered(_) | Self::Over | Self::GaveUp)
+        !matches!(self, Self::Queued(_) | Self::Handling)
     }
 
     fn is_cancelled(&self) -> bool {
-        matches!(self, Self::GaveUp | Self::Answered(Err(CallEnd::TimedOut { .. })))
+        matches!(self, Self::GaveUp | Self::Failed(CallEnd::TimedOut { .. }))
     }
 
     /// What an ended call is when its asker has looked, or does not care.
@@ -141,45 +137,62 @@ impl<M: Ask> Phase<M> {
 }
 
 impl<M: Ask> LocalCall<M> {
-    pub(crate) fn new(message: M, timeout: RpcTimeout) -> Self {
-        let (phase, waiting) = (Phase::Queued(message), Wakers::default());
-        let state = State { phase, asker: None, awaited: false, waiting };
-        Self { timeout, state: Mutex::new(state) }
+    pub(crate) fn new(message: M) -> Self {
+        let phase = Phase::Queued(message);
+        let state = State { phase, asker: None, awaited: false, waiting: None };
+        Self { state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A call of this very type, if it is one.
+    pub(crate) fn of(call: &Arc<dyn LocalAsk>) -> Option<&Self> {
+        let call: &dyn Any = &**call;
+        call.downcast_ref()
+    }
+
     /// Takes the message out for its handler.
+    #[inline]
     pub(crate) fn take_message(&self) -> Option<M> {
         let mut state = self.lock();
-        match std::mem::replace(&mut state.phase, Phase::Handling) {
-            Phase::Queued(message) => Some(message),
-            other => {
-                state.phase = other;
-                None
-            }
+        // Looked at before: what is known to be a message is moved once.
+        if let Phase::Queued(_) = state.phase
+            && let Phase::Queued(message) = std::mem::replace(&mut state.phase, Phase::Handling)
+        {
+            return Some(message);
         }
+        None
     }
 
     /// The first answer counts; a later one is dropped.
-    fn end(&self, result: Result<M::Reply, CallEnd>) {
-        self.end_if(|phase| !phase.has_ended(), result);
+    fn end(&self, end: Phase<M>) {
+        self.end_if(|phase| !phase.has_ended(), end);
     }
 
-    fn end_if(&self, such: impl FnOnce(&Phase<M>) -> bool, result: Result<M::Reply, CallEnd>) {
+    fn end_if(&self, such: impl FnOnce(&Phase<M>) -> bool, end: Phase<M>) {
         let mut state = self.lock();
         if !such(&state.phase) {
             drop(state);
             return;
         }
-        let before = std::mem::replace(&mut state.phase, Phase::Answered(result));
-        let (asker, waiting) = (state.asker.take(), std::mem::take(&mut state.waiting));
+        let before = std::mem::replace(&mut state.phase, end);
+        Self::wake(state, before);
+    }
+
+    /// Tells everyone who waits, and drops what is over, both outside of the lock.
+    #[inline]
+    fn wake(mut state: MutexGuard<'_, State<M>>, before: Phase<M>) {
+        let (asker, waiting) = (state.asker.take(), state.waiting.take());
         drop(state);
         drop(before);
-        asker.into_iter().for_each(Waker::wake);
-        waiting.into_iter().for_each(Waker::wake);
+        if let Some(asker) = asker {
+            asker.wake();
+        }
+        if let Some(waiting) = waiting {
+            waiting.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// The asker stops waiting: the handler, if any, is told.
@@ -192,15 +205,11 @@ impl<M: Ask> LocalCall<M> {
             (phase, GaveUp::TimedOut) if phase.has_ended() => return,
             (phase, GaveUp::TimedOut) => {
                 let sent = matches!(phase, Phase::Handling);
-                Phase::Answered(Err(CallEnd::TimedOut { sent }))
+                Phase::Failed(CallEnd::TimedOut { sent })
             }
         };
         let before = std::mem::replace(&mut state.phase, next);
-        let (asker, waiting) = (state.asker.take(), std::mem::take(&mut state.waiting));
-        drop(state);
-        drop(before);
-        asker.into_iter().for_each(Waker::wake);
-        waiting.into_iter().for_each(Waker::wake);
+        Self::wake(state, before);
     }
 }
 
@@ -213,10 +222,6 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
         TypeId::of::<M>()
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
@@ -226,11 +231,11 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
     }
 
     fn fail(&self, error: RpcError) {
-        self.end(Err(CallEnd::reported(error)));
+        self.end(Phase::Failed(CallEnd::reported(error)));
     }
 
     fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError> {
-        self.end(Ok(payload::decode(body, limits)?));
+        self.end(Phase::Replied(payload::decode(body, limits)?));
         Ok(())
     }
 
@@ -239,7 +244,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
         if state.phase.is_cancelled() {
             return Poll::Ready(());
         }
-        state.waiting.add(cx);
+        state.waiting.get_or_insert_default().add(cx);
         Poll::Pending
     }
 
@@ -262,7 +267,11 @@ enum GaveUp {
 
 impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
     fn answer(&self, reply: M::Reply) {
-        self.end(Ok(reply));
+        let mut state = self.lock();
+        if let Phase::Handling = state.phase {
+            state.phase = Phase::Replied(reply);
+            Self::wake(state, Phase::Handling);
+        }
     }
 
     fn erase(self: Arc<Self>) -> Arc<dyn LocalAsk> {
@@ -271,27 +280,32 @@ impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
 }
 
 impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
-    fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<M::Reply, CallEnd>> {
+    fn poll_reply(
+        &self,
+        cx: &mut Context<'_>,
+        explain: &dyn Fn(CallEnd) -> RpcError,
+    ) -> Poll<Result<M::Reply, RpcError>> {
         let mut state = self.lock();
-        let seen = state.phase.seen();
-        match std::mem::replace(&mut state.phase, seen) {
-            Phase::Answered(result) => Poll::Ready(result),
-            other => {
-                state.phase = other;
-                if !state.asker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    state.asker = Some(cx.waker().clone());
-                }
-                Poll::Pending
+        if let Phase::Replied(_) = state.phase
+            && let Phase::Replied(reply) = std::mem::replace(&mut state.phase, Phase::Over)
+        {
+            return Poll::Ready(Ok(reply));
+        }
+        if let Phase::Failed(_) = state.phase {
+            let seen = state.phase.seen();
+            if let Phase::Failed(end) = std::mem::replace(&mut state.phase, seen) {
+                drop(state);
+                return Poll::Ready(Err(explain(end)));
             }
         }
+        if !state.asker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.asker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     fn abandon(&self) {
         self.give_up(GaveUp::Dropped);
-    }
-
-    fn timeout(&self) -> RpcTimeout {
-        self.timeout
     }
 
     fn awaited(&self) {
@@ -305,7 +319,7 @@ impl<M: Ask> Expire for LocalCall<M> {
     }
 
     fn refuse(&self, error: &RpcError) {
-        self.end_if(Phase::is_queued, Err(CallEnd::reported(error.clone())));
+        self.end_if(Phase::is_queued, Phase::Failed(CallEnd::reported(error.clone())));
     }
 }
 

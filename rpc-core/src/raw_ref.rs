@@ -106,7 +106,15 @@ impl RawRef {
     }
 
     /// The endpoint's inbox; `None` if it is in another env.
+    #[inline]
     pub(crate) fn find(&self) -> Result<Option<Cow<'_, Arc<Inbox>>>, RpcError> {
+        match &self.0.route {
+            Route::Local(inbox) => Ok(Some(Cow::Borrowed(inbox))),
+            _ => self.look_up(),
+        }
+    }
+
+    fn look_up(&self) -> Result<Option<Cow<'_, Arc<Inbox>>>, RpcError> {
         match &self.0.route {
             Route::Local(inbox) => Ok(Some(Cow::Borrowed(inbox))),
             Route::Remote(_) => Ok(None),

@@ -3,9 +3,30 @@
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::{Inbox, Phase, State};
 use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 impl Inbox {
+    /// Whether as many network events wait as messages may. None is ever dropped: nobody connects
+    /// meanwhile.
+    pub(crate) fn is_behind(&self) -> bool {
+        let state = self.lock();
+        state.phase == Phase::Open && state.events >= self.max_messages()
+    }
+
+    pub(crate) fn max_messages(&self) -> usize {
+        self.core().config().limits().inbox_max_messages()
+    }
+
+    /// Local messages that have not been begun, and their bytes.
+    #[inline]
+    pub(crate) fn held(&self, state: &State) -> (usize, usize) {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let begun_bytes = self.begun_bytes.load(Ordering::Relaxed);
+        (state.held.saturating_sub(begun), state.held_bytes.saturating_sub(begun_bytes))
+    }
+
     /// Whether a local message has room without waiting.
+    #[inline]
     pub(crate) fn has_room(&self, state: &State, bytes: usize) -> bool {
         let promised = state.pool.promised();
         let limits = self.core().config().limits();
@@ -17,6 +38,7 @@ impl Inbox {
 
     /// Checks that a local message may enter. One that can wait may enter above the limit, up to
     /// the number that may wait.
+    #[inline]
     pub(crate) fn admit(
         &self,
         message: &str,
@@ -24,6 +46,20 @@ impl Inbox {
         waits: bool,
     ) -> Result<MutexGuard<'_, State>, RpcError> {
         let state = self.open();
+        if state.phase == Phase::Open && self.has_room(&state, bytes) {
+            return Ok(state);
+        }
+        self.admit_above(state, message, bytes, waits)
+    }
+
+    #[cold]
+    fn admit_above<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        message: &str,
+        bytes: usize,
+        waits: bool,
+    ) -> Result<MutexGuard<'a, State>, RpcError> {
         if state.phase != Phase::Open {
             return Err(self.stopped());
         }

@@ -41,6 +41,11 @@ impl Row {
         self.end.saturating_sub(self.next)
     }
 
+    /// Whether the next one is an ask.
+    pub(crate) fn is_call(&self) -> bool {
+        self.together.arrivals.get(self.next).is_some_and(|message| message.call.is_some())
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

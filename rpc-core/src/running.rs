@@ -22,13 +22,14 @@ use std::task::{Context, Poll, Waker};
 pub(crate) struct Taken {
     /// What the loop has taken out of its inbox, and not begun with.
     pub(crate) items: RefCell<VecDeque<Item>>,
-    in_place: Cell<bool>,
+    gave_way: Cell<bool>,
 }
 
 impl Taken {
-    /// Whether an asker polls the loop: others of the thread had no turn before.
-    pub(crate) fn in_place(&self) -> bool {
-        self.in_place.get()
+    /// Whether others of the thread had their turn since this was asked last: the endpoint's own task
+    /// has waited. An asker that polls the loop, and might come again and again, does not count.
+    pub(crate) fn gave_way(&self) -> bool {
+        self.gave_way.replace(false)
     }
 }
 
@@ -92,12 +93,14 @@ impl<T: Future<Output = End>> Run<T> {
         let _turn = turn_end::begin();
         let inbox = state.inside.take().unwrap_or_else(|| self.inbox.clone());
         let inside = turn::enter(inbox);
-        self.taken.in_place.set(in_place);
         let mut cx = Context::from_waker(&state.task);
         match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(&mut cx))) {
             Ok(Poll::Pending) => {
                 turn::write_down();
                 self.put_back();
+                if !in_place {
+                    self.taken.gave_way.set(true);
+                }
             }
             Ok(Poll::Ready(end)) => state.stage = Stage::Over(end),
             Err(panic) => {

@@ -16,6 +16,18 @@ pub(crate) enum Step {
     Stop,
 }
 
+impl Item {
+    /// Whether it, or the next one of the row, is an ask: somebody waits for an answer, for some time only.
+    pub(crate) fn is_call(&self) -> bool {
+        match &self.kind {
+            Kind::Ask { .. } => true,
+            Kind::Wire(message) => message.call.is_some(),
+            Kind::Row(row) => row.is_call(),
+            Kind::Tell { .. } | Kind::Network(_) | Kind::Terminated(_) => false,
+        }
+    }
+}
+
 impl Inbox {
     /// The next messages for the endpoint's loop: a part of one sender's turn. What it does not get
     /// to, because a handler waits, it puts back.
@@ -54,6 +66,7 @@ impl Inbox {
     }
 
     /// The loop begins with a message, `unused` are left: its place is free.
+    #[inline]
     pub(crate) fn begin(&self, item: &mut Item, unused: usize) {
         self.unused.store(unused, Ordering::Relaxed);
         if let Kind::Tell { .. } | Kind::Ask { .. } = item.kind {
@@ -75,6 +88,7 @@ impl Inbox {
         self.span_begins(None);
     }
 
+    #[inline]
     fn span_begins(&self, trace: Option<TraceContext>) {
         if trace.is_some() || self.traced.load(Ordering::Relaxed) {
             self.trace_is(&mut self.lock(), trace);
@@ -115,12 +129,15 @@ impl Inbox {
     }
 
     /// Wakes the endpoint's loop after the lock is gone.
+    #[inline]
     pub(crate) fn wake(&self, state: MutexGuard<'_, State>) {
         // Under the lock, so that the loop, which looks at its queue there, sees what was put in.
-        let wakes = state.idle && !self.woken.load(Ordering::Relaxed);
-        if !wakes {
-            return;
+        if state.idle && !self.woken.load(Ordering::Relaxed) {
+            self.wake_task(state);
         }
+    }
+
+    fn wake_task(&self, state: MutexGuard<'_, State>) {
         self.woken.store(true, Ordering::Relaxed);
         let waker = state.waker.clone();
         drop(state);

@@ -1,6 +1,5 @@
 //! A one-way message's place in a full inbox: `send_wait` waits on it.
 
-use crate::deadline::RpcTimeout;
 use crate::error::RpcError;
 use crate::local_call::LocalReply;
 use crate::seam::{CallEnd, Expire};
@@ -10,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 /// Resolves when the message has found room.
 #[derive(Default)]
 pub(crate) struct Ticket {
-    timeout: RpcTimeout,
     state: Mutex<State>,
 }
 
@@ -24,10 +22,6 @@ struct State {
 }
 
 impl Ticket {
-    pub(crate) fn new(timeout: RpcTimeout) -> Self {
-        Self { timeout, state: Mutex::default() }
-    }
-
     /// There is room: the message will be handled.
     pub(crate) fn grant(&self) {
         self.finish(Ok(()), true);
@@ -58,17 +52,18 @@ impl Ticket {
 }
 
 impl LocalReply<()> for Ticket {
-    fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallEnd>> {
+    fn poll_reply(
+        &self,
+        cx: &mut Context<'_>,
+        explain: &dyn Fn(CallEnd) -> RpcError,
+    ) -> Poll<Result<(), RpcError>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(end) = state.end.take() {
-            return Poll::Ready(end);
+            drop(state);
+            return Poll::Ready(end.map_err(explain));
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
-    }
-
-    fn timeout(&self) -> RpcTimeout {
-        self.timeout
     }
 
     fn abandon(&self) {

@@ -21,6 +21,12 @@ struct Current {
     trace: Option<TraceContext>,
 }
 
+impl Current {
+    fn is_somewhere(&self) -> bool {
+        self.handler.is_some() || self.call.is_some() || self.trace.is_some()
+    }
+}
+
 /// Whom a handler answers.
 pub(crate) struct Serving {
     pub(crate) asker: Option<Asker>,
@@ -35,6 +41,8 @@ thread_local! {
     static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
     /// Whether there is such a thing: mostly there is not, and to look at this costs nearly nothing.
     static SERVES: Cell<Serves> = const { Cell::new(Serves::Nothing) };
+    /// In the same way, whether the thread is in a handler or a scope.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the thread's handler is for.
@@ -50,6 +58,7 @@ enum Serves {
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
 /// hands down what it is for.
+#[inline]
 pub(crate) fn begin(serving: Serving) {
     SERVES.set(Serves::Somebody);
     drop(SERVING.replace(Some(serving)));
@@ -83,6 +92,7 @@ pub(crate) struct Inside {
 impl Inside {
     fn of(current: Current) -> Self {
         write_down();
+        INSIDE.set(true);
         Self { before: Some(CURRENT.replace(current)) }
     }
 
@@ -95,6 +105,7 @@ impl Inside {
         let before = self.before.take()?;
         // Of a handler that panicked.
         drop(take_serving());
+        INSIDE.set(before.is_somewhere());
         Some(CURRENT.replace(before))
     }
 }
@@ -106,7 +117,11 @@ impl Drop for Inside {
 }
 
 /// Looks at where this thread is; nowhere, while it ends.
+#[inline]
 fn with_current<R: Default>(f: impl FnOnce(&Current) -> R) -> R {
+    if !INSIDE.get() {
+        return R::default();
+    }
     CURRENT.try_with(|current| f(&current.borrow())).unwrap_or_default()
 }
 
@@ -151,13 +166,6 @@ pub(crate) struct Inherited {
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Nothing: a call of nobody else's.
-impl Default for Inherited {
-    fn default() -> Self {
-        Self { behalf: Behalf::default(), deadline: Timestamp::MAX, trace: None }
-    }
-}
-
 /// On whose behalf a call is made: it ends when that one's caller gives up.
 #[derive(Default)]
 pub(crate) struct Behalf {
@@ -168,6 +176,11 @@ pub(crate) struct Behalf {
 }
 
 impl Behalf {
+    /// Whether it is made for nobody else.
+    pub(crate) fn is_own(&self) -> bool {
+        self.asker.is_none() && self.call.is_none()
+    }
+
     /// Ready when that caller has given up: so is everything that is done for it.
     pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
         match (&self.call, &self.asker) {
@@ -197,12 +210,18 @@ pub(crate) fn end(inbox: &Inbox) {
     }
 }
 
-/// What an ask that is made here inherits.
-pub(crate) fn inherited() -> Inherited {
+/// What an ask that is made here inherits; nothing outside of handlers and scopes.
+#[inline]
+pub(crate) fn inherited() -> Option<Inherited> {
+    if INSIDE.get() { inherited_inside() } else { None }
+}
+
+fn inherited_inside() -> Option<Inherited> {
     write_down();
     with_current(|current| {
-        let handler = current.handler.as_ref();
-        let mut inherited = handler.map_or_else(Inherited::default, Inbox::hand_down);
+        let nobody =
+            || Inherited { behalf: Behalf::default(), deadline: Timestamp::MAX, trace: None };
+        let mut inherited = current.handler.as_ref().map_or_else(nobody, Inbox::hand_down);
         if let Some(call) = &current.call {
             inherited.deadline = call.deadline_of_work();
             inherited.behalf.call = Some(call.clone());
@@ -210,11 +229,12 @@ pub(crate) fn inherited() -> Inherited {
         if let Some(trace) = &current.trace {
             inherited.trace = Some(trace.clone());
         }
-        inherited
+        Some(inherited)
     })
 }
 
 /// The trace that a message is part of that is sent here.
+#[inline]
 pub(crate) fn trace() -> Option<TraceContext> {
     with_current(|current| {
         let own = current.trace.clone();

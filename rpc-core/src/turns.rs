@@ -144,6 +144,7 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, place: usize, item: T) {
         if self.lines.get(place).is_some_and(|line| !line.in_ring) {
             self.begin_turns(place);
@@ -211,13 +212,18 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
 
     /// Goes on to the next sender if the turn is over. To be called when all that was taken is used:
     /// a sender that has nothing more begins a new turn with what it sends then.
+    #[inline]
     pub(crate) fn settle(&mut self) {
         let Some(place) = self.ring.front().copied() else { return };
         let Some(line) = self.lines.get_mut(place) else { return };
         let empty = line.queue.is_empty();
-        if !empty && self.messages < TURN_MESSAGES && self.bytes < TURN_BYTES {
-            return;
+        if empty || self.messages >= TURN_MESSAGES || self.bytes >= TURN_BYTES {
+            self.go_on(place, empty);
         }
+    }
+
+    fn go_on(&mut self, place: usize, empty: bool) {
+        let Some(line) = self.lines.get_mut(place) else { return };
         (self.messages, self.bytes) = (0, 0);
         if self.ring.len() == 1 && line.users > 0 {
             // Nobody else waits.

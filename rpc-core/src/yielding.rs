@@ -10,28 +10,41 @@ use std::task::{Context, Poll, Wake, Waker};
 #[derive(Default)]
 pub(crate) struct Turn {
     messages: usize,
-    /// Since when; looked at after the first few messages.
-    since: Timestamp,
+    /// When the clock was looked at first.
+    since: Option<Timestamp>,
+    now: Timestamp,
 }
 
-/// Messages between two looks at the clock.
+/// One-way messages between two looks at the clock.
 const LOOK_AFTER: usize = 4;
 
 impl Turn {
+    /// Whether the turn has taken its time, before a message. An ask must not be handled when its own
+    /// time is over, so the clock is read for each; otherwise it is read now and then.
+    pub(crate) fn is_late(&mut self, core: &EnvCore, call: bool) -> bool {
+        let looks = self.messages > 0 && self.messages.is_multiple_of(LOOK_AFTER);
+        if !looks && !call {
+            return false;
+        }
+        self.now = core.now();
+        match self.since {
+            Some(since) => self.now.since(since) >= core.config().limits().max_turn(),
+            None => {
+                self.since = Some(self.now);
+                false
+            }
+        }
+    }
+
+    /// When the clock was looked at last: before an ask, that is now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Counts a message: whether it is the last of its turn.
     pub(crate) fn is_over(&mut self, core: &EnvCore) -> bool {
-        let limits = core.config().limits();
         self.messages = self.messages.saturating_add(1);
-        let mut over = self.messages >= limits.yield_after();
-        if self.messages == LOOK_AFTER {
-            self.since = core.now();
-        } else if self.messages.is_multiple_of(LOOK_AFTER) {
-            over |= core.now().since(self.since) >= limits.max_turn();
-        }
-        if over {
-            self.messages = 0;
-        }
-        over
+        self.messages >= core.config().limits().yield_after()
     }
 }
 

@@ -310,11 +310,13 @@ fn turns_of_an_endpoint() {
     }
 }
 
-/// The clock stands still while endpoints run: a turn ends at its first look at the time, or by its
-/// number of messages.
+/// The clock stands still while endpoints run: a turn ends at its second look at the time, or by its
+/// number of messages. It is looked at after every fourth one-way message, and before each ask.
 #[test]
 fn the_longest_turn_of_an_endpoint() {
-    for (longest, place) in [("0s", 8), ("1ms", 12)] {
+    for (longest, asks, place) in
+        [("0s", false, 8), ("1ms", false, 12), ("0s", true, 1), ("1ms", true, 12)]
+    {
         let world = LocalWorld::new();
         let config = RpcEnvConfig::client("env").with_factory("local");
         let config = config.set("rpc.dispatcher.maxTurn", longest).unwrap();
@@ -324,11 +326,15 @@ fn the_longest_turn_of_an_endpoint() {
             .map(|name| world.block_on(env.setup_endpoint(name, Probe::new(&watch))).unwrap());
         world.run();
         watch.log.take().clear();
-        (1..=12).for_each(|number| a.send(Note(number)).unwrap());
+        let send = |number| a.send(Note(number)).unwrap();
+        let ask = |_| a.ask(Echo::of("x"));
+        let asked: Vec<_> = (1..=if asks { 12 } else { 0 }).map(ask).collect();
+        (1..=if asks { 0 } else { 12 }).for_each(send);
         b.send(Note(100)).unwrap();
         world.run();
         let others = watch.log.all().iter().position(|entry| entry == "note 100");
-        assert_eq!(others, Some(place), "{longest}");
+        assert_eq!(others, Some(place), "{longest}, asks: {asks}");
+        drop(asked);
         world.block_on(env.shutdown());
     }
 }
