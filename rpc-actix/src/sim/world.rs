@@ -271,3 +271,63 @@ impl fmt::Debug for Sim {
         f.debug_struct("Sim").field("seed", &self.0.seed).field("at", &self.elapsed()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::transport::{ByteStream, Transport};
+    use crate::sim::Simulation;
+    use tokio::io::AsyncWriteExt;
+
+    /// Two machines, and a connection that one has made to the other: the ends of both.
+    async fn connected(sim: &Sim) -> (SimNode, SimNode, Box<dyn ByteStream>, Box<dyn ByteStream>) {
+        let (one, two) = (sim.node("one"), sim.node("two"));
+        let at = two.address(7).parse().unwrap();
+        let mut listener = two.transport().unwrap().bind(&at).unwrap();
+        let dialled = one.transport().unwrap().connect(&at).await.unwrap().open().unwrap();
+        let accepted = listener.accept().await.unwrap().open().unwrap();
+        (one, two, dialled, accepted)
+    }
+
+    #[test]
+    fn what_both_sides_have_given_up_is_forgotten_behind_a_cut() {
+        Simulation::new(1).run(|sim| async move {
+            let (one, two, mut dialled, accepted) = connected(&sim).await;
+            dialled.write_all(b"unread").await.unwrap();
+            sim.sleep(Duration::from_secs(1)).await;
+            let known = || sim.network(|state| state.connections.len());
+            sim.partition(&one, &two);
+            drop(dialled);
+            assert_eq!(known(), 1, "its end is under way");
+            sim.mend(&one, &two);
+            sim.sleep(Duration::from_secs(1)).await;
+            sim.partition(&one, &two);
+            // Something is unread: it says so by a reset, which nobody sends again.
+            drop(accepted);
+            assert_eq!(known(), 0);
+        });
+    }
+
+    #[test]
+    fn a_connection_that_its_peer_has_ended_is_deaf_after_a_while() {
+        Simulation::new(1).run(|sim| async move {
+            let (_one, two, dialled, accepted) = connected(&sim).await;
+            let deaf = || {
+                let (at, life) = (two.ip(), Some(1));
+                let stood = Timestamp::from_nanos(two.stood_until().as_nanos() as u64);
+                sim.network(|state| state.deaf(at, life, stood))
+            };
+            drop(dialled);
+            sim.sleep(Duration::from_secs(1)).await;
+            assert_eq!(deaf(), 0);
+            sim.sleep(Duration::from_secs(2)).await;
+            assert_eq!(deaf(), 1);
+            // It could not have noticed.
+            two.pause_for(Duration::from_secs(1));
+            assert_eq!(deaf(), 0);
+            drop(accepted);
+            sim.sleep(Duration::from_secs(4)).await;
+            assert_eq!(deaf(), 0);
+        });
+    }
+}
