@@ -180,6 +180,12 @@ mod tests {
             held(size)
         });
         assert!(kept);
+        let rested = in_time(|| {
+            give(size);
+            rest();
+            held(size)
+        });
+        assert!(rested, "it was needed a moment ago");
         // Who needs little gets none of them, and who needs just enough does.
         let taken = in_time(|| {
             give(LEAST);

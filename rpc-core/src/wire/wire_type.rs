@@ -504,6 +504,6 @@ mod tests {
         assert_wire_type::<()>();
         assert_wire_type::<String>();
         // As many levels as may come without a byte, and again behind a byte.
-        assert_wire_type::<(Levels64<u8>, Vec<Levels64<u8>>)>();
+        assert_wire_type::<Levels64<Vec<Levels4<u8>>>>();
     }
 }

@@ -297,6 +297,7 @@ fn a_message_that_is_too_large_is_told_whose_limit_it_is() {
     let text = |ours, theirs| {
         let (mut pair, [echo]) = resolved(limits(ours), limits(theirs), ["x"]);
         let how = Submission::Send;
+        pair.submit(A, echo, (SMALL, Lane::Normal), body(0, 100), how).unwrap();
         let refused = pair.submit(A, echo, (SMALL, Lane::Normal), body(0, 101), how).unwrap_err();
         refused.text().to_owned()
     };
