@@ -59,12 +59,16 @@ impl Row {
         if self.len() <= messages && self.bytes < bytes {
             return None;
         }
-        let (from, mut taken) = (self.next, 0_usize);
-        while self.next < self.end && self.next.saturating_sub(from) < messages && taken < bytes {
-            taken = taken.saturating_add(self.size(self.next));
-            self.next = self.next.saturating_add(1);
+        let (from, mut next, mut taken) = (self.next, self.next, 0_usize);
+        while next < self.end && next.saturating_sub(from) < messages && taken < bytes {
+            taken = taken.saturating_add(self.size(next));
+            next = next.saturating_add(1);
         }
-        self.owed = self.next;
+        if next == self.end {
+            // The last one has more bytes than are left. A row of none would begin what is another's.
+            return None;
+        }
+        (self.owed, self.next) = (next, next);
         self.bytes = self.bytes.saturating_sub(taken);
         let (together, end) = (self.together.clone(), self.next);
         Some(Self { together, owed: from, next: from, end, bytes: taken })
@@ -194,6 +198,9 @@ mod tests {
         let peer = Arc::new(Peer::default());
         let mut rest = row(&peer, &[10, 20, 30, 40]);
         assert!(rest.split(4, 101).is_none());
+        assert!(rest.split(4, 100).is_none(), "nothing would be left");
+        assert!(rest.split(9, 61).is_none(), "the last one has more bytes than that");
+        assert_eq!((rest.len(), rest.bytes()), (4, 100));
         let mut first = rest.split(4, 25).unwrap();
         assert_eq!((first.len(), first.bytes(), rest.len(), rest.bytes()), (2, 30, 2, 70));
         let second = rest.split(1, 1000).unwrap();
