@@ -76,7 +76,8 @@ impl Connection {
     /// Whether a process keeps an end that its peer has ended, with nothing left to read or to write. It
     /// stood still until `stood`.
     pub(super) fn is_deaf(&mut self, end: usize, now: Timestamp, stood: Timestamp) -> bool {
-        let idle = self.out(end).held() == 0;
+        // Who has dialled knows nothing before the answer.
+        let idle = self.out(end).held() == 0 && (end == ACCEPTOR || self.dial == Dial::Taken);
         let since = self.into(end).over_since().filter(|_| idle);
         since.is_some_and(|since| now.since(since.max(stood)) > DEAF)
     }

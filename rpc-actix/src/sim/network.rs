@@ -230,6 +230,7 @@ impl State {
             return;
         }
         connection.dial = if taken { Dial::Taken } else { Dial::Refused };
+        connection.into(DIALLER).read_since = self.now;
         self.wakes.extend(connection.dialler.take());
     }
 }
