@@ -299,6 +299,41 @@ async fn events_come_once_for_an_env_that_has_two_connections() {
     env.shutdown().await;
 }
 
+/// What is still under way on the connection that a peer has given up must not come behind what it says
+/// on the next one (seed 2081 of the simulation).
+#[tokio::test]
+async fn who_dials_again_by_the_same_address_has_lost_its_former_connection() {
+    let (env, log, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let peers = by_hand(move || {
+        let dial = |dialled: &str| {
+            let mut peer = RawPeer::connect(&here);
+            peer.say(&hello(5, Some("127.0.0.1:1")).with_dialled(dialled));
+            peer.expect(kind::HELLO);
+            peer
+        };
+        let (mut first, mut other) = (dial("here"), dial("elsewhere"));
+        let mut again = dial("here");
+        let reason = first.reason().expect("the former connection is ended");
+        assert_eq!(reason.code, CloseCode::Duplicate as u16, "{reason:?}");
+        assert_eq!(reason.text, "the env at the other end has dialled again");
+        for peer in [&mut other, &mut again] {
+            peer.send(&frame(kind::PING, &[1; 8]));
+            peer.expect(kind::PONG);
+        }
+        (other, again)
+    });
+    let peers = peers.await.unwrap();
+    drop(peers);
+    let seen = log.reaches(2).await;
+    assert_eq!(
+        seen,
+        ["connected 127.0.0.1:1", "disconnected 127.0.0.1:1"],
+        "it was there all the time"
+    );
+    env.shutdown().await;
+}
+
 /// Its connections come from different ports, and endpoints keep their books by address.
 #[tokio::test]
 async fn an_env_without_a_port_has_one_name_however_many_connections() {

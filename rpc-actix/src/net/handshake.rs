@@ -74,7 +74,7 @@ pub(crate) async fn introduce(
     peer: &str,
 ) -> Result<Greeted, NotTaken> {
     in_time(node, peer, async {
-        answer(node, stream, peer).await?;
+        say(node, stream, peer, &node.hello().with_dialled(peer)).await?;
         match hear(node, stream, peer).await {
             Ok(greeted) => Ok(greeted),
             Err(unheard) if unheard.declined => Err(NotTaken::Declined),
@@ -135,8 +135,17 @@ pub(crate) async fn answer(
     stream: &mut Box<dyn ByteStream>,
     peer: &str,
 ) -> Result<(), RpcError> {
+    say(node, stream, peer, &node.hello()).await
+}
+
+async fn say(
+    node: &Node,
+    stream: &mut Box<dyn ByteStream>,
+    peer: &str,
+    hello: &Hello,
+) -> Result<(), RpcError> {
     let mut out = BytesMut::new();
-    node.hello().put(&mut out);
+    hello.put(&mut out);
     stream.write_all(&out).await.map_err(|error| broken(node, peer, error))?;
     node.tally.count(Count::Writes);
     node.tally.add(Count::BytesSent, out.len() as u64);

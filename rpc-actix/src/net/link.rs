@@ -348,6 +348,20 @@ impl Link {
         std::future::poll_fn(|cx| self.poll_idle(cx)).await;
     }
 
+    /// The same, if the peer has dialled this env by that address: it has done so again, so it has lost
+    /// this connection. What is still under way on it must not come behind what it says now.
+    pub(crate) async fn give_way(&self, dialled: &str) {
+        let state = self.lock();
+        let known = state.session.peer().and_then(|peer| peer.hello.dialled.as_deref());
+        if state.phase != Phase::Connected || known != Some(dialled) {
+            return;
+        }
+        drop(state);
+        let text = "the env at the other end has dialled again";
+        self.break_off(Close::new(CloseCode::Duplicate, text));
+        std::future::poll_fn(|cx| self.poll_idle(cx)).await;
+    }
+
     /// Takes no connection any more, and ends the one there is: in order, or at once.
     pub(crate) fn close(&self, orders: Orders) {
         let mut state = self.lock();

@@ -133,6 +133,11 @@ impl Node {
             return Err(Close::new(CloseCode::Overloaded, text));
         }
         admitted.establish(self.config.limits())?;
+        if let Some(dialled) = &peer.hello.dialled {
+            for link in self.peers.of(peer.hello.env) {
+                link.give_way(dialled).await;
+            }
+        }
         self.link_of(peer, from).await
     }
 

@@ -70,6 +70,13 @@ impl Peers {
         others.flat_map(|(_, known)| &known.links).filter_map(Weak::upgrade).collect()
     }
 
+    /// The connections with an env.
+    pub(crate) fn of(&self, id: u64) -> Vec<Arc<Link>> {
+        let state = self.lock();
+        let links = state.by_env.get(&id).into_iter().flat_map(|known| &known.links);
+        links.filter_map(Weak::upgrade).collect()
+    }
+
     /// Remembers which env a link leads to. Whether it is the first connection with that env, and
     /// what endpoints know the env by: the name of the first one.
     pub(crate) fn connected(

@@ -46,6 +46,9 @@ pub struct Hello {
     /// It sends something at least this often, in milliseconds; `None` if it may be silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<u32>,
+    /// The address by which it has dialled the other side: it has no other connection by that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialled: Option<String>,
 }
 
 /// What a side takes. The other side keeps to it.
@@ -99,13 +102,20 @@ impl Hello {
     pub fn new(env: u64, address: Option<String>, limits: PeerLimits) -> Self {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
         let capabilities = CAPABILITIES.map(str::to_owned).to_vec();
-        Self { versions, env, address, capabilities, limits, heartbeat: None }
+        Self { versions, env, address, capabilities, limits, heartbeat: None, dialled: None }
     }
 
     /// The same of a side that promises to send something at least this often.
     #[must_use]
     pub fn with_heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = u32::try_from(interval.as_millis()).ok().filter(|millis| *millis > 0);
+        self
+    }
+
+    /// The same of a side that has dialled this address.
+    #[must_use]
+    pub fn with_dialled(mut self, address: impl Into<String>) -> Self {
+        self.dialled = Some(address.into());
         self
     }
 
