@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Context;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct ActixBackend {
     core: Weak<EnvCore>,
@@ -21,11 +22,17 @@ pub(crate) struct ActixBackend {
 pub(crate) struct Timer {
     next: AtomicU64,
     bell: Notify,
+    /// Set when every call has ended: no time is kept any more.
+    over: CancellationToken,
 }
 
 impl ActixBackend {
     pub(crate) fn new(core: &Arc<EnvCore>, node: Arc<Node>) -> Self {
-        let timer = Arc::new(Timer { next: AtomicU64::new(u64::MAX), bell: Notify::new() });
+        let timer = Arc::new(Timer {
+            next: AtomicU64::new(u64::MAX),
+            bell: Notify::new(),
+            over: CancellationToken::new(),
+        });
         Self {
             core: Arc::downgrade(core),
             clock: node.clock(),
@@ -39,9 +46,10 @@ impl ActixBackend {
         node.clone().ok_or_else(crate::net::link::env_stopped)
     }
 
-    /// Keeps time for the env until it closes: on the System's own thread, which no handler blocks.
-    pub(crate) fn keep_time(&self, node: &Arc<Node>) -> Result<(), RpcError> {
-        let (core, timer, closed) = (self.core.clone(), self.timer.clone(), node.closed().clone());
+    /// Keeps time for the env until it has closed, goodbyes included: on the System's own thread,
+    /// which no handler blocks.
+    pub(crate) fn keep_time(&self, node: &Node) -> Result<(), RpcError> {
+        let (core, timer, over) = (self.core.clone(), self.timer.clone(), self.timer.over.clone());
         let clock = node.clock();
         node.host().main().run(move || {
             rt::spawn(async move {
@@ -49,7 +57,7 @@ impl ActixBackend {
                     biased;
                     // Nothing is lost with a timer loop: its state is in the env's timers.
                     () = keep_time(core, timer, clock) => {}
-                    () = closed.cancelled() => {}
+                    () = over.cancelled() => {}
                 }
             });
         })
@@ -137,9 +145,10 @@ impl EnvBackend for ActixBackend {
 
     fn close(&self) {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let core = self.core.clone();
+        let (core, timer) = (self.core.clone(), self.timer.clone());
         let Some(node) = node else { return };
         let terminated = move || {
+            timer.over.cancel();
             if let Some(core) = core.upgrade() {
                 core.terminated();
             }

@@ -151,6 +151,42 @@ fn a_silent_peer_is_gone_after_three_seconds_and_a_late_one_is_not() {
     });
 }
 
+/// The goodbye does not fit into the socket of a peer that reads nothing, and is waited for.
+#[test]
+fn a_deadline_that_comes_while_the_env_says_goodbye_ends_its_ask() {
+    Simulation::new(1).weather(Weather::new().buffer(200)).run(|sim| async move {
+        let server = server(&sim, &Arc::default());
+        let (uri, client, deaf) = (server.uri("sum", PORT), sim.node("client"), server.clone());
+        let asked = client.run(|node| async move {
+            let sim = node.sim();
+            sim.sleep(ms(10)).await;
+            let env = node.create(RpcEnvConfig::client("client")).await?;
+            let sum = env.endpoint_ref::<Sum>(&uri).await?;
+            sum.ask(Add(1)).await?;
+            deaf.pause_for(Duration::from_secs(2));
+            let began = sim.elapsed();
+            let asks: Vec<_> = (0..50).map(|_| sum.ask_with_timeout(Add(1), ms(500))).collect();
+            sim.sleep(ms(100)).await;
+            let closing = env.clone();
+            let closed = node.run(move |node| async move {
+                closing.shutdown().await;
+                node.sim().elapsed()
+            });
+            let mut timed_out = 0;
+            for ask in asks {
+                let error = ask.await.unwrap_err();
+                let took = sim.elapsed() - began;
+                assert!(took < ms(510), "{took:?}: {error:?}");
+                timed_out += u32::from(error.is_timeout());
+            }
+            let goodbye = closed.await? - began;
+            assert!(timed_out > 0 && goodbye > ms(1000), "{timed_out}, {goodbye:?}");
+            HandlerResult::Ok(())
+        });
+        asked.await.unwrap().unwrap();
+    });
+}
+
 /// Takes its time for the first message, and keeps what came.
 struct Slow(Arc<Mutex<Vec<u64>>>);
 

@@ -106,10 +106,6 @@ impl Node {
         &self.tasks
     }
 
-    pub(crate) fn closed(&self) -> &CancellationToken {
-        &self.closed
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
