@@ -170,7 +170,12 @@ fn take(session: &mut Session, bytes: &[u8]) -> Result<Vec<String>, Close> {
 /// What the events say, but for that a large body has begun, which is known before its frame is whole.
 fn shown(events: Vec<Event>) -> Vec<String> {
     let whole = |event: &Event| !matches!(event, Event::Begun(..));
-    events.into_iter().filter(whole).map(|event| format!("{event:?}")).collect()
+    let each = |event| match event {
+        Event::Messages(row) => row.into_messages().map(Event::Message).collect(),
+        other => vec![other],
+    };
+    let each = events.into_iter().flat_map(each);
+    each.filter(whole).map(|event| format!("{event:?}")).collect()
 }
 
 /// How each of the calls has ended, if it has.

@@ -28,6 +28,17 @@ impl Session {
     /// # Errors
     /// What does not.
     pub fn audit(&self) -> Result<(), String> {
+        let broken = self.does_not_add_up();
+        #[cfg(feature = "audit")]
+        let broken = broken.or_else(|| self.unsound().into_iter().next());
+        match broken {
+            Some(text) => Err(format!("{}: {text}", self.peer_name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Which limit or sum does not hold.
+    pub(super) fn does_not_add_up(&self) -> Option<String> {
         let room = self.outbox_for(true);
         let most = room.messages.saturating_add(self.limits.outbox_max_waiting());
         let own = || self.targets.iter().filter(|target| target.relayed.is_none());
@@ -51,13 +62,7 @@ impl Session {
             (flights <= in_flight, format!("{flights} of {in_flight} calls are in flight")),
             (served <= in_flight, format!("{served} of {in_flight} calls are served")),
         ];
-        let broken = rules.into_iter().find(|(holds, _)| !holds).map(|(_, text)| text);
-        #[cfg(feature = "audit")]
-        let broken = broken.or_else(|| self.unsound().into_iter().next());
-        match broken {
-            Some(text) => Err(format!("{}: {text}", self.peer_name)),
-            None => Ok(()),
-        }
+        rules.into_iter().find(|(holds, _)| !holds).map(|(_, text)| text)
     }
 
     /// Whether somebody waits for room in the queue that is there.

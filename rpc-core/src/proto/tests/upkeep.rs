@@ -176,7 +176,13 @@ fn audit(change: impl FnOnce(&mut Session)) -> Option<String> {
     assert_eq!((session.queued, session.queued_bytes, session.flights.len()), (2, 200, 2));
     assert_eq!(session.serving.len(), 2);
     change(session);
-    session.audit().err()
+    verdict(session)
+}
+
+/// What does not add up. Tables that were changed by hand disagree with each other as well, which is
+/// told where the feature `audit` is on.
+fn verdict(session: &Session) -> Option<String> {
+    session.does_not_add_up().map(|text| format!("{}: {text}", session.peer_name()))
 }
 
 #[test]
@@ -203,9 +209,9 @@ fn an_audit_names_what_does_not_add_up() {
     ];
     assert_eq!(refused, texts.map(|text| Some(text.to_owned())));
     let mut session = Session::new(Limits::default(), "b");
-    assert_eq!((session.audit(), session.peer_name()), (Ok(()), "b"));
+    assert_eq!((verdict(&session), session.peer_name()), (None, "b"));
     session.queued_bytes = 1;
-    assert_eq!(session.audit().unwrap_err(), "b: no message is queued, and has 1 bytes");
+    assert_eq!(verdict(&session).unwrap(), "b: no message is queued, and has 1 bytes");
 }
 
 #[test]
@@ -230,9 +236,9 @@ fn an_audit_finds_who_was_not_told_of_room() {
             assert_eq!(call.is_some(), number == room);
         }
         let session = &mut pair.nodes[A].session;
-        assert_eq!(session.audit(), Ok(()));
+        assert_eq!(verdict(session), None);
         session.left += 1;
-        let text = session.audit().unwrap_err();
+        let text = verdict(&session).unwrap();
         assert_eq!(text, "b: there is room, and who waits for it was not told");
     }
 }
