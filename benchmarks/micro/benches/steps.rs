@@ -144,21 +144,22 @@ mod protocol {
         /// So many asks, there and back.
         fn asks(&mut self, body: &[u8], count: usize) {
             let mut calls = Vec::with_capacity(count);
-            let mut scratch = Vec::new();
             for _ in 0..count {
-                scratch.clear();
-                scratch.extend_from_slice(body);
+                let mut body = body.to_vec().into();
                 let message =
-                    Outgoing::new("Msg", Lane::Normal, &mut scratch, NOW + Duration::from_secs(10));
+                    Outgoing::new("Msg", Lane::Normal, &mut body, NOW + Duration::from_secs(10));
                 let request = Request::new(self.target, message, Submission::Ask);
                 calls.push(self.asker.submit(|| NOW, request).unwrap().unwrap());
             }
             self.over();
-            for event in std::mem::take(&mut self.events) {
-                let Event::Message(message) = event else { continue };
-                scratch.clear();
-                scratch.extend_from_slice(&message.body);
-                self.answerer.reply(message.call.unwrap(), &mut scratch).unwrap();
+            let messages = |event| match event {
+                Event::Message(message) => vec![message],
+                Event::Messages(row) => row.into_messages().collect(),
+                _ => Vec::new(),
+            };
+            for message in std::mem::take(&mut self.events).into_iter().flat_map(messages) {
+                let mut body = message.body.to_vec().into();
+                self.answerer.reply(message.call.unwrap(), &mut body).unwrap();
             }
             self.answerer.grant(self.target, count as u32, (count * body.len()) as u64);
             self.back();

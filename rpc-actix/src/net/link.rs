@@ -5,7 +5,7 @@ use super::beside::wake_all;
 use super::pen::{Pen, SideWrite};
 use super::transport::SideDoor;
 use crate::rt::{self, Clock};
-use rpc_core::proto::{Close, CloseCode, PeerInfo, Session, Vital};
+use rpc_core::proto::{Close, PeerInfo, Session, Vital};
 use rpc_core::spi::Tally;
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
@@ -340,26 +340,17 @@ impl Link {
         }
     }
 
-    /// Ends the connection, because another env is found at the address of its peer. Ready when its
-    /// end has been told.
-    pub(crate) async fn give_up_address(&self) {
-        let text = "another env has taken the address of this one";
-        self.break_off(Close::new(CloseCode::Shutdown, text));
+    /// Ends the connection for another one. Ready when its end has been told.
+    pub(crate) async fn give_way(&self, close: Close) {
+        self.break_off(close);
         std::future::poll_fn(|cx| self.poll_idle(cx)).await;
     }
 
-    /// The same, if the peer has dialled this env by that address: it has done so again, so it has lost
-    /// this connection. What is still under way on it must not come behind what it says now.
-    pub(crate) async fn give_way(&self, dialled: &str) {
+    /// Whether its peer has dialled this env by that address.
+    pub(crate) fn was_dialled(&self, address: &str) -> bool {
         let state = self.lock();
         let known = state.session.peer().and_then(|peer| peer.hello.dialled.as_deref());
-        if state.phase != Phase::Connected || known != Some(dialled) {
-            return;
-        }
-        drop(state);
-        let text = "the env at the other end has dialled again";
-        self.break_off(Close::new(CloseCode::Duplicate, text));
-        std::future::poll_fn(|cx| self.poll_idle(cx)).await;
+        state.phase == Phase::Connected && known == Some(address)
     }
 
     /// Takes no connection any more, and ends the one there is: in order, or at once.

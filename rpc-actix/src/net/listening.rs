@@ -3,11 +3,11 @@
 use super::admission::Admitted;
 use super::handshake::{self, Greeted, Unheard};
 use super::link::{Busy, Link, Occupied};
-use super::node::Node;
+use super::node::{Node, address_taken};
 use super::transport::{ByteStream, Listener, Socket};
 use crate::planted::planted;
 use crate::rt;
-use rpc_core::proto::{Close, CloseCode, PeerInfo};
+use rpc_core::proto::{Close, CloseCode, Hello, PeerInfo};
 use rpc_core::spi::Count;
 use rpc_core::{RpcAddress, RpcError};
 use std::io;
@@ -133,12 +133,20 @@ impl Node {
             return Err(Close::new(CloseCode::Overloaded, text));
         }
         admitted.establish(self.config.limits())?;
-        if let Some(dialled) = &peer.hello.dialled {
-            for link in self.peers.of(peer.hello.env) {
-                link.give_way(dialled).await;
+        self.end_former(&peer.hello).await;
+        self.link_of(peer, from).await
+    }
+
+    /// Who dials again by an address has lost the connection that it had by it: what is still under way
+    /// on that one must not come behind what it says now.
+    async fn end_former(&self, hello: &Hello) {
+        let Some(dialled) = &hello.dialled else { return };
+        for link in self.peers.of(hello.env) {
+            if link.was_dialled(dialled) {
+                let text = "the env at the other end has dialled again";
+                link.give_way(Close::new(CloseCode::Duplicate, text)).await;
             }
         }
-        self.link_of(peer, from).await
     }
 
     /// The link for a peer that has connected, and how endpoints know it: its listening address
@@ -182,7 +190,7 @@ impl Node {
                 }
                 Occupied::Connected(_) => {
                     // The env that was there before is gone: its end comes first.
-                    known.give_up_address().await;
+                    known.give_way(address_taken()).await;
                 }
             }
         }

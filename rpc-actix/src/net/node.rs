@@ -212,7 +212,7 @@ impl Node {
         let (env, whose) = (greeted.peer.hello.env, handshake::whose(&greeted.peer.hello));
         let link = busy.link().clone();
         for former in self.peers.others(&sender, env) {
-            former.give_up_address().await;
+            former.give_way(address_taken()).await;
         }
         if !busy.connects(greeted.peer) {
             return handshake::displaced(&self, &mut stream).await;
@@ -397,6 +397,11 @@ impl Node {
             )
         })
     }
+}
+
+/// Why a connection ends whose peer is not at its address any more.
+pub(super) fn address_taken() -> Close {
+    Close::new(CloseCode::Shutdown, "another env has taken the address of this one")
 }
 
 /// How often connections are looked at: the tenth part of a heartbeat is the error of all that

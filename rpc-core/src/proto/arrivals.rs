@@ -9,7 +9,7 @@ use crate::wire::frame::HEADER;
 use bytes::Bytes;
 
 /// Messages to one target that one read has brought in a row. Their bodies stay where they were read.
-/// Of a longer row, [`MOST_IN_A_ROW`] at a time: who holds one message holds what is said here of all.
+/// Of a longer row, 64 at a time: who holds one message holds what is said here of all.
 #[derive(Debug)]
 pub struct Arrivals {
     target: WireNumber,
