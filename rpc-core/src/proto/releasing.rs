@@ -48,8 +48,21 @@ impl Session {
             return;
         }
         if let Some(target) = self.targets.remove(id) {
+            self.leave_queues(id, &target);
             self.reserves = self.reserves.saturating_sub(usize::from(target.system));
             self.retire(target.number);
+        }
+    }
+
+    /// What it waited for was taken back. Its place in a queue is not for whoever has its id next.
+    fn leave_queues(&mut self, id: TargetId, target: &Target) {
+        if target.blocked {
+            for queue in self.blocked.iter_mut().chain([&mut self.blocked_relayed]) {
+                queue.retain(|blocked| *blocked != id);
+            }
+        }
+        if target.starved {
+            self.starved.retain(|starved| *starved != id);
         }
     }
 

@@ -224,7 +224,10 @@ impl Plan {
     pub(super) fn usual(&self, random: &mut SimRandom) -> Weather {
         let mut weather = Weather::new();
         if self.modes.heavy {
-            weather = weather.bandwidth(random.within(100_000..2_000_000));
+            // At peace nothing is late: a burst of large bodies and their answers are gone before
+            // the time of an ask is over.
+            let least = if self.quiet == Quiet::Peace { 1_000_000 } else { 100_000 };
+            weather = weather.bandwidth(random.within(least..2_000_000));
         }
         // What is in a socket is out of the sender's hands: it is not under way any more.
         if self.modes.narrow || self.modes.heavy {

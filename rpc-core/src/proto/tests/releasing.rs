@@ -3,6 +3,7 @@
 use super::pair::{A, B, Pair, SMALL, body};
 use crate::Lane;
 use crate::error::ErrorKind;
+use crate::limits::Limits;
 use crate::proto::{CloseCode, Submission, TargetKey};
 use crate::wire::frame::{Kind, put_control};
 use bytes::BytesMut;
@@ -91,6 +92,44 @@ fn a_release_comes_behind_all_that_was_sent() {
         }
         assert_eq!((pair.nodes[B].seen.len(), left(&pair)), (30, (0, 0, 0)), "{size}");
     }
+}
+
+/// A target whose call was taken back while it waited for a place in flight, or for a number, leaves
+/// no place behind: neither to grow, nor for the target that has its id next.
+#[test]
+fn a_target_that_is_forgotten_leaves_the_queues_that_it_was_in() {
+    let limits = Limits::default().with_max_in_flight(1).unwrap();
+    let mut pair = Pair::with(limits.clone(), limits);
+    pair.start(B, "busy", WINDOW);
+    pair.start(B, "other", WINDOW);
+    pair.nodes[B].hold = true;
+    let busy = pair.target(A, "busy", None);
+    let open = pair.ask(A, busy, 0, 4);
+    pair.run();
+    for round in 1..100 {
+        let other = pair.target(A, "other", None);
+        let call = pair.ask(A, other, round, 4);
+        pair.run();
+        let session = &mut pair.nodes[A].session;
+        assert!(session.targets.get(other).unwrap().blocked);
+        session.release(other);
+        session.abandon(pair.now, call);
+        assert!(session.targets.get(other).is_none() && session.blocked[0].is_empty());
+        // Whoever has the id next waits for nothing.
+        assert_eq!(pair.target(A, "next", None), other);
+        assert_eq!(pair.nodes[A].session.unsound(), Vec::<String>::new());
+        pair.nodes[A].session.release(other);
+    }
+    let starved = pair.target(A, "other", None);
+    let session = &mut pair.nodes[A].session;
+    session.targets.get_mut(starved).unwrap().starved = true;
+    session.starved.push_back(starved);
+    session.release(starved);
+    assert!(session.targets.get(starved).is_none() && session.starved.is_empty());
+    pair.nodes[B].hold = false;
+    while pair.handle(B) {}
+    pair.run();
+    assert_eq!(pair.answer(A, open), 0);
 }
 
 /// Order is that of the calls, whoever holds the target in between.
