@@ -69,8 +69,9 @@ impl Node {
         let (closed, evicted) = (self.closed.clone(), admitted.evicted());
         let greeted = tokio::select! {
             biased;
-            // Nothing was promised to the peer before its hello is answered.
-            greeted = self.take(&mut stream, &from, &mut admitted) => greeted,
+            // Nothing was promised to the peer before its hello is answered. In a box: a connection
+            // would keep the room for what is larger than all that comes after it.
+            greeted = Box::pin(self.take(&mut stream, &from, &mut admitted)) => greeted,
             () = closed.cancelled() => return,
             () = evicted.cancelled() => {
                 self.tally.count(Count::HellosEvicted);

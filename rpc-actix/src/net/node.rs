@@ -266,7 +266,8 @@ impl Node {
             rt::spawn(driver.linger());
             return;
         }
-        driver.linger().await;
+        // In a box: a connection that lives would keep the room for its end.
+        Box::pin(driver.linger()).await;
     }
 
     fn limit_buffers(&self, stream: &dyn ByteStream, peer: &RpcAddress) {
