@@ -297,7 +297,7 @@ fn next<E: RpcEndpoint>(
     if let Kind::Row(row) = &mut first.kind {
         let handler = cx.begin_arrived(row, turn.now());
         let over = row.len() == 0;
-        inbox.begin_arrived(items.len().saturating_sub(usize::from(over)));
+        inbox.begin_arrived(!over || items.len() > 1);
         if over {
             // Its peer has its credit then, which must not happen while others need `taken`.
             let row = items.pop_front();
@@ -310,7 +310,7 @@ fn next<E: RpcEndpoint>(
         return Next::Message(handler);
     }
     let Some(mut item) = items.pop_front() else { return Next::Nothing };
-    inbox.begin(&mut item, items.len());
+    inbox.begin(&mut item, !items.is_empty());
     drop(items);
     if let Kind::Network(_) | Kind::Terminated(_) = item.kind {
         cx.rest();

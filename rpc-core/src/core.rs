@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// What an env is to its core: turns addresses found in messages into refs, and can be ended.
-pub(crate) trait RefBinder: Send + Sync {
+/// The env that a core belongs to: turns addresses found in messages into refs of its own, and can be ended.
+pub(crate) trait Owner: Send + Sync {
     /// The ref to an address; `relay` is who passes messages on, if its env does not listen.
     fn bind(
         &self,
@@ -45,7 +45,7 @@ pub struct EnvCore {
     address: Option<RpcAddress>,
     location: EndpointLocation,
     backend: OnceLock<Arc<dyn EnvBackend>>,
-    binder: OnceLock<Weak<dyn RefBinder>>,
+    owner: OnceLock<Weak<dyn Owner>>,
     timers: Timers,
     tally: Arc<Tally>,
     /// As in `termination`, to be read without its lock.
@@ -79,7 +79,7 @@ impl EnvCore {
             address,
             location,
             backend: OnceLock::new(),
-            binder: OnceLock::new(),
+            owner: OnceLock::new(),
             timers: Timers::default(),
             tally: Arc::default(),
             over: AtomicBool::new(false),
@@ -88,13 +88,13 @@ impl EnvCore {
         }
     }
 
-    pub(crate) fn install(&self, backend: Arc<dyn EnvBackend>, binder: Weak<dyn RefBinder>) {
+    pub(crate) fn install(&self, backend: Arc<dyn EnvBackend>, owner: Weak<dyn Owner>) {
         let _ = self.backend.set(backend);
-        let _ = self.binder.set(binder);
+        let _ = self.owner.set(owner);
     }
 
-    pub(crate) fn binder(&self) -> Option<&Weak<dyn RefBinder>> {
-        self.binder.get()
+    pub(crate) fn owner(&self) -> Option<&Weak<dyn Owner>> {
+        self.owner.get()
     }
 
     pub(crate) fn backend(&self) -> Option<&Arc<dyn EnvBackend>> {
@@ -173,7 +173,7 @@ impl EnvCore {
 
     /// Begins to shut the env down, in order, as its user can: for a backend that cannot go on.
     pub fn shut_down(&self) {
-        if let Some(env) = self.binder.get().and_then(Weak::upgrade) {
+        if let Some(env) = self.owner.get().and_then(Weak::upgrade) {
             env.shut_down();
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, RpcAddress};
 use crate::config::RpcEnvConfig;
-use crate::core::{EnvCore, Opaque, RefBinder};
+use crate::core::{EnvCore, Opaque, Owner};
 use crate::counters::{Count, Counters};
 use crate::dispatcher::Dispatcher;
 use crate::endpoint_ref::RpcEndpointRef;
@@ -59,8 +59,8 @@ impl RpcEnv {
         let core = Arc::new(EnvCore::new(parts.id, parts.config, address));
         let backend = backend(&core, &dispatcher)?;
         let shared = Arc::new(EnvShared { core, dispatcher, handle: Mutex::new(Weak::new()) });
-        let binder: Arc<dyn RefBinder> = shared.clone();
-        shared.core.install(backend, Arc::downgrade(&binder));
+        let owner: Arc<dyn Owner> = shared.clone();
+        shared.core.install(backend, Arc::downgrade(&owner));
         let handle = Arc::new(Handle { shared: shared.clone() });
         *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&handle);
         Ok(Self(handle))
@@ -338,7 +338,7 @@ impl EnvShared {
     }
 }
 
-impl RefBinder for EnvShared {
+impl Owner for EnvShared {
     fn bind(
         &self,
         address: EndpointAddress,

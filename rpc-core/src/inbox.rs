@@ -100,8 +100,8 @@ pub struct Inbox {
     /// among those that `State` says are held. Only the loop writes here.
     pub(crate) begun: AtomicUsize,
     pub(crate) begun_bytes: AtomicUsize,
-    /// Whether the loop has taken what it has not begun: 0 if not.
-    pub(crate) unused: AtomicUsize,
+    /// Whether the loop has taken something that it has not begun.
+    pub(crate) has_taken: AtomicBool,
     /// Whether the drain deadline is over: nothing more is begun.
     pub(crate) drained: AtomicBool,
     /// Whether that is because it has panicked.
@@ -234,7 +234,7 @@ impl Inbox {
             traced: AtomicBool::new(false),
             begun: AtomicUsize::new(0),
             begun_bytes: AtomicUsize::new(0),
-            unused: AtomicUsize::new(0),
+            has_taken: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             crashed: AtomicBool::new(false),
             system,
@@ -249,7 +249,7 @@ impl Inbox {
     #[inline]
     pub(crate) fn open(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        if self.unused.load(Ordering::Relaxed) == 0 {
+        if !self.has_taken.load(Ordering::Relaxed) {
             state.queue.settle();
         }
         state

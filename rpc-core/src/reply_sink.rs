@@ -97,7 +97,7 @@ impl Way {
         let sent = match self {
             Self::Local(call) => scope::within(core, || {
                 payload::with_encoded(reply, BRIDGE_ENCODING, max, |body| {
-                    call.reply_bytes(&body.to_vec(), core.prescan())
+                    call.reply_bytes(&body.joined(), core.prescan())
                 })
             }),
             Self::Wire(origin, id) => scope::within_for(core, For::Origin(origin), || {

@@ -1,7 +1,7 @@
 //! For which env the current thread codes and decodes: entered around synchronous stretches only.
 
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
-use crate::core::{EnvCore, Opaque, RefBinder};
+use crate::core::{EnvCore, Opaque, Owner};
 use crate::error::{ErrorKind, RpcError};
 use crate::seam::{Incarnation, Origin, RemoteTarget};
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 thread_local! {
     /// The env last entered; kept so that entering it again touches no shared counter.
-    static KNOWN: RefCell<Option<Weak<dyn RefBinder>>> = const { RefCell::new(None) };
+    static KNOWN: RefCell<Option<Weak<dyn Owner>>> = const { RefCell::new(None) };
     /// Which one that is: what is known cannot be another one at the same place.
     static PLACE: Cell<*const ()> = const { Cell::new(ptr::null()) };
     /// Whether that env's scope is active now.
@@ -98,8 +98,8 @@ impl Drop for RestoreTo {
 /// Who passes messages on to an endpoint of an env that does not listen, as others are told:
 /// this env, if it listens, or whom the message goes to, if the endpoint is here.
 pub(crate) fn relay_for(location: &EndpointLocation) -> Option<RpcAddress> {
-    let binder = KNOWN.with_borrow(|known| known.as_ref().and_then(Weak::upgrade))?;
-    match binder.location() {
+    let owner = KNOWN.with_borrow(|known| known.as_ref().and_then(Weak::upgrade))?;
+    match owner.location() {
         EndpointLocation::Listening(own) => Some(own.clone()),
         own if own == location => {
             let to = if ADDRESSED.get() { TO.with_borrow(Clone::clone) } else { None };
@@ -112,21 +112,21 @@ pub(crate) fn relay_for(location: &EndpointLocation) -> Option<RpcAddress> {
 /// Runs `f`, which codes or decodes, within the scope of an env: refs in values belong to it.
 pub(crate) fn within<R>(core: &EnvCore, f: impl FnOnce() -> R) -> R {
     // Numbers of envs say nothing here: each local world counts its own.
-    let place = core.binder().map_or(ptr::null(), |binder| binder.as_ptr().cast());
-    let known = if place == PLACE.get() { None } else { Some(know(core.binder().cloned())) };
+    let place = core.owner().map_or(ptr::null(), |owner| owner.as_ptr().cast());
+    let known = if place == PLACE.get() { None } else { Some(know(core.owner().cloned())) };
     let _restore = Restore { active: ACTIVE.replace(true), known };
     f()
 }
 
 /// Keeps an env; what was known before.
-fn know(binder: Option<Weak<dyn RefBinder>>) -> Option<Weak<dyn RefBinder>> {
-    PLACE.set(binder.as_ref().map_or(ptr::null(), |binder| binder.as_ptr().cast()));
-    KNOWN.replace(binder)
+fn know(owner: Option<Weak<dyn Owner>>) -> Option<Weak<dyn Owner>> {
+    PLACE.set(owner.as_ref().map_or(ptr::null(), |owner| owner.as_ptr().cast()));
+    KNOWN.replace(owner)
 }
 
 struct Restore {
     active: bool,
-    known: Option<Option<Weak<dyn RefBinder>>>,
+    known: Option<Option<Weak<dyn Owner>>>,
 }
 
 impl Drop for Restore {
@@ -162,8 +162,8 @@ pub(crate) fn bind(
     relay: Option<RpcAddress>,
 ) -> Result<Opaque, RpcError> {
     require("decoded")?;
-    let binder = KNOWN.with_borrow(|known| known.as_ref().and_then(Weak::upgrade));
-    let binder = binder
-        .ok_or_else(|| RpcError::new(ErrorKind::EnvStopped, "the RpcEnv has been stopped"))?;
-    binder.bind(address, pin, relay)
+    let owner = KNOWN.with_borrow(|known| known.as_ref().and_then(Weak::upgrade));
+    let owner =
+        owner.ok_or_else(|| RpcError::new(ErrorKind::EnvStopped, "the RpcEnv has been stopped"))?;
+    owner.bind(address, pin, relay)
 }

@@ -39,7 +39,7 @@ impl Inbox {
         } else {
             state.queue.take(into);
         }
-        self.unused.store(into.len(), Ordering::Relaxed);
+        self.has_taken.store(!into.is_empty(), Ordering::Relaxed);
         let polled = if !into.is_empty() {
             Poll::Ready(Step::Handle)
         } else {
@@ -65,10 +65,10 @@ impl Inbox {
         self.woken.store(false, Ordering::Relaxed);
     }
 
-    /// The loop begins with a message, `unused` are left: its place is free.
+    /// The loop begins with a message: its place is free. Whether it has taken more.
     #[inline]
-    pub(crate) fn begin(&self, item: &mut Item, unused: usize) {
-        self.unused.store(unused, Ordering::Relaxed);
+    pub(crate) fn begin(&self, item: &mut Item, more: bool) {
+        self.has_taken.store(more, Ordering::Relaxed);
         if let Kind::Tell { .. } | Kind::Ask { .. } = item.kind {
             let begun = self.begun.load(Ordering::Relaxed).saturating_add(1);
             self.begun.store(begun, Ordering::Relaxed);
@@ -83,8 +83,8 @@ impl Inbox {
     }
 
     /// The same of one of a row.
-    pub(crate) fn begin_arrived(&self, unused: usize) {
-        self.unused.store(unused, Ordering::Relaxed);
+    pub(crate) fn begin_arrived(&self, more: bool) {
+        self.has_taken.store(more, Ordering::Relaxed);
         self.span_begins(None);
     }
 
@@ -105,7 +105,7 @@ impl Inbox {
         let granted = self.give_room(&mut state);
         if !self.is_drained() && state.phase != Phase::Closed {
             state.queue.put_back(unused);
-            self.unused.store(0, Ordering::Relaxed);
+            self.has_taken.store(false, Ordering::Relaxed);
         }
         drop(state);
         let granted = granted.filter(|_| !planted!(TicketMissed));

@@ -12,6 +12,9 @@ use std::thread;
 struct StopSystem;
 
 #[derive(Debug, Serialize, Deserialize, RpcMessage)]
+struct StopArbiter;
+
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
 #[rpc(reply = ())]
 struct Never;
 
@@ -22,6 +25,12 @@ impl Careless {
     #[receive]
     fn stop_system(&mut self, _: StopSystem) -> HandlerResult<()> {
         actix_rt::System::current().stop();
+        Ok(())
+    }
+
+    #[receive]
+    fn stop_arbiter(&mut self, _: StopArbiter) -> HandlerResult<()> {
+        actix_rt::Arbiter::current().stop();
         Ok(())
     }
 }
@@ -106,20 +115,6 @@ fn an_inline_env_whose_system_is_stopped_has_ended() {
     block_on(client.shutdown());
 }
 
-#[derive(Debug, Serialize, Deserialize, RpcMessage)]
-struct StopArbiter;
-
-struct Reckless;
-
-#[endpoint]
-impl Reckless {
-    #[receive]
-    fn stop_arbiter(&mut self, _: StopArbiter) -> HandlerResult<()> {
-        actix_rt::Arbiter::current().stop();
-        Ok(())
-    }
-}
-
 /// By default all endpoints and connections are on one thread.
 #[test]
 fn an_arbiter_that_is_stopped_has_a_successor() {
@@ -128,25 +123,25 @@ fn an_arbiter_that_is_stopped_has_a_successor() {
     let client = block_on(rpc_actix::create(RpcEnvConfig::client("client"))).unwrap();
     for round in 0..3 {
         let log = Log::default();
-        let reckless = block_on(server.setup_endpoint("reckless", Reckless)).unwrap();
+        let careless = block_on(server.setup_endpoint("careless", Careless)).unwrap();
         let patient = Patient(log.clone());
         let patient = block_on(server.setup_endpoint("patient", patient)).unwrap();
         let uri = format!("rpc://patient@{}", server.address().unwrap());
         let far = block_on(client.endpoint_ref::<Patient>(&uri)).unwrap();
         let asks = [patient.ask(Never), far.ask(Never)];
         block_on(log.has(|entry| entry == "waits"));
-        reckless.send(StopArbiter).unwrap();
+        careless.send(StopArbiter).unwrap();
         for ask in asks {
             let error = block_on(ask).unwrap_err();
             assert!(error.is_stopped() || error.is_disconnected(), "{round}: {error:?}");
         }
-        let gone = [block_on(patient.terminated()), block_on(reckless.terminated())];
+        let gone = [block_on(patient.terminated()), block_on(careless.terminated())];
         assert!(gone.iter().all(|gone| gone.reason() == Termination::Crashed), "{gone:?}");
         // Until the next thread is there, nothing can be started.
-        while let Err(error) = block_on(server.setup_endpoint("here", Reckless)) {
+        while let Err(error) = block_on(server.setup_endpoint("here", Careless)) {
             assert_eq!(error.kind(), ErrorKind::EnvStopped, "{error}");
         }
-        let here = server.local_ref::<Reckless>("here").unwrap();
+        let here = server.local_ref::<Careless>("here").unwrap();
         server.stop(&here).unwrap();
         block_on(server.stopped(&here)).unwrap();
     }

@@ -154,11 +154,9 @@ async fn say(
 
 /// Tells the peer why its hello is not taken, as far as it listens.
 pub(crate) async fn refuse(node: &Node, stream: &mut Box<dyn ByteStream>, close: &Close) {
-    node.tally.count(Count::close_sent(close.code));
     let mut out = BytesMut::new();
     close.put_answer(&mut out);
-    let _ = stream.write_all(&out).await;
-    let _ = stream.shutdown().await;
+    last_words(node, stream, close, &out).await;
 }
 
 /// Tells a peer that has answered that another connection with it counts, or none.
@@ -171,10 +169,14 @@ pub(crate) async fn displaced(node: &Node, stream: &mut Box<dyn ByteStream>) {
             "another connection came first, and is the one that counts",
         )
     };
-    node.tally.count(Count::close_sent(close.code));
     let mut out = BytesMut::new();
     close.put(&mut out);
-    let _ = stream.write_all(&out).await;
+    last_words(node, stream, &close, &out).await;
+}
+
+async fn last_words(node: &Node, stream: &mut Box<dyn ByteStream>, close: &Close, words: &[u8]) {
+    node.tally.count(Count::close_sent(close.code));
+    let _ = stream.write_all(words).await;
     let _ = stream.shutdown().await;
 }
 

@@ -3,6 +3,7 @@
 use super::rope::Rope;
 use super::spare;
 use bytes::Bytes;
+use std::borrow::Cow;
 
 /// Bodies up to this many bytes are copied into the connection's buffer; larger ones are moved,
 /// and travel in chunks. Below it a copy is cheaper than one more segment of a vectored write.
@@ -56,9 +57,12 @@ impl Encoded {
         self.shared.push((self.bytes.len(), part));
     }
 
-    /// All of it in one piece, which copies what is shared.
+    /// All of it in one piece: a copy, if it shares anything.
     #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub fn joined(&self) -> Cow<'_, [u8]> {
+        if self.shared.is_empty() {
+            return Cow::Borrowed(&self.bytes);
+        }
         let mut whole = Vec::with_capacity(self.len());
         let mut done = 0;
         for (at, part) in &self.shared {
@@ -67,7 +71,13 @@ impl Encoded {
             done = *at;
         }
         whole.extend_from_slice(self.bytes.get(done..).unwrap_or_default());
-        whole
+        Cow::Owned(whole)
+    }
+
+    /// A copy of it.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.joined().into_owned()
     }
 
     /// Takes it out, without a copy of what is large.
@@ -113,6 +123,7 @@ mod tests {
     fn what_is_shared_stands_where_it_was_added() {
         let mut encoded = encoded();
         assert_eq!((encoded.len(), encoded.to_vec()), (7, b"abcdefg".to_vec()));
+        assert!(matches!(encoded.joined(), Cow::Owned(_)));
         assert!(!encoded.is_empty());
         let mut rope = encoded.take();
         assert_eq!((encoded.len(), encoded.to_vec()), (0, Vec::new()));
@@ -127,6 +138,7 @@ mod tests {
     fn a_value_that_shares_nothing_is_moved() {
         let mut encoded = Encoded::from(vec![1; 100]);
         let was = encoded.own().as_ptr();
+        assert_eq!(encoded.joined().as_ptr(), was, "nor is it copied to be in one piece");
         let mut out = std::collections::VecDeque::new();
         encoded.take().split_into(100, &mut out);
         assert_eq!((out.len(), out[0].as_ptr()), (1, was));
