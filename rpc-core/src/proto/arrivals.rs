@@ -189,7 +189,11 @@ mod tests {
             Event::Message(one) => vec![(one.target, one.body.to_vec())],
             Event::Messages(row) => {
                 assert_eq!(row.len(), row.sizes().count());
-                row.into_messages().map(|one| (one.target, one.body.to_vec())).collect()
+                let target = row.target();
+                let messages: Row =
+                    row.into_messages().map(|one| (one.target, one.body.to_vec())).collect();
+                assert!(messages.iter().all(|(of, _)| *of == target));
+                messages
             }
             Event::Release(_) => Vec::new(),
             event => panic!("{event:?}"),
