@@ -90,15 +90,6 @@ impl Flights {
         self.len() < max && (!relayed || self.relayed < max.div_ceil(2))
     }
 
-    /// The numbers that are taken, with their calls.
-    #[cfg(any(test, fuzzing, feature = "audit"))]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
-        let numbered = (0_u64..).zip(&self.slots);
-        numbered.filter_map(|(slot, flight)| {
-            Some(((flight.generation << SLOT_BITS) | slot, flight.call?))
-        })
-    }
-
     /// Whether the counts are those of the slots.
     #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {

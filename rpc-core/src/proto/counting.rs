@@ -46,23 +46,26 @@ impl Session {
         let (count, bytes) = (pending().count(), pending().map(|pending| pending.body.len()).sum());
         let (flights, served) = (self.flights.len(), self.serving.len());
         let in_flight = self.limits.max_in_flight();
-        let rules = [
-            (self.queued <= most, format!("{} of {most} messages are queued", self.queued)),
-            (
-                self.queued >= count,
-                format!("{} messages are queued, and {count} wait", self.queued),
-            ),
-            (self.queued_bytes >= bytes, format!("{} bytes, and {bytes} wait", self.queued_bytes)),
-            (
-                self.queued > 0 || self.queued_bytes == 0,
-                format!("no message is queued, and has {} bytes", self.queued_bytes),
-            ),
-            (!self.room_unheard(), "there is room, and who waits for it was not told".to_owned()),
-            (!self.place_unheard(), "a call waits, and there is a place in flight".to_owned()),
-            (flights <= in_flight, format!("{flights} of {in_flight} calls are in flight")),
-            (served <= in_flight, format!("{served} of {in_flight} calls are served")),
-        ];
-        rules.into_iter().find(|(holds, _)| !holds).map(|(_, text)| text)
+        let text = if self.queued > most {
+            format!("{} of {most} messages are queued", self.queued)
+        } else if self.queued < count {
+            format!("{} messages are queued, and {count} wait", self.queued)
+        } else if self.queued_bytes < bytes {
+            format!("{} bytes, and {bytes} wait", self.queued_bytes)
+        } else if self.queued == 0 && self.queued_bytes > 0 {
+            format!("no message is queued, and has {} bytes", self.queued_bytes)
+        } else if self.room_unheard() {
+            "there is room, and who waits for it was not told".to_owned()
+        } else if self.place_unheard() {
+            "a call waits, and there is a place in flight".to_owned()
+        } else if flights > in_flight {
+            format!("{flights} of {in_flight} calls are in flight")
+        } else if served > in_flight {
+            format!("{served} of {in_flight} calls are served")
+        } else {
+            return None;
+        };
+        Some(text)
     }
 
     /// Whether somebody waits for room in the queue that is there.
