@@ -21,6 +21,14 @@ impl Inbox {
     }
 }
 
+/// Nobody waits any more: an alarm that is far away would keep the inbox's memory until then.
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let alarm = self.lock().alarm.take();
+        alarm.into_iter().for_each(|timer| self.core().cancel_timer(timer));
+    }
+}
+
 impl State {
     /// Keeps the deadline of a local call; when the alarm must ring, if one must be set.
     #[inline]

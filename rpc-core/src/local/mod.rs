@@ -460,6 +460,9 @@ mod tests {
             if cycle % 2 == 0 {
                 watcher.unwatch(watch);
             }
+            // Its deadline is still far away when the endpoint is gone.
+            let asked = world.block_on(local.clone().into_untyped().ask(Question));
+            assert_eq!(asked.unwrap_err().kind(), crate::ErrorKind::Unsupported);
             here.stop(&local).unwrap();
             world.block_on(here.stopped(&local)).unwrap();
             assert_eq!(world.block_on(near).reason(), crate::Termination::Stopped);
