@@ -99,7 +99,7 @@ impl BadPeer {
         // Those that wait for a time of their own are quiet for most of it.
         let cases = self.cases.iter();
         let cases = cases.filter(|case| case.family() == family && case.settings == settings);
-        let victim = Victim::with(settings)?;
+        let victim = Victim::apart(settings)?;
         let damage = storm::measure(&cases.collect::<Vec<_>>(), &victim, rate, slices, slice);
         victim.shut_down();
         damage

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, ensure};
 use rpc_actix::{
-    Counters, EndpointContext, HandlerResult, RpcCallContext, RpcEndpointRef, RpcEnv, RpcEnvConfig,
-    RpcError, RpcMessage, endpoint,
+    Counters, EndpointContext, EndpointOptions, HandlerResult, RpcCallContext, RpcEndpointRef,
+    RpcEnv, RpcEnvConfig, RpcError, RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -151,15 +151,26 @@ pub(super) struct Victim {
 }
 
 impl Victim {
+    /// Both on the arbiter that has the connections as well.
     pub(super) fn with(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::made(settings, EndpointOptions::new("probe"))
+    }
+
+    /// `probe` has a thread of its own: what its handlers do with what they are sent, and what decoding
+    /// that takes, is nobody else's.
+    pub(super) fn apart(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::made(settings, EndpointOptions::new("probe").isolated())
+    }
+
+    fn made(settings: &[(&str, &str)], probe: EndpointOptions) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (env, client, healthy) = runtime.block_on(async {
             let config = RpcEnvConfig::server("victim", "127.0.0.1:0");
             let config = config.set_all(settings.iter().copied())?;
             let env = rpc_actix::create(config).await?;
-            for name in ["probe", "own"] {
-                env.setup_endpoint(name, Target { kept: Vec::new() }).await?;
+            for options in [probe, EndpointOptions::new("own")] {
+                env.setup_endpoint(options, Target { kept: Vec::new() }).await?;
             }
             let client = rpc_actix::create(RpcEnvConfig::client("healthy")).await?;
             let address = env.address().context("it listens")?;
