@@ -52,6 +52,8 @@ const CORE: &[&[&str]] = &[
         "proto/hello",
         "proto/resolution",
         "proto/notice",
+        "proto/named",
+        "proto/queue",
         "proto/target",
         "proto/numbers",
         "proto/targets",

@@ -41,9 +41,7 @@ impl Session {
     pub(super) fn does_not_add_up(&self) -> Option<String> {
         let room = self.outbox_for(true);
         let most = room.messages.saturating_add(self.limits.outbox_max_waiting());
-        let own = || self.targets.iter().filter(|target| target.relayed.is_none());
-        let pending = || own().flat_map(|target| target.pending.iter().flatten());
-        let (count, bytes) = (pending().count(), pending().map(|pending| pending.body.len()).sum());
+        let (count, bytes) = self.targets.waiting();
         let (flights, served) = (self.flights.len(), self.serving.len());
         let in_flight = self.limits.max_in_flight();
         let text = if self.queued > most {

@@ -7,6 +7,7 @@ use super::calls::{Call, Known};
 use super::close::Close;
 use super::message_frame::MessageFrame;
 use super::notice::Notice;
+use super::queue::Queue;
 use super::resolution::Resolution;
 use super::session::Session;
 use super::target::{Phase, TargetId, TargetKey, WireNumber};
@@ -323,16 +324,16 @@ impl Session {
         }
         let (mut messages, mut bytes, mut lost) = (0_usize, 0_usize, 0_usize);
         let own = target.relayed.is_none();
-        for pending in target.pending.iter_mut().flat_map(|queue| queue.drain(..)) {
+        for entry in target.pending.iter_mut().flat_map(Queue::drain) {
             if own {
-                messages = messages.saturating_add(1);
-                bytes = bytes.saturating_add(pending.body.len());
+                messages = messages.saturating_add(entry.messages());
+                bytes = bytes.saturating_add(entry.bytes());
             }
             let end = |error: &RpcError| Err(CallEnd::Failed(error.clone()));
-            let call = pending.call;
+            let call = entry.call();
             let told = call.and_then(|id| self.calls.finish(id, end(error), &mut self.wakes));
             if told.is_none() {
-                lost = lost.saturating_add(1);
+                lost = lost.saturating_add(entry.messages());
             }
         }
         if lost > 0 {

@@ -164,6 +164,15 @@ impl Lanes {
         offset
     }
 
+    /// Writes small frames that are ready into a lane: none of them is an answer.
+    pub(crate) fn put_frames(&mut self, lane: usize, frames: &[u8]) {
+        let Some(buffer) = self.lanes.get_mut(lane) else { return };
+        if buffer.ready.capacity() == 0 {
+            buffer.ready.reserve(frames.len().max(buffer.usual));
+        }
+        buffer.ready.put_slice(frames);
+    }
+
     pub(crate) fn put_large(
         &mut self,
         lane: usize,
@@ -414,6 +423,11 @@ fn is_answer(kind: u8) -> bool {
     kind == Kind::Reply as u8 || kind == Kind::Failure as u8
 }
 
+/// The flag of what travels in a lane.
+pub(super) fn lane_flag(lane: usize) -> u8 {
+    if lane == 1 { FLAG_BULK } else { 0 }
+}
+
 /// Takes whole frames out of a lane's buffer, all of them if they fit.
 fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
     let part = if lane.ready.len() <= left.saturating_mul(2) {
@@ -449,7 +463,7 @@ fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
 
 /// Sends the next part of a large body; what is left of it.
 fn send_part(mut large: Large, lane: usize, chunk: usize, out: &mut VecDeque<Bytes>) -> Large {
-    let bulk = if lane == 1 { FLAG_BULK } else { 0 };
+    let bulk = lane_flag(lane);
     let first = large.head.take();
     let fields = first.as_ref().map_or(&[][..], |first| &first.fields);
     let (stream, size) = (large.stream.to_be_bytes(), (large.body.len() as u64).to_be_bytes());

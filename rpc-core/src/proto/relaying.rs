@@ -4,9 +4,11 @@
 
 use super::bodies::IncomingMessage;
 use super::calls::Progress;
+use super::named::Named;
 use super::notice::{Notice, Relayed};
+use super::queue::{Pending, Queue};
 use super::session::Session;
-use super::target::{Named, Pending, Phase, TargetId, TargetKey, lane_index};
+use super::target::{Phase, TargetId, TargetKey, lane_index};
 use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
@@ -72,7 +74,7 @@ impl Session {
             return Err(Refusal::Gone);
         };
         let Some(relayed) = &target.relayed else { return Err(Refusal::Gone) };
-        let waiting = target.pending.iter().map(VecDeque::len).sum::<usize>();
+        let waiting = target.pending.iter().map(Queue::len).sum::<usize>();
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         // The last message that its sender sent may overdraw the bytes. It need not arrive last: one
         // of the other lane may have overtaken one that was sent before it.
@@ -100,7 +102,7 @@ impl Session {
                 relayed.pending_bytes = relayed.pending_bytes.saturating_add(charged(bytes));
             }
             if let Some(queue) = target.pending.get_mut(lane_index(lane)) {
-                queue.push_back(pending);
+                queue.push(pending);
             }
         }
         self.pump(now, id);

@@ -4,9 +4,11 @@ use super::bodies::ResolveBody;
 use super::calls::Progress;
 use super::headers;
 use super::hello::RELAY;
-use super::lanes::FirstFrame;
+use super::lanes::{FirstFrame, lane_flag};
+use super::named::MessageName;
+use super::queue::{Entry, Going, Pending, Queue};
 use super::session::Session;
-use super::target::{Going, MessageName, Pending, Phase, TargetId, TargetKey};
+use super::target::{Phase, TargetId, TargetKey};
 use crate::address::EnvId;
 use crate::counters::Count;
 use crate::deadline::Timestamp;
@@ -15,10 +17,9 @@ use crate::message::Encoding;
 use crate::plant::planted;
 use crate::seam::CallEnd;
 use crate::wire::encoded::SMALL_BODY;
-use crate::wire::frame::{self, FLAG_BULK, FLAG_HEADERS, FLAG_NAMED, Kind};
+use crate::wire::frame::{self, FLAG_HEADERS, FLAG_NAMED, Kind};
 use crate::wire::payload;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 impl Session {
     /// Asks the peer for a target that it has not been asked for on this connection.
@@ -56,9 +57,13 @@ impl Session {
             while let Some(target) = self.targets.get_mut(id)
                 && target.phase == Phase::Resolved
                 && target.large.get(lane) == Some(&false)
-                && let Some(front) = target.pending.get(lane).and_then(VecDeque::front)
-                && target.has_credit(front.body.len())
+                && let Some(front) = target.pending.get(lane).and_then(Queue::front)
+                && target.has_credit(front.first_bytes())
             {
+                let Entry::One(front) = front else {
+                    self.put_run(id, lane);
+                    continue;
+                };
                 let relayed = target.relayed.is_some();
                 if front.ask && !self.flights.have_room(max_in_flight, relayed) {
                     if !std::mem::replace(&mut target.blocked, true) {
@@ -79,18 +84,36 @@ impl Session {
         self.settle(id);
     }
 
-    pub(super) fn put_next(&mut self, now: Timestamp, id: TargetId, lane: usize) {
+    /// Puts a run into the lane, or as much of it as there is credit for.
+    fn put_run(&mut self, id: TargetId, lane: usize) {
+        let Some(target) = self.targets.get_mut(id) else { return };
+        let most = usize::try_from(target.messages_left).unwrap_or(0);
+        let Some(queue) = target.pending.get_mut(lane) else { return };
+        let (messages, bytes) = queue.take_run(most, |frames| self.lanes.put_frames(lane, frames));
+        target.spend_messages(messages);
+        self.is_ready(lane, messages, bytes);
+    }
+
+    /// Messages of this env are in a lane's buffer.
+    fn is_ready(&mut self, lane: usize, messages: usize, bytes: usize) {
+        if let Some(ready) = self.ready.get_mut(lane) {
+            ready.0 = ready.0.saturating_add(messages);
+            ready.1 = ready.1.saturating_add(bytes);
+        }
+    }
+
+    fn put_next(&mut self, now: Timestamp, id: TargetId, lane: usize) {
         let max = self.max_message();
         let Some(target) = self.targets.get_mut(id) else { return };
-        let Some(next) = target.pending.get_mut(lane).and_then(VecDeque::pop_front) else { return };
+        let Some(next) = target.pending.get_mut(lane).and_then(Queue::pop) else { return };
         target.left_queue(next.body.len());
         let relayed = target.relayed.is_some();
         if next.body.len() > max {
             // The peer's limit was not known when it was queued.
             return self.refuse(id, &next);
         }
-        let Pending { call, ask, name, body, deadline, trace } = next;
-        let going = Going { name, call, ask, deadline, trace };
+        let Pending { call, ask, ref name, deadline, ref trace, body } = next;
+        let going = Going { name, call, ask, deadline, trace: trace.as_ref() };
         if body.len() <= SMALL_BODY {
             self.put_small(now, id, lane, &going, body.first());
             return;
@@ -98,7 +121,7 @@ impl Session {
         let Some(target) = self.targets.get_mut(id) else { return };
         let Some(number) = target.number else { return };
         target.spend(body.len());
-        let message = target.message(&going.name);
+        let message = target.message(name);
         if let Some(large) = target.large.get_mut(lane) {
             *large = true;
         }
@@ -112,7 +135,7 @@ impl Session {
         self.lanes.put_large(lane, head, body, Some((number, lane)), call);
     }
 
-    pub(super) fn refuse(&mut self, id: TargetId, message: &Pending) {
+    fn refuse(&mut self, id: TargetId, message: &Pending) {
         let error = self.too_large(&message.name, id, message.body.len());
         let end = Err(CallEnd::Failed(error.clone()));
         let told = message.call.and_then(|id| self.calls.finish(id, end, &mut self.wakes));
@@ -128,15 +151,15 @@ impl Session {
         now: Timestamp,
         id: TargetId,
         lane: usize,
-        going: &Going,
+        going: &Going<'_>,
         body: &[u8],
     ) {
-        let relayed = self.targets.get(id).is_some_and(|target| target.relayed.is_some());
-        let flight = self.depart(going, relayed);
         let Some(target) = self.targets.get_mut(id) else { return };
         let Some(number) = target.number else { return };
         target.spend(body.len());
-        let message = target.message(&going.name);
+        let message = target.message(going.name);
+        let relayed = target.relayed.is_some();
+        let flight = self.depart(going, relayed);
         let mut head = RequestHead::new(now, number, lane, message, flight, going.deadline);
         let headers = self.headers(going);
         let offset = if headers.is_none() && head.name.is_none() {
@@ -145,29 +168,28 @@ impl Session {
             let fields = head.with_headers(headers.as_deref());
             self.lanes.put_small(lane, head.kind, head.flags, head.message, &fields, body)
         };
-        if let Some((messages, bytes)) = self.ready.get_mut(lane).filter(|_| !relayed) {
-            *messages = messages.saturating_add(1);
-            *bytes = bytes.saturating_add(body.len());
+        if !relayed {
+            self.is_ready(lane, 1, body.len());
         }
         self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len(), number });
     }
 
     /// What goes before the body of a message that has a trace, if the peer reads it.
-    fn headers(&self, going: &Going) -> Option<Vec<u8>> {
-        let trace = going.trace.as_ref()?;
+    fn headers(&self, going: &Going<'_>) -> Option<Vec<u8>> {
+        let trace = going.trace?;
         let reads = self.peer.as_ref()?.hello.has(headers::CAPABILITY);
         reads.then(|| headers::put(trace))
     }
 
     /// The number that the peer knows a call by, if it is one.
-    pub(super) fn depart(&mut self, going: &Going, relayed: bool) -> Option<u64> {
+    fn depart(&mut self, going: &Going<'_>, relayed: bool) -> Option<u64> {
         let call = going.call.filter(|_| going.ask)?;
         Some(self.flights.depart(call, relayed))
     }
 
     /// A call's message is in a lane. A `send_wait` that has found room is over; one that still
     /// waits for it may be taken back from there, like an ask.
-    pub(super) fn goes(&mut self, going: &Going, flight: Option<u64>, progress: Progress) {
+    fn goes(&mut self, going: &Going<'_>, flight: Option<u64>, progress: Progress) {
         if let Some(call) = going.call.and_then(|id| self.calls.get(id))
             && !matches!(call.progress, Progress::Done(_))
         {
@@ -260,7 +282,7 @@ impl<'a> RequestHead<'a> {
             MessageName::Text(text) => (0, Some(text)),
         };
         let named = if text.is_some() { FLAG_NAMED } else { 0 };
-        let flags = named | if lane == 1 { FLAG_BULK } else { 0 };
+        let flags = named | lane_flag(lane);
         let [a, b, c, d] = target.to_be_bytes();
         let (kind, fixed, length) = match call {
             Some(call) => {

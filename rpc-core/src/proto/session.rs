@@ -5,12 +5,14 @@ use super::bodies::IncomingMessage;
 use super::calls::{Calls, Flights, Progress};
 use super::close::Close;
 use super::hello::PeerInfo;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, lane_flag};
+use super::named::{MessageName, Named};
 use super::numbers::Numbers;
 use super::pulse::Pulse;
+use super::queue::{Going, Pending, Queue};
 use super::serving::Serving;
 use super::store::Store;
-use super::target::{Going, Named, Pending, Phase, TargetId, WireNumber, lane_index};
+use super::target::{Phase, TargetId, WireNumber, lane_index};
 use super::targets::Targets;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
@@ -230,11 +232,14 @@ impl Session {
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask, bytes) {
-            let Request { name, deadline, trace, .. } = request;
-            let going = Going { name: Named::Ours(name), call, ask, deadline, trace };
+            let (name, trace) = (Named::Ours(request.name), request.trace.as_ref());
+            let going = Going { name: &name, call, ask, deadline: request.deadline, trace };
             // One way, the time says nothing.
             let now = if ask { now() } else { Timestamp::START };
             self.put_small(now, request.target, lane, &going, request.body.own());
+            return Ok(call);
+        }
+        if call.is_none() && self.queue_frame(&request, lane) {
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
@@ -247,7 +252,7 @@ impl Session {
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
-                queue.push_back(pending);
+                queue.push(pending);
             }
             self.ask_for(request.target);
             if self.may_pump(request.target) {
@@ -255,6 +260,20 @@ impl Session {
             }
         }
         Ok(call)
+    }
+
+    /// Has a one-way message wait as the frame that it will be, if it is such and its target is known.
+    /// What is in front of it, or what it waits for itself, may not go now.
+    fn queue_frame(&mut self, request: &Request<'_>, lane: usize) -> bool {
+        if request.trace.is_some() || !Queue::takes(request.body.len()) {
+            return false;
+        }
+        let Some(target) = self.targets.get_mut(request.target) else { return false };
+        let (Phase::Resolved, Some(number)) = (target.phase, target.number) else { return false };
+        let MessageName::Number(message) = target.own_message(request.name) else { return false };
+        let Some(queue) = target.pending.get_mut(lane) else { return false };
+        queue.push_frame(number, lane_flag(lane), message, request.body.own());
+        true
     }
 
     pub(super) fn open(&mut self, target: TargetId, progress: Progress) -> Result<u64, RpcError> {
@@ -420,8 +439,7 @@ impl Session {
         let Some(target) = self.targets.get(target) else { return false };
         !self.leaving
             && target.phase == Phase::Resolved
-            && (target.pending.get(lane).is_some_and(VecDeque::is_empty)
-                || planted!(QueueOvertaken))
+            && (target.pending.get(lane).is_some_and(Queue::is_empty) || planted!(QueueOvertaken))
             && (target.large.get(lane) == Some(&false) || planted!(LargeOvertaken))
             && target.has_credit(bytes)
             && (!ask || self.flights.len() < in_flight)
@@ -435,7 +453,7 @@ impl Session {
             && target.phase == Phase::Resolved
             && lanes.any(|(pending, large)| {
                 let front = pending.front();
-                !large && front.is_some_and(|front| target.has_credit(front.body.len()))
+                !large && front.is_some_and(|front| target.has_credit(front.first_bytes()))
             })
     }
 
@@ -466,10 +484,7 @@ impl Session {
         for target in self.targets.iter_mut() {
             (target.blocked, target.starved) = (false, false);
         }
-        let own = || self.targets.iter().filter(|target| target.relayed.is_none());
-        let pending = || own().flat_map(|target| target.pending.iter().flatten());
-        self.queued_bytes = pending().map(|pending| pending.body.len()).sum();
-        self.queued = pending().count();
+        (self.queued, self.queued_bytes) = self.targets.waiting();
         // What was in the lanes has left the queue as well, or places would never come again.
         self.left = self.entered.wrapping_sub(self.queued as u64);
     }

@@ -86,8 +86,10 @@ impl Session {
         let agrees = |id: &TargetId| {
             let counted = calls.get(id).copied().unwrap_or(0);
             self.targets.get(*id).is_some_and(|target| {
+                let resolved = target.phase == Phase::Resolved;
                 target.calls == counted
                     && target.messages_left >= 0
+                    && target.pending.iter().all(|queue| queue.is_sound(resolved))
                     && numbered(*id, target)
                     && queued(*id, target)
             })
@@ -98,12 +100,9 @@ impl Session {
 
     /// The messages that have not been given to the socket, and their bytes, as they are found.
     fn queue_found(&self) -> (usize, usize) {
-        let own = self.targets.iter().filter(|target| target.relayed.is_none());
-        let pending = own.flat_map(|target| target.pending.iter().flatten());
-        let pending = pending.map(|pending| (1, pending.body.len()));
         let large = self.lanes.requests().filter(|(number, _)| !self.numbers.is_relayed(*number));
         let large = large.map(|(_, bytes)| (1, bytes));
-        let all = pending.chain(large).chain(self.ready);
+        let all = large.chain([self.targets.waiting()]).chain(self.ready);
         all.fold((0, 0), |(messages, bytes), (more, size)| (messages + more, bytes + size))
     }
 }

@@ -1,16 +1,14 @@
 //! Endpoints of the peer, as this side calls them.
 
+use super::named::{MessageName, Named};
 use super::notice::Relayed;
+use super::queue::Queue;
 use super::resolution::Resolution;
 use crate::message::Lane;
 use crate::plant::planted;
 use crate::seam::Incarnation;
-use crate::trace::TraceContext;
 use crate::wire::payload::charged;
-use crate::wire::rope::Rope;
-use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 /// A target's number within its session, for as long as somebody uses it. The peer knows it by
 /// another one, fresh for each resolution.
@@ -54,61 +52,12 @@ pub(crate) enum Phase {
     Resolved,
 }
 
-/// A message that cannot go yet.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    /// The call, of an ask or of a `send_wait`.
-    pub(crate) call: Option<u64>,
-    pub(crate) ask: bool,
-    pub(crate) name: Named,
-    pub(crate) body: Rope,
-    pub(crate) deadline: crate::deadline::Timestamp,
-    pub(crate) trace: Option<TraceContext>,
-}
-
-/// A message on its way into a lane.
-pub(super) struct Going {
-    pub(super) name: Named,
-    /// The call, of an ask or of a `send_wait`.
-    pub(super) call: Option<u64>,
-    pub(super) ask: bool,
-    pub(super) deadline: crate::deadline::Timestamp,
-    pub(super) trace: Option<TraceContext>,
-}
-
-/// Which message it is.
-#[derive(Debug, Clone)]
-pub(crate) enum Named {
-    /// One of this env, by its wire name.
-    Ours(&'static str),
-    /// One that is relayed, as its sender named it.
-    Number(u16),
-    Text(Arc<str>),
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ours(name) => f.write_str(name),
-            Self::Number(number) => write!(f, "message number {number}"),
-            Self::Text(name) => f.write_str(name),
-        }
-    }
-}
-
-/// How a message is named on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MessageName<'a> {
-    Number(u16),
-    Text(&'a str),
-}
-
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) key: TargetKey,
     pub(crate) phase: Phase,
     /// By lane.
-    pub(crate) pending: [VecDeque<Pending>; 2],
+    pub(crate) pending: [Queue; 2],
     /// Whether a large message of the lane is on its way: others wait behind it.
     pub(crate) large: [bool; 2],
     /// What may be sent; bytes may go below zero by one message.
@@ -151,7 +100,7 @@ impl Target {
         Self {
             key,
             phase: Phase::Unknown,
-            pending: [VecDeque::new(), VecDeque::new()],
+            pending: Default::default(),
             large: [false; 2],
             messages_left: 0,
             bytes_left: 0,
@@ -188,7 +137,13 @@ impl Target {
             self.large = [false; 2];
         }
         self.names.clear();
-        self.numbers.clear();
+        let numbers = std::mem::take(&mut self.numbers);
+        let name = |message| numbers.iter().find(|(_, name)| *name == MessageName::Number(message));
+        for queue in &mut self.pending {
+            queue.take_apart(|message| {
+                name(message).map_or(Named::Number(message), |(name, _)| Named::Ours(name))
+            });
+        }
         self.number.take()
     }
 
@@ -202,6 +157,12 @@ impl Target {
         self.messages_left = self.messages_left.saturating_sub(1);
         let bytes = i64::try_from(charged(bytes)).unwrap_or(i64::MAX);
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
+    }
+
+    /// The same of so many messages that cost no bytes.
+    pub(crate) fn spend_messages(&mut self, messages: usize) {
+        let messages = i64::try_from(messages).unwrap_or(i64::MAX);
+        self.messages_left = self.messages_left.saturating_sub(messages);
     }
 
     pub(crate) fn refund(&mut self, messages: u64, bytes: u64) {
@@ -219,7 +180,7 @@ impl Target {
         }
     }
 
-    fn own_message(&mut self, name: &'static str) -> MessageName<'static> {
+    pub(crate) fn own_message(&mut self, name: &'static str) -> MessageName<'static> {
         // By address and length.
         let same = |known: &&str| std::ptr::eq(*known, name);
         if let Some((_, number)) = self.numbers.iter().find(|(known, _)| same(known)) {
@@ -236,8 +197,7 @@ impl Target {
     /// Takes a call out of the queue; the size of its body.
     pub(crate) fn withdraw(&mut self, call: u64) -> Option<usize> {
         for queue in &mut self.pending {
-            if let Some(place) = queue.iter().position(|pending| pending.call == Some(call)) {
-                let bytes = queue.remove(place)?.body.len();
+            if let Some(bytes) = queue.withdraw(call) {
                 self.left_queue(bytes);
                 return Some(bytes);
             }

@@ -1,5 +1,6 @@
 //! The targets of a session, by their number here and by what they are.
 
+use super::queue::Queue;
 use super::target::{Target, TargetId, TargetKey};
 use std::collections::BTreeMap;
 
@@ -69,6 +70,15 @@ impl Targets {
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Target> {
         self.slots.iter_mut().flatten()
+    }
+
+    /// The messages of this env that wait for their targets, and the bytes of their bodies.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let own = self.iter().filter(|target| target.relayed.is_none());
+        let entries = own.flat_map(|target| target.pending.iter().flat_map(Queue::iter));
+        entries.fold((0, 0), |(messages, bytes), entry| {
+            (messages.saturating_add(entry.messages()), bytes.saturating_add(entry.bytes()))
+        })
     }
 
     /// The numbers of the targets for which `pick` says so.

@@ -1,11 +1,12 @@
 //! Connections and endpoints that end.
 
-use super::pair::{A, B, Pair, SMALL, body, hello};
+use super::pair::{A, B, FAIL, Pair, SMALL, UNLISTED, body, hello};
 use crate::Lane;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::limits::Limits;
 use crate::proto::{Close, CloseCode, Submission};
 use crate::spi::CallEnd;
+use crate::trace::TraceContext;
 
 const WINDOW: (u64, u64) = (1024, 64 << 20);
 
@@ -212,4 +213,51 @@ fn a_message_that_the_peer_does_not_take_fails_alone() {
     let expired = pair.ask(A, target, 3, 4);
     pair.nodes[A].session.expire(pair.now, expired);
     assert!(matches!(pair.poll(A, expired), Some(Err(CallEnd::TimedOut { sent: false }))));
+}
+
+#[test]
+fn what_waits_for_credit_reaches_the_successor_in_order_and_as_it_was() {
+    let mut pair = Pair::new();
+    pair.start(B, "echo", (2, 100_000));
+    let target = pair.target(A, "echo", None);
+    let call = pair.ask(A, target, 0, 4);
+    pair.run();
+    pair.answer(A, call);
+    pair.nodes[B].hold = true;
+    let messages = [SMALL, FAIL, FAIL, UNLISTED, SMALL, FAIL];
+    let mut number = 0;
+    let mut send = |pair: &mut Pair, name, bytes| {
+        number += 1;
+        let body = body(number, bytes);
+        pair.submit(A, target, (name, Lane::Normal), body, Submission::Send).unwrap();
+    };
+    for bytes in [4, 3000, 5000] {
+        messages.into_iter().for_each(|name| send(&mut pair, name, bytes));
+        let trace =
+            TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").unwrap();
+        let traced = (SMALL, Lane::Normal);
+        pair.submit_traced(A, target, traced, body(100, 4), Submission::Send, Some(trace)).unwrap();
+    }
+    pair.run();
+    assert_eq!(pair.nodes[B].inbox.len(), 2, "as the window says");
+    // The third one gets credit and is in the lane when the endpoint ends: so the next number is
+    // another one.
+    assert!(pair.handle(B));
+    pair.start(B, "echo", WINDOW);
+    pair.nodes[B].hold = false;
+    pair.nodes[B].seen.clear();
+    pair.transmit(B, usize::MAX);
+    pair.deliver(A).unwrap();
+    assert_eq!(pair.nodes[A].session.unsound(), [""; 0]);
+    pair.run();
+    let seen = pair.nodes[B].seen.iter();
+    let seen: Vec<_> = seen.map(|seen| (seen.life, seen.message.as_str(), seen.number)).collect();
+    let mut all = Vec::new();
+    for round in 0..3_u32 {
+        let numbers = round * 6 + 1..;
+        all.extend(messages.into_iter().zip(numbers).map(|(name, number)| (2, name, number)));
+        all.push((2, SMALL, 100));
+    }
+    assert_eq!(seen, all[3..]);
+    assert_eq!(pair.nodes[A].session.unsound(), [""; 0]);
 }
