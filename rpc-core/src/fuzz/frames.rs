@@ -239,7 +239,7 @@ pub(super) fn frames(mut bytes: &[u8]) -> Vec<(Header, &[u8])> {
 }
 
 /// What a session makes of the bytes: its events, its close, and how its calls end.
-fn outcome(bytes: &[u8], pieces: Pieces, lands: bool) -> (String, Option<u16>, Vec<String>) {
+fn outcome(bytes: &[u8], pieces: Pieces, lands: bool) -> (Vec<String>, Option<u16>, Vec<String>) {
     let mut rig = Rig::with_asks(lands);
     let closed = rig.receive(bytes, pieces).err();
     let closed = closed.map(|close| checked(&close));
@@ -250,9 +250,18 @@ fn outcome(bytes: &[u8], pieces: Pieces, lands: bool) -> (String, Option<u16>, V
     }
     let calls = rig.calls.clone();
     let ends = calls.into_iter().map(|call| format!("{:?}", rig.poll(call))).collect();
-    let events = format!("{:?}", rig.events);
+    let events = std::mem::take(&mut rig.events).into_iter().flat_map(one_by_one);
+    let events = events.map(|event| format!("{event:?}")).collect();
     rig.end();
     (events, closed, ends)
+}
+
+/// The messages of a row, as if each had come alone: which of them make a row is a matter of pieces.
+fn one_by_one(event: Event) -> Vec<Event> {
+    match event {
+        Event::Messages(row) => row.into_messages().map(Event::Message).collect(),
+        event => vec![event],
+    }
 }
 
 /// Frames behind the hellos. It does not matter in which pieces they come, nor what they are read into.
