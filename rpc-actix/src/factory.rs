@@ -90,7 +90,9 @@ impl RpcEnvFactory for ActixRpcEnvFactory {
         let factory = self.clone();
         // The thread matters in inline mode, so that is decided before the first await.
         let host = factory.host.clone().map_or_else(|| inline_host(&config), |host| Ok(Some(host)));
-        Box::pin(async move { create(factory, host?, config).await.map(|(env, _)| env) })
+        Box::pin(
+            async move { create(factory, host?, config, Clock::start()).await.map(|(env, _)| env) },
+        )
     }
 }
 
@@ -107,6 +109,7 @@ pub(crate) async fn create(
     factory: ActixRpcEnvFactory,
     host: Option<ActixHost>,
     config: RpcEnvConfig,
+    clock: Clock,
 ) -> Result<(RpcEnv, Weak<Node>), RpcError> {
     config.validate()?;
     let options = Options::read(&config)?;
@@ -127,7 +130,7 @@ pub(crate) async fn create(
             id,
             config,
             address,
-            clock: Clock::start(),
+            clock,
             host: host.clone(),
             dispatcher: dispatcher.clone(),
             tally: core.tally().clone(),

@@ -10,33 +10,59 @@ use std::thread::ThreadId;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The monotonic clock of one env. In a paused runtime it is virtual.
+/// The monotonic clock of one env, and what waits by it. In a paused runtime it is virtual, and one of
+/// a simulated node may be fast or slow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     epoch: Instant,
+    #[cfg(feature = "sim")]
+    rate: simulated::Rate,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { epoch: Instant::now() }
+        Self {
+            epoch: Instant::now(),
+            #[cfg(feature = "sim")]
+            rate: simulated::Rate::TRUE,
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn at_rate(self, rate: simulated::Rate) -> Self {
+        Self { rate, ..self }
     }
 
     pub(crate) fn now(self) -> Timestamp {
-        Timestamp::START.saturating_add(Instant::now().duration_since(self.epoch))
+        let passed = Instant::now().duration_since(self.epoch);
+        #[cfg(feature = "sim")]
+        let passed = self.rate.shown(passed);
+        Timestamp::START.saturating_add(passed)
     }
 
     pub(crate) async fn sleep_until(self, at: Timestamp) {
-        tokio::time::sleep(at.since(self.now())).await;
+        self.sleep(at.since(self.now())).await;
     }
-}
 
-pub(crate) async fn sleep(duration: Duration) {
-    tokio::time::sleep(duration).await;
-}
+    pub(crate) async fn sleep(self, duration: Duration) {
+        tokio::time::sleep(self.lasts(duration)).await;
+    }
 
-/// The future's output, unless that takes longer.
-pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(limit, future).await.ok()
+    /// The future's output, unless that takes longer.
+    pub(crate) async fn within<T>(
+        self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        tokio::time::timeout(self.lasts(limit), future).await.ok()
+    }
+
+    /// What the runtime has to wait until this clock has moved on by so much.
+    fn lasts(self, duration: Duration) -> Duration {
+        #[cfg(feature = "sim")]
+        let duration = self.rate.lasts(duration);
+        duration
+    }
 }
 
 /// Runs a future on this thread, beside others.
@@ -165,6 +191,40 @@ pub(crate) mod simulated {
         Ok(LocalSet::new().block_on(&runtime, future))
     }
 
+    /// How fast a node's clock runs: what it shows of the time that goes by, in 2^-32 of it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Rate(u64);
+
+    impl Rate {
+        pub(crate) const TRUE: Self = Self(1 << 32);
+
+        /// So many times as fast as the simulation's clock, from a hundredth to a hundred times.
+        pub(crate) fn new(times: f64) -> Self {
+            let times = if times.is_nan() { 1.0 } else { times.clamp(0.01, 100.0) };
+            Self((times * 4_294_967_296.0) as u64)
+        }
+
+        /// What the clock shows when so much time has gone by.
+        pub(super) fn shown(self, passed: Duration) -> Duration {
+            if self == Self::TRUE {
+                return passed;
+            }
+            from_nanos(passed.as_nanos().saturating_mul(u128::from(self.0)) >> 32)
+        }
+
+        /// The time that goes by until the clock shows so much more.
+        pub(super) fn lasts(self, shown: Duration) -> Duration {
+            if self == Self::TRUE {
+                return shown;
+            }
+            from_nanos((shown.as_nanos() << 32).div_ceil(u128::from(self.0)))
+        }
+    }
+
+    fn from_nanos(nanos: u128) -> Duration {
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// Moves the clock by hand; timers that fall due on the way fire late.
     pub(crate) async fn jump(by: Duration) {
         tokio::time::advance(by).await;
@@ -183,5 +243,31 @@ pub(crate) mod simulated {
         pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
             Pin::new(&mut self.0).poll(cx)
         }
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use crate::rt::simulated::Rate;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_shows_what_was_waited_for() {
+        let times = [0.0, 0.9, 0.999_999, 1.0, 1.1, 2.0, f64::NAN, f64::INFINITY];
+        for rate in times.map(Rate::new) {
+            for nanos in [0, 1, 7, 999_999_999, 86_400_000_000_000] {
+                let shown = Duration::from_nanos(nanos);
+                let waited = rate.lasts(shown);
+                assert!(rate.shown(waited) >= shown, "{rate:?} {nanos}");
+                let less = waited.saturating_sub(Duration::from_nanos(1));
+                assert!(nanos == 0 || rate.shown(less) < shown, "{rate:?} {nanos}");
+            }
+        }
+        let hour = Duration::from_secs(3600);
+        assert_eq!(Rate::new(2.0).shown(hour), 2 * hour);
+        assert_eq!(Rate::new(2.0).lasts(hour), hour / 2);
+        assert_eq!(Rate::new(1.0), Rate::TRUE);
+        assert_eq!(Rate::TRUE.lasts(Duration::MAX), Duration::MAX);
+        assert_eq!(Rate::new(0.5).lasts(Duration::MAX).as_nanos(), u128::from(u64::MAX));
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Account {
     bytes: Part,
     /// What the peer may still send, as it knows it or will know it: messages and bytes. Bytes may
     /// be below zero by a message.
-    left: (i64, i64),
+    pub(crate) left: (i64, i64),
     /// The least of that in this round.
     lowest: (i64, i64),
     /// Whether nothing has arrived in this round.

@@ -401,6 +401,34 @@ pub trait Origin: Send + Sync {
     fn relay(&self) -> Option<RpcAddress> {
         None
     }
+
+    /// What the sender may send, for audits.
+    #[cfg(feature = "audit")]
+    fn granted(&self) -> Option<Granted> {
+        None
+    }
+}
+
+/// What an endpoint has granted to a peer and the peer has not used.
+#[cfg(feature = "audit")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Granted {
+    /// The peer's env.
+    pub env: u64,
+    /// The number by which the peer knows the endpoint.
+    pub number: u32,
+    /// Messages and bytes. Bytes may be below zero by a message.
+    pub left: (i64, i64),
+}
+
+#[cfg(feature = "audit")]
+impl Granted {
+    /// To that peer, for the endpoint of that number.
+    #[must_use]
+    pub fn new(env: u64, number: u32, left: (i64, i64)) -> Self {
+        Self { env, number, left }
+    }
 }
 
 /// What a factory hands to the env it makes, besides the backend.

@@ -8,6 +8,8 @@ use crate::inbox::{Inbox, Phase, State};
 use crate::plant::planted;
 use crate::proto::Arrivals;
 use crate::row::Row;
+#[cfg(feature = "audit")]
+use crate::seam::Granted;
 use crate::seam::Origin;
 use std::collections::VecDeque;
 use std::fmt;
@@ -101,6 +103,13 @@ impl Window {
     #[must_use]
     pub fn queued(&self) -> Credit {
         self.account().queued()
+    }
+
+    /// What the peer may send, as it knows it when nothing is under way: messages and bytes.
+    #[cfg(feature = "audit")]
+    #[must_use]
+    pub fn left(&self) -> (i64, i64) {
+        self.account().left
     }
 
     /// The peer sends nothing more: its part of the inbox is for others as soon as what is there
@@ -204,6 +213,14 @@ impl Inbox {
     pub fn is_promised(&self) -> bool {
         let state = self.lock();
         state.idle && state.queue.is_empty() && !state.pool.is_unused()
+    }
+
+    /// What peers may send to the endpoint, when nothing is under way.
+    #[cfg(feature = "audit")]
+    #[must_use]
+    pub fn granted(&self) -> Vec<Granted> {
+        let origins: Vec<_> = self.lock().origins.iter().filter_map(Weak::upgrade).collect();
+        origins.iter().filter_map(|origin| origin.granted()).collect()
     }
 
     /// A place for the senders of another env.

@@ -162,6 +162,7 @@ const ACTIX: &[&[&str]] = &[
     &["factory"],
     &[
         "sim/random",
+        "sim/blocking",
         "sim/trace",
         "sim/weather",
         "sim/pipe",

@@ -3,6 +3,8 @@
 use super::link::Link;
 use crate::planted::planted;
 use rpc_core::proto::{Arrivals, Close, CloseCode, Resolution, Session, WireNumber};
+#[cfg(feature = "sim")]
+use rpc_core::spi::Granted;
 use rpc_core::spi::{Encoded, Inbox, Origin, Window, WireMessage};
 use rpc_core::{EndpointLocation, ErrorKind, RpcAddress, RpcError, Termination};
 use std::collections::VecDeque;
@@ -239,6 +241,15 @@ impl Origin for Binding {
 
     fn relay(&self) -> Option<RpcAddress> {
         self.link.listening()
+    }
+
+    #[cfg(feature = "sim")]
+    fn granted(&self) -> Option<Granted> {
+        let env = self.with(|session| Some(session.peer()?.hello.env)).flatten()?;
+        let known =
+            self.announced.load(Ordering::Relaxed) && !self.released.load(Ordering::Relaxed);
+        let window = self.window.get().filter(|_| known)?;
+        Some(Granted::new(env, self.target, window.left()))
     }
 }
 

@@ -4,7 +4,7 @@ use super::handshake::{Greeted, NotTaken, introduce};
 use super::link::{Busy, Link, env_stopped};
 use super::node::{Node, require_loopback};
 use super::transport::{ByteStream, Socket, Transport};
-use crate::rt;
+use crate::rt::{self, Clock};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rpc_core::spi::Count;
 use rpc_core::{ErrorKind, Outcome, RpcAddress, RpcError};
@@ -104,7 +104,10 @@ impl Node {
                 format!("Failed to connect to {address}: {cause}"),
             )
         };
-        let socket = rt::within(timeout.duration(), first_to_connect(&*self.transport, address))
+        let dial = first_to_connect(self.clock, &*self.transport, address);
+        let socket = self
+            .clock
+            .within(timeout.duration(), dial)
             .await
             .ok_or_else(|| failed(format!("timed out after {timeout}")))?
             .map_err(|error| failed(error.to_string()).with_source(error))?;
@@ -118,6 +121,7 @@ impl Node {
 /// Tries again and again, beside the tries that are under way: a system that hears nothing repeats
 /// itself more and more rarely, and would sleep for seconds when the network has healed.
 async fn first_to_connect(
+    clock: Clock,
     transport: &dyn Transport,
     address: &RpcAddress,
 ) -> io::Result<Box<dyn Socket>> {
@@ -129,7 +133,7 @@ async fn first_to_connect(
             biased;
             // Dropped, a try that is under way goes on in the set.
             Some(first) = tries.next() => return first,
-            () = rt::sleep(BETWEEN_TRIES), if more => {}
+            () = clock.sleep(BETWEEN_TRIES), if more => {}
         }
     }
 }
@@ -175,23 +179,23 @@ mod tests {
         }
     }
 
-    fn paused<T>(future: impl Future<Output = T>) -> T {
+    fn paused<F: Future>(future: impl FnOnce(Clock) -> F) -> F::Output {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().start_paused(true).build().unwrap().block_on(future)
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async { future(Clock::start()).await })
     }
 
     #[test]
     fn what_is_not_answered_is_tried_again_a_few_times_at_once() {
         let (transport, address) = (Deaf::default(), "127.0.0.1:7077".parse().unwrap());
-        let first = paused(first_to_connect(&transport, &address));
+        let first = paused(|clock| first_to_connect(clock, &transport, &address));
         assert_eq!(first.err().map(|error| error.to_string()).as_deref(), Some("the third"));
         assert_eq!(transport.0.load(Ordering::Relaxed), 3);
         let transport = Deaf(AtomicUsize::new(3));
         let limit = Duration::from_secs(100);
-        assert!(
-            paused(async { rt::within(limit, first_to_connect(&transport, &address)).await })
-                .is_none()
-        );
+        let dial =
+            |clock: Clock| clock.within(limit, first_to_connect(clock, &transport, &address));
+        assert!(paused(dial).is_none());
         assert_eq!(transport.0.load(Ordering::Relaxed), 3 + MOST_TRIES);
     }
 }

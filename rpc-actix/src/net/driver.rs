@@ -311,6 +311,7 @@ impl Driver {
     /// would keep all that a peer does not read.
     pub(crate) async fn linger(mut self) {
         let limit = if self.lost { LINGER_FOR_LOST } else { LINGER };
+        let clock = self.node.clock;
         let read = async {
             let _ = self.stream.shutdown().await;
             for _ in 0..LINGER_READS {
@@ -321,7 +322,7 @@ impl Driver {
                 }
             }
         };
-        let _ = rt::within(limit, read).await;
+        let _ = clock.within(limit, read).await;
         if self.lost
             && let Err(error) = self.stream.reset_on_drop()
         {

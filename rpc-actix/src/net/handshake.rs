@@ -4,7 +4,6 @@
 
 use super::node::Node;
 use super::transport::ByteStream;
-use crate::rt;
 use bytes::BytesMut;
 use rpc_core::proto::{Close, CloseCode, Hello, Hellos, PeerInfo, PeerLimits};
 use rpc_core::spi::Count;
@@ -54,7 +53,7 @@ pub(crate) async fn in_time<T, E: From<RpcError>>(
 ) -> Result<T, E> {
     let limit = node.config().limits().handshake_timeout();
     let timeout = RpcTimeout::new(limit, "rpc.io.handshakeTimeout");
-    rt::within(limit, exchange).await.unwrap_or_else(|| {
+    node.clock.within(limit, exchange).await.unwrap_or_else(|| {
         node.tally.count(Count::HellosTimedOut);
         let text = format!("{peer} sent no hello within {timeout}");
         Err(E::from(RpcError::new(ErrorKind::Timeout, text)))

@@ -37,7 +37,7 @@ impl Node {
                         tracing::warn!(%error, untold, "accepting a connection failed");
                     }
                     if !is_of_one_connection(&error) {
-                        rt::sleep(rest.next()).await;
+                        self.clock.sleep(rest.next()).await;
                     }
                 }
             }

@@ -15,6 +15,8 @@ use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
 use rpc_core::wire::spare;
 use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
+#[cfg(feature = "sim")]
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -286,7 +288,7 @@ impl Node {
             tokio::select! {
                 biased;
                 // Both may be dropped: the next round looks at everything again.
-                () = rt::sleep(watchdog.interval()) => {}
+                () = self.clock.sleep(watchdog.interval()) => {}
                 () = self.closed.cancelled() => return,
             }
             let threads = self.host.beats();
@@ -307,7 +309,7 @@ impl Node {
             tokio::select! {
                 biased;
                 // Both may be dropped: the next round looks at everything again.
-                () = rt::sleep(often) => {}
+                () = self.clock.sleep(often) => {}
                 () = self.closed.cancelled() => return,
             }
             let links = self.peers.connections();
@@ -343,7 +345,7 @@ impl Node {
             link.close(Orders::Shutdown);
         }
         self.tasks.close();
-        if rt::within(GOODBYE, self.tasks.wait()).await.is_none() {
+        if self.clock.within(GOODBYE, self.tasks.wait()).await.is_none() {
             tracing::warn!(tasks = self.tasks.len(), "connections did not end in time");
             for link in self.peers.all() {
                 let close = Close::new(CloseCode::Shutdown, "the env has been shut down");
@@ -375,6 +377,27 @@ impl Node {
         match kept.filter(|_| self.peers.connections().is_empty()) {
             Some(inbox) => Err(format!("nobody: {} is promised to peers", inbox.address())),
             None => Ok(()),
+        }
+    }
+
+    /// Whether what may be sent to another env's endpoints is what those have granted: so it is when
+    /// nothing is under way. Nothing is compared where there are two connections, or none.
+    pub(crate) fn audit_credit(&self, to: &Self) -> Result<(), String> {
+        let (there, back) = (self.peers.of(to.id), to.peers.of(self.id));
+        let ([link], [_]) = (&there[..], &back[..]) else { return Ok(()) };
+        let endpoints = to.dispatcher.endpoints();
+        let granted = endpoints.iter().flat_map(|inbox| inbox.granted());
+        let granted = granted.filter(|granted| granted.env == self.id);
+        let granted: BTreeMap<_, _> = granted.map(|known| (known.number, known.left)).collect();
+        let left = link.with(|session| session.credit_left());
+        let wrong = left.iter().find(|(number, left)| granted.get(number) != Some(left));
+        match wrong {
+            None => Ok(()),
+            Some((number, left)) => Err(format!(
+                "{}: its target {number} has {left:?} messages and bytes left, and is granted {:?}",
+                link.with(|session| session.peer_name().to_owned()),
+                granted.get(number)
+            )),
         }
     }
 

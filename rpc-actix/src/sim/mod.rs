@@ -62,6 +62,7 @@
 //! (use a `BTreeMap`), `tokio::select!` without `biased;`, threads, files and sockets of your own, and
 //! the time of the system. [`SimReport::trace`] of two runs shows whether something was overlooked.
 
+mod blocking;
 mod connection;
 mod host;
 mod network;
@@ -74,7 +75,8 @@ mod transport;
 mod weather;
 mod world;
 
-pub use node::{Blocking, SimNode};
+pub use blocking::Blocking;
+pub use node::SimNode;
 pub use random::SimRandom;
 pub use simulation::{SimFailure, SimReport, Simulation};
 pub use weather::Weather;

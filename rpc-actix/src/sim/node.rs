@@ -1,5 +1,6 @@
 //! A simulated machine and the process on it.
 
+use super::blocking::Blocking;
 use super::random::SimRandom;
 use super::transport::Gate;
 use super::world::{Sim, World};
@@ -7,12 +8,12 @@ use crate::dispatch::host::ActixHost;
 use crate::factory::{self, ActixRpcEnvFactory, Random};
 use crate::net::node::Node;
 use crate::net::transport::Transport;
-use crate::rt::{self, simulated::Tasks};
+use crate::rt::{self, Clock, simulated::Rate, simulated::Tasks};
 use futures_util::FutureExt;
 use rpc_core::spi::LocalBoxFuture;
 use rpc_core::{ErrorKind, HandlerResult, RpcEnv, RpcEnvConfig, RpcError, Timestamp};
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +35,8 @@ struct Inner {
     at: IpAddr,
     /// Until when the process stands still, in nanoseconds of the simulation.
     stands_until: Arc<AtomicU64>,
+    /// How many times as fast as the simulation's its clock runs.
+    clock_rate: Cell<f64>,
     state: RefCell<State>,
 }
 
@@ -59,6 +62,7 @@ impl SimNode {
             name: name.to_owned(),
             at,
             stands_until: Arc::default(),
+            clock_rate: Cell::new(1.0),
             state: RefCell::default(),
         }));
         node.start();
@@ -143,10 +147,29 @@ impl SimNode {
             .with_transport(gate)
             .with_random(Numbers(Mutex::new(numbers)));
         let limits = config.limits().clone().with_busy_poll(Duration::ZERO)?;
+        let clock = Clock::start().at_rate(Rate::new(self.0.clock_rate.get()));
         let (env, inside) =
-            factory::create(factory, Some(host), config.with_limits(limits)).await?;
+            factory::create(factory, Some(host), config.with_limits(limits), clock).await?;
         self.0.state.borrow_mut().envs.push(inside);
         Ok(env)
+    }
+
+    /// The node's clock runs so many times as fast as the simulation's: with 1.1 it gains six minutes in
+    /// an hour. Whatever an env measures or waits for follows the node's clock: deadlines, signs of life,
+    /// `sleep`, `send_after`. That is so for envs that are made from now on; call this before
+    /// [`runs`](Self::runs).
+    ///
+    /// From 0.01 to 100; 1 at the beginning. What is done to a node from outside, [`Sim::sleep`],
+    /// [`Blocking`] and tokio's own timers keep the simulation's time.
+    pub fn set_clock_rate(&self, times: f64) {
+        self.0.clock_rate.set(times);
+    }
+
+    /// What [`set_clock_rate`](Self::set_clock_rate) was told last. A second by the node's clock takes one
+    /// of the simulation's, divided by it.
+    #[must_use]
+    pub fn clock_rate(&self) -> f64 {
+        self.0.clock_rate.get()
     }
 
     /// What the node was called.
@@ -283,6 +306,21 @@ impl SimNode {
         Err(format!("{} keeps {deaf} connections that their peers have ended", self.0.name))
     }
 
+    /// Whether what the node's envs may send to the endpoints of another node's is what those have
+    /// granted and not had back. It need not be so while something is under way between them.
+    ///
+    /// # Errors
+    /// Where credit was lost, or made.
+    pub fn audit_credit(&self, to: &Self) -> Result<(), String> {
+        let (own, others) = (self.envs(), to.envs());
+        let pairs = own.iter().flat_map(|one| others.iter().map(move |two| (one, two)));
+        let mut audited = pairs.map(|(one, two)| one.audit_credit(two));
+        audited
+            .find(Result::is_err)
+            .unwrap_or(Ok(()))
+            .map_err(|text| format!("{} to {text}", self.0.name))
+    }
+
     /// What the node's envs have begun with their peers and not ended: nothing, when nobody asks or
     /// sends any more and every deadline is over.
     #[must_use]
@@ -346,37 +384,6 @@ impl SimNode {
     fn wake(&self) {
         let runner = self.0.state.borrow_mut().runner.take();
         runner.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// Blocks a node's thread, as code does that does not give way.
-#[derive(Clone, Debug)]
-pub struct Blocking {
-    until: Arc<AtomicU64>,
-    clock: rt::Clock,
-}
-
-impl Blocking {
-    fn begin(&self, now: Timestamp, duration: Duration) {
-        self.until.fetch_max(now.saturating_add(duration).as_nanos(), Ordering::AcqRel);
-    }
-
-    /// Nothing on the node runs for so long, neither this task nor others. Wait for it at once:
-    /// the node stands still when the task next does.
-    ///
-    /// # Cancel safety
-    /// Dropped, the node still stands still.
-    pub async fn block(&self, duration: Duration) {
-        self.begin(self.clock.now(), duration);
-        let mut first = true;
-        std::future::poll_fn(|cx| {
-            if std::mem::take(&mut first) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Poll::Ready(())
-        })
-        .await;
     }
 }
 

@@ -4,7 +4,7 @@ use super::node::panic_text;
 use super::trace::{Listener, Trace};
 use super::weather::Weather;
 use super::world::Sim;
-use crate::rt::{self, simulated};
+use crate::rt::simulated;
 use std::fmt;
 use std::ops::Range;
 use std::thread;
@@ -119,7 +119,7 @@ impl Simulation {
             () = world.failed.notified() => None,
             () = network.run(|| after.stepped()) => None,
             result = body(sim.clone()) => Some(result),
-            () = rt::sleep(limit) => {
+            () = world.clock.sleep(limit) => {
                 world.fail(&format!("it takes longer than {limit:?}"));
                 None
             }
@@ -183,6 +183,7 @@ impl std::error::Error for SimFailure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rt;
 
     /// I12: an assertion of the library that does not hold is no lost connection.
     #[test]

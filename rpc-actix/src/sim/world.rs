@@ -141,7 +141,7 @@ impl Sim {
     /// # Cancel safety
     /// It may be dropped at any time.
     pub async fn sleep(&self, duration: Duration) {
-        rt::sleep(duration).await;
+        self.0.clock.sleep(duration).await;
     }
 
     /// Runs something beside the test, on no node, until the simulation ends.

@@ -3,6 +3,8 @@
 
 use super::calls::{Call, Progress};
 use super::session::{Closing, Session};
+#[cfg(feature = "audit")]
+use super::target::WireNumber;
 use super::target::{Phase, Target, TargetId};
 use std::collections::BTreeMap;
 
@@ -43,6 +45,19 @@ impl Session {
             wrong.push(format!("{bytes} bytes wait, not {}", self.queued_bytes));
         }
         wrong
+    }
+
+    /// What may be sent to each endpoint that the peer has resolved, by its number: messages and bytes.
+    #[cfg(feature = "audit")]
+    #[must_use]
+    pub fn credit_left(&self) -> Vec<(WireNumber, (i64, i64))> {
+        let resolved = self.targets.iter().filter(|target| {
+            // What is relayed for this side is granted by somebody else.
+            target.phase == Phase::Resolved && target.key.env.is_none()
+        });
+        let left = resolved
+            .filter_map(|target| Some((target.number?, (target.messages_left, target.bytes_left))));
+        left.collect()
     }
 
     /// The messages, and their bytes, that wait for the socket and are this env's own.

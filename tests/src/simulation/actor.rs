@@ -1,7 +1,8 @@
 //! The one kind of endpoint in the simulated cluster: it does what it is told, and records it.
 
-use super::history::{Asked, Draft, History, Key, OpenAsk};
+use super::history::{Asked, History, Key, OpenAsk};
 use super::messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk, body};
+use super::sent::Draft;
 use bytes::Bytes;
 use rpc_actix::sim::Blocking;
 use rpc_actix::{

@@ -2,9 +2,9 @@
 
 use super::actor;
 use super::cluster::{Cluster, ENDPOINTS, Member, PORT};
-use super::history::Draft;
 use super::messages::{Tell, body};
 use super::plan::{Fault, Quiet};
+use super::sent::Draft;
 use rpc_actix::{Counters, RpcEndpointRef};
 use std::rc::Rc;
 use std::time::Duration;
@@ -71,8 +71,9 @@ fn wrong_counts(counters: &Counters, quiet: bool) -> Vec<(u64, &'static str)> {
     wrong
 }
 
-/// After the calm nothing is under way (I1, I9), and no member has made two connections to another
-/// (I14). There may be one each way: one that was made before the end of the last was seen.
+/// After the calm nothing is under way (I1, I9), credit adds up (I7), and no member has made two
+/// connections to another (I14). There may be one each way: one that was made before the end of the last
+/// was seen.
 pub(super) fn at_rest(cluster: &Cluster) {
     let members = cluster.all();
     for member in &members {
@@ -82,6 +83,9 @@ pub(super) fn at_rest(cluster: &Cluster) {
     }
     for one in &members {
         for two in &members {
+            if let Err(text) = one.node.audit_credit(&two.node) {
+                cluster.sim.fail(&format!("I7: {text}"));
+            }
             let count = cluster.sim.connections(&one.node, &two.node);
             // Where none was ever lost, that was not so.
             let back = match cluster.plan.quiet {
@@ -101,16 +105,18 @@ pub(super) fn at_rest(cluster: &Cluster) {
     }
 }
 
-/// The time after which a link that is cut has no connection: the patience, a look, and the end.
-pub(super) fn noticed_after(cluster: &Cluster) -> Duration {
-    cluster.plan.dead_after().max(HELLO) + Duration::from_secs(1)
+/// The time after which a member has no connection any more whose link is cut: the patience, a look, and
+/// the end, by its clock.
+fn notices_after(cluster: &Cluster, member: &Member) -> Duration {
+    member.lasts(cluster.plan.dead_after().max(HELLO) + Duration::from_secs(1))
 }
 
-/// Two members have not heard of each other for longer than that: both have noticed (P6).
-pub(super) fn has_noticed(cluster: &Cluster, one: &Member, two: &Member) {
+/// Two members have not heard of each other for so long: who had the time for it has noticed (P6).
+pub(super) fn has_noticed(cluster: &Cluster, one: &Member, two: &Member, lasted: Duration) {
     for (one, two) in [(one, two), (two, one)] {
-        let stood = cluster.sim.elapsed().saturating_sub(one.time().1) < noticed_after(cluster);
-        if one.env().is_some() && !stood && one.node.is_connected(&two.node) {
+        let stood = cluster.sim.elapsed().saturating_sub(one.time().1);
+        let had_time = lasted.min(stood) > notices_after(cluster, one);
+        if had_time && one.env().is_some() && one.node.is_connected(&two.node) {
             let (one, two) = (one.node.name(), two.node.name());
             cluster.sim.fail(&format!("P6: {one} has not noticed that {two} is silent"));
         }

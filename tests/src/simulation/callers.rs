@@ -2,8 +2,9 @@
 
 use super::actor::{Actor, Way, key_of};
 use super::cluster::{Cluster, ENDPOINTS, Member, PORT};
-use super::history::{Draft, OpenAsk};
+use super::history::OpenAsk;
 use super::messages::{Deed, Do, DoBulk, Enlist, Tell, TellBulk, body};
+use super::sent::Draft;
 use rpc_actix::sim::SimRandom;
 use rpc_actix::{RpcEndpointRef, RpcEnv};
 use std::rc::{Rc, Weak};
@@ -160,7 +161,8 @@ impl Caller {
         };
         let deed = self.deed(cluster);
         let key = key_of(self.sender, actor, *number, bulk);
-        let draft = Draft::ask(cluster.sim.elapsed(), bytes, deed, timeout);
+        let times = (timeout, self.member.lasts(timeout));
+        let draft = Draft::ask(cluster.sim.elapsed(), bytes, deed, times);
         let mark = cluster.history.sends(&key, draft);
         let body = body(mark, bytes);
         let asked = match bulk {

@@ -4,7 +4,7 @@ use super::actor::{Actor, Place};
 use super::callers::Caller;
 use super::history::History;
 use super::plan::Plan;
-use rpc_actix::sim::{Sim, SimNode};
+use rpc_actix::sim::{Sim, SimNode, SimRandom};
 use rpc_actix::{ErrorKind, HandlerResult, RpcEnv, RpcEnvConfig, RpcError};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -48,6 +48,8 @@ impl Cluster {
             plan,
         });
         let all = cluster.plan.servers + cluster.plan.clients;
+        let mut rates = sim.random("clocks");
+        let right = !rates.chance(0.3);
         for number in 0..all {
             let listens = number < cluster.plan.servers;
             let name =
@@ -60,6 +62,8 @@ impl Cluster {
                 env: RefCell::default(),
             });
             cluster.members.borrow_mut().push(member.clone());
+            member.node.set_clock_rate(if right { 1.0 } else { clock_rate(&mut rates) });
+            history.clock_runs(member.node.clock_rate());
             let weak = Rc::downgrade(&member);
             drop(member.node.runs(move |_| run(weak.clone())));
         }
@@ -95,6 +99,11 @@ impl Member {
         Place { history: cluster.history.clone(), blocking: self.node.blocking(), sender }
     }
 
+    /// How long something takes that takes so long by its clock.
+    pub(super) fn lasts(&self, duration: Duration) -> Duration {
+        duration.div_f64(self.node.clock_rate())
+    }
+
     /// Its time, and until when it stood still.
     pub(super) fn time(&self) -> (Duration, Duration) {
         (self.node.sim().elapsed(), self.node.stood_until())
@@ -120,6 +129,13 @@ impl Member {
         }
         set_up(&env, name, self.place(cluster, sender)).await
     }
+}
+
+/// A clock that is wrong by up to a tenth, and often by all of it.
+fn clock_rate(random: &mut SimRandom) -> f64 {
+    let parts = random.within(900..1_101);
+    let parts = *random.pick(&[900, 1_100, parts]).unwrap_or(&1_000);
+    f64::from(u32::try_from(parts).unwrap_or(1_000)) / 1_000.0
 }
 
 /// What a member runs.

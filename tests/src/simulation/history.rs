@@ -2,6 +2,7 @@
 
 use super::messages::{Answer, Deed, Mark, body};
 use super::plan::Quiet;
+use super::sent::{Draft, Fate, Sent};
 use rpc_actix::{ErrorKind, Outcome, RpcError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ struct State {
     quiet: Option<Quiet>,
     /// Whether large bodies hold nothing up.
     fast: bool,
+    /// How many times as fast as the simulation's the fastest clock of a member runs.
+    fastest: f64,
     /// What has happened since somebody took it.
     news: Vec<String>,
     /// The time, as whoever records something has seen it last.
@@ -76,51 +79,6 @@ struct Stream {
     last: BTreeMap<u32, u32>,
 }
 
-#[derive(Debug)]
-struct Sent {
-    bytes: usize,
-    deed: Option<Deed>,
-    at: Duration,
-    timeout: Option<Duration>,
-    fate: Fate,
-    /// When its caller stopped waiting by itself.
-    dropped: Option<Duration>,
-    received: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Open,
-    /// It must never be received.
-    NeverSent,
-    Ended,
-    /// One way, and not refused.
-    Taken,
-}
-
-/// A message that is about to be sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Draft {
-    pub(super) bytes: usize,
-    /// For asks.
-    pub(super) deed: Option<Deed>,
-    pub(super) at: Duration,
-    /// For asks that have time of their own, and not that of a caller.
-    pub(super) timeout: Option<Duration>,
-}
-
-impl Draft {
-    /// A one-way message that is sent now.
-    pub(super) fn tell(at: Duration, bytes: usize) -> Self {
-        Self { bytes, deed: None, at, timeout: None }
-    }
-
-    /// An ask that is made now.
-    pub(super) fn ask(at: Duration, bytes: usize, deed: Deed, timeout: Duration) -> Self {
-        Self { bytes, deed: Some(deed), at, timeout: Some(timeout) }
-    }
-}
-
 impl History {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,6 +88,12 @@ impl History {
     pub(super) fn expects(&self, quiet: Quiet, fast: bool) {
         let mut state = self.lock();
         (state.quiet, state.fast) = (Some(quiet), fast);
+    }
+
+    /// The clock of a member runs so many times as fast as the simulation's.
+    pub(super) fn clock_runs(&self, rate: f64) {
+        let mut state = self.lock();
+        state.fastest = state.fastest.max(rate);
     }
 
     /// Something does not hold.
@@ -178,12 +142,12 @@ impl History {
         }
         state.figures.sent += 1;
         state.figures.asks += u64::from(draft.deed.is_some());
-        let Draft { bytes, deed, at, timeout } = draft;
+        let Draft { bytes, deed, at, timeout, lasts } = draft;
         let (bulk, to) = (key.bulk, &key.endpoint);
         let news = format!("sends {stream} of {bytes} bytes, {deed:?}, bulk {bulk}, to {to}");
         state.news.push(news);
         let (fate, dropped, received) = (Fate::Open, None, false);
-        let sent = Sent { bytes, deed, at, timeout, fate, dropped, received };
+        let sent = Sent { bytes, deed, at, timeout, lasts, fate, dropped, received };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
             stream.sent.push(sent);
             u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
@@ -305,12 +269,6 @@ pub(super) struct Asked {
     pub(super) remaining: Option<Duration>,
 }
 
-impl Sent {
-    fn deadline(&self) -> Option<Duration> {
-        Some(self.at + self.timeout?)
-    }
-}
-
 impl State {
     /// A handler is told how long its caller waits: no longer than it did at first.
     fn wait(&mut self, mark: Mark, remaining: Option<Duration>) -> Result<(), String> {
@@ -409,8 +367,9 @@ impl State {
         stood: Duration,
         result: &Result<Answer, RpcError>,
     ) -> Result<(), String> {
-        let prompt = self.is_prompt();
+        let (prompt, fastest) = (self.is_prompt(), self.fastest);
         let sent = self.sent(mark).ok_or("it was never asked")?;
+        let earliest = sent.earliest_end(fastest);
         let (deed, deadline, received) = (sent.deed, sent.deadline(), sent.received);
         if sent.fate != Fate::Open {
             return Err("it ended twice".to_owned());
@@ -447,7 +406,7 @@ impl State {
                 if at_peace || self.is_quiet() && error.kind() == ErrorKind::Disconnected {
                     return Err("nothing was in its way".to_owned());
                 }
-                match deadline.and_then(|deadline| deadline.checked_sub(now + TICK)) {
+                match earliest.and_then(|earliest| earliest.checked_sub(now + TICK)) {
                     // A dial has time of its own.
                     Some(early) if is_timeout(error) => {
                         Err(format!("it timed out {early:?} early"))

@@ -23,17 +23,19 @@ mod history;
 mod messages;
 mod nemesis;
 mod plan;
+mod sent;
 
 pub use actor::Actor;
 pub use history::{Figures, History};
 pub use messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk};
 
 use cluster::{Cluster, ENDPOINTS, Member, PORT};
-use history::{Draft, OpenAsk};
+use history::OpenAsk;
 use messages::body;
 use plan::Plan;
 use rpc_actix::RpcEndpointRef;
 use rpc_actix::sim::{Sim, Simulation};
+use sent::Draft;
 use std::rc::Rc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -223,7 +225,8 @@ async fn ask_once(cluster: &Cluster, from: &Member, uri: &str, bulk: bool) -> Re
     let actor: RpcEndpointRef<Actor> = found.map_err(|error| error.to_string())?;
     let key = actor::key_of(sender, &actor, 0, bulk);
     let timeout = cluster.plan.ask_timeout;
-    let draft = Draft::ask(cluster.sim.elapsed(), 10, Deed::Reply, timeout);
+    let times = (timeout, from.lasts(timeout));
+    let draft = Draft::ask(cluster.sim.elapsed(), 10, Deed::Reply, times);
     let mark = cluster.history.sends(&key, draft);
     let (deed, body) = (Deed::Reply, body(mark, 10));
     let asked = match bulk {

@@ -109,8 +109,8 @@ fn cut_both_ways(cluster: &Rc<Cluster>, one: &Rc<Member>, two: &Rc<Member>, last
     let cut = cluster.cut(one, two);
     later(cluster, one, two, lasts, move |cluster, one, two| {
         let lasted = cluster.cut(one, two) == cut + 1 && !cluster.calm.get();
-        if lasted && one.number != two.number && lasts > audit::noticed_after(cluster) {
-            audit::has_noticed(cluster, one, two);
+        if lasted && one.number != two.number {
+            audit::has_noticed(cluster, one, two, lasts);
         }
         cluster.sim.mend(&one.node, &two.node);
     });
