@@ -391,8 +391,7 @@ impl SimNode {
 async fn run_node(node: std::rc::Weak<Inner>) {
     loop {
         let Some(inner) = node.upgrade() else { return };
-        let (clock, until) = (inner.world.clock, inner.stands_until());
-        let stands = until > clock.now();
+        let (clock, until, stands) = (inner.world.clock, inner.stands_until(), inner.stands());
         drop(inner);
         let mut moved = std::pin::pin!(async {
             if stands { clock.sleep_until(until).await } else { std::future::pending().await }
@@ -413,15 +412,23 @@ impl Inner {
         Timestamp::from_nanos(self.stands_until.load(Ordering::Acquire))
     }
 
+    /// Whether it stands still. Most nodes never did: then no clock is looked at.
+    fn stands(&self) -> bool {
+        let until = self.stands_until();
+        until > Timestamp::START && until > self.world.now()
+    }
+
     /// Ready when it has begun to stand still.
     fn poll(&self, cx: &mut Context<'_>, stands: bool) -> Poll<()> {
         let (life, tasks) = {
             let mut state = self.state.borrow_mut();
-            state.runner = Some(cx.waker().clone());
+            if !state.runner.as_ref().is_some_and(|runner| runner.will_wake(cx.waker())) {
+                state.runner = Some(cx.waker().clone());
+            }
             if stands {
                 return Poll::Pending;
             }
-            if self.stands_until() > self.world.now() {
+            if self.stands() {
                 return Poll::Ready(());
             }
             (state.life, state.tasks.take())
@@ -439,7 +446,7 @@ impl Inner {
         drop(state);
         drop(over);
         self.world.stepped();
-        if self.stands_until() > self.world.now() { Poll::Ready(()) } else { Poll::Pending }
+        if self.stands() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

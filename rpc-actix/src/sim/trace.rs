@@ -75,18 +75,22 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// One multiplication for a word: every byte of the network goes through this.
+fn fold(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// A number that follows from bytes.
 pub(super) fn bytes_hash(bytes: &[u8]) -> u64 {
     let mut hash = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
-        hash = mix(hash.rotate_left(23) ^ u64::from_le_bytes(*word));
+        hash = fold(hash, u64::from_le_bytes(*word));
     }
     if !rest.is_empty() {
-        let word = rest.iter().rev().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
-        hash = mix(hash.rotate_left(23) ^ word);
+        hash = fold(hash, rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)));
     }
-    hash
+    mix(hash)
 }
 
 #[cfg(test)]

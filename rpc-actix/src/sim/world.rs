@@ -161,6 +161,12 @@ impl Sim {
         self.0.trace.text(self.0.now(), text);
     }
 
+    /// Adds an event to the trace: what it is, and numbers that tell it from others. They are put into
+    /// words only if somebody listens, so this costs less than [`note`](Self::note).
+    pub fn note_numbers(&self, kind: &'static str, numbers: &[u64]) {
+        self.0.trace.event(self.0.now(), kind, numbers);
+    }
+
     /// Adds something that must hold after every event, on a node and in the network. If it does
     /// not, the simulation ends with the text.
     pub fn invariant(&self, name: &str, holds: impl FnMut() -> Result<(), String> + 'static) {

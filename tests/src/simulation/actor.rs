@@ -10,6 +10,7 @@ use rpc_actix::{
     RpcError, endpoint,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Calls that are kept for ever: more than that are answered by being dropped.
@@ -103,11 +104,11 @@ impl Actor {
         let count = u32::try_from(self.enlisted.len()).unwrap_or(u32::MAX);
         let chosen =
             which.checked_rem(count).and_then(|at| self.enlisted.values().nth(at as usize));
-        let Some(Way { actor, number }) = chosen else { return Ok(()) };
-        let key = key_of(self.place.sender, actor, *number, false);
+        let Some(way) = chosen else { return Ok(()) };
+        let key = way.key(self.place.sender, false);
         let draft = Draft { deed: Some(Deed::Reply), ..Draft::tell(self.place.history.now(), 16) };
         let mark = self.place.history.sends(&key, draft);
-        let asked = actor.ask(Do { mark, deed: Deed::Reply, body: body(mark, 16) });
+        let asked = way.actor.ask(Do { mark, deed: Deed::Reply, body: body(mark, 16) });
         let open = OpenAsk::new(self.place.history.clone(), mark);
         let result = asked.await;
         open.ended((Duration::ZERO, Duration::ZERO), &result);
@@ -120,20 +121,31 @@ impl Actor {
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     pub(super) actor: RpcEndpointRef<Actor>,
-    pub(super) number: u32,
+    /// The endpoint, its life if the ref means one, and the number.
+    endpoint: Arc<str>,
 }
 
 impl Way {
     pub(super) fn new(actor: RpcEndpointRef<Actor>, history: &History) -> Self {
         let number = if actor.address().is_some() { 0 } else { history.new_life() };
-        Self { actor, number }
+        Self::numbered(actor, number)
     }
-}
 
-/// The stream of a sender's messages to an endpoint on one way.
-pub(super) fn key_of(sender: u32, actor: &RpcEndpointRef<Actor>, way: u32, bulk: bool) -> Key {
-    let endpoint = format!("{} {:?} {way}", actor.endpoint_address(), actor.incarnation());
-    Key { sender, endpoint, bulk, pinned: actor.incarnation().is_some() }
+    /// A ref that leads straight there.
+    pub(super) fn direct(actor: RpcEndpointRef<Actor>) -> Self {
+        Self::numbered(actor, 0)
+    }
+
+    fn numbered(actor: RpcEndpointRef<Actor>, number: u32) -> Self {
+        let endpoint = format!("{} {:?} {number}", actor.endpoint_address(), actor.incarnation());
+        Self { actor, endpoint: endpoint.into() }
+    }
+
+    /// The stream of a sender's messages on this way.
+    pub(super) fn key(&self, sender: u32, bulk: bool) -> Key {
+        let (endpoint, pinned) = (self.endpoint.clone(), self.actor.incarnation().is_some());
+        Key { sender, endpoint, bulk, pinned }
+    }
 }
 
 #[endpoint]

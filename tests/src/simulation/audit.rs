@@ -1,11 +1,11 @@
 //! What must hold of the members, beside what their messages tell.
 
-use super::actor;
+use super::actor::Way;
 use super::cluster::{Cluster, ENDPOINTS, Member, PORT};
 use super::messages::{Tell, body};
 use super::plan::{Fault, Quiet};
 use super::sent::Draft;
-use rpc_actix::{Counters, RpcEndpointRef};
+use rpc_actix::Counters;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -126,13 +126,12 @@ pub(super) fn has_noticed(cluster: &Cluster, one: &Member, two: &Member, lasted:
 /// In a calm an endpoint of a member's own takes a message at once (I8).
 pub(super) fn takes_own(cluster: &Cluster, member: &Member) {
     let Some((sender, env)) = member.env() else { return };
-    let known: Option<RpcEndpointRef<actor::Actor>> = env.local_ref(ENDPOINTS[0]);
-    let Some(actor) = known else {
+    let Some(way) = env.local_ref(ENDPOINTS[0]).map(Way::direct) else {
         return cluster.sim.fail(&format!("I8: {} has lost an endpoint", member.node.name()));
     };
-    let key = actor::key_of(sender, &actor, 0, false);
-    let mark = cluster.history.sends(&key, Draft::tell(cluster.sim.elapsed(), 1));
-    let result = actor.send(Tell { mark, body: body(mark, 1) });
+    let mark =
+        cluster.history.sends(&way.key(sender, false), Draft::tell(cluster.sim.elapsed(), 1));
+    let result = way.actor.send(Tell { mark, body: body(mark, 1) });
     cluster.history.told(mark, &result);
     if let Err(error) = result {
         let uri = member.node.uri(ENDPOINTS[0], PORT);

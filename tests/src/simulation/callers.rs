@@ -1,6 +1,6 @@
 //! Tasks of the members that ask and send.
 
-use super::actor::{Actor, Way, key_of};
+use super::actor::{Actor, Way};
 use super::cluster::{Cluster, ENDPOINTS, Member, PORT};
 use super::history::OpenAsk;
 use super::messages::{Deed, Do, DoBulk, Enlist, Tell, TellBulk, body};
@@ -116,15 +116,8 @@ impl Caller {
         }
     }
 
-    async fn tell(
-        &mut self,
-        cluster: &Cluster,
-        Way { actor, number }: &Way,
-        bulk: bool,
-        bytes: usize,
-        burst: bool,
-    ) {
-        let key = key_of(self.sender, actor, *number, bulk);
+    async fn tell(&mut self, cluster: &Cluster, way: &Way, bulk: bool, bytes: usize, burst: bool) {
+        let (key, actor) = (way.key(self.sender, bulk), &way.actor);
         let mark = cluster.history.sends(&key, Draft::tell(cluster.sim.elapsed(), bytes));
         let (waits, body) = (self.random.chance(0.3), body(mark, bytes));
         let waiting = match (bulk, waits) {
@@ -148,7 +141,7 @@ impl Caller {
     async fn ask(
         &mut self,
         cluster: &Rc<Cluster>,
-        Way { actor, number }: &Way,
+        way: &Way,
         bulk: bool,
         bytes: usize,
         burst: bool,
@@ -160,7 +153,7 @@ impl Caller {
             false => cluster.plan.ask_timeout,
         };
         let deed = self.deed(cluster);
-        let key = key_of(self.sender, actor, *number, bulk);
+        let (key, actor) = (way.key(self.sender, bulk), &way.actor);
         let times = (timeout, self.member.lasts(timeout));
         let draft = Draft::ask(cluster.sim.elapsed(), bytes, deed, times);
         let mark = cluster.history.sends(&key, draft);

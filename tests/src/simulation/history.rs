@@ -1,8 +1,9 @@
 //! What was sent, received and answered, and what must hold of that.
 
-use super::messages::{Answer, Deed, Mark, body};
+use super::messages::{Answer, Deed, Mark, is_body};
 use super::plan::Quiet;
 use super::sent::{Draft, Fate, Sent};
+use rpc_actix::sim::Sim;
 use rpc_actix::{ErrorKind, Outcome, RpcError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,7 @@ struct State {
     /// How many times as fast as the simulation's the fastest clock of a member runs.
     fastest: f64,
     /// What has happened since somebody took it.
-    news: Vec<String>,
+    news: Vec<News>,
     /// The time, as whoever records something has seen it last.
     now: Duration,
 }
@@ -61,11 +62,24 @@ pub struct Figures {
     pub dropped: u64,
 }
 
+/// Something that has happened: in numbers, or in words if it is seldom.
+#[derive(Debug)]
+enum News {
+    Numbers(&'static str, [u64; 5]),
+    Words(String),
+}
+
+impl News {
+    fn of(kind: &'static str, mark: Mark) -> Self {
+        Self::Numbers(kind, [mark.stream, mark.number, 0, 0, 0].map(u64::from))
+    }
+}
+
 /// A sender, an endpoint and a lane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) sender: u32,
-    pub(super) endpoint: String,
+    pub(super) endpoint: Arc<str>,
     pub(super) bulk: bool,
     /// Whether it means one life of the endpoint.
     pub(super) pinned: bool,
@@ -124,34 +138,36 @@ impl History {
         state.lives
     }
 
-    /// What has happened before `now`, and was not taken.
-    pub(super) fn news(&self, now: Duration) -> Vec<String> {
+    /// Adds what has happened to the trace of a simulation, and says what is wrong.
+    pub(super) fn look(&self, sim: &Sim) -> Result<(), String> {
         let mut state = self.lock();
-        state.now = now;
-        std::mem::take(&mut state.news)
+        state.now = sim.elapsed();
+        for news in state.news.drain(..) {
+            match news {
+                News::Numbers(kind, numbers) => sim.note_numbers(kind, &numbers),
+                News::Words(text) => sim.note(&text),
+            }
+        }
+        state.wrong.first().map_or(Ok(()), |text| Err(text.clone()))
     }
 
     /// A message is about to be sent: its mark.
     pub(super) fn sends(&self, key: &Key, draft: Draft) -> Mark {
         let mut state = self.lock();
-        let next = u32::try_from(state.streams.len()).unwrap_or(u32::MAX);
-        let stream = *state.by_key.entry(key.clone()).or_insert(next);
-        if stream == next {
-            let (key, last) = (key.clone(), BTreeMap::new());
-            state.streams.push(Stream { key, sent: Vec::new(), last });
-        }
+        let stream = state.by_key.get(key).copied().unwrap_or_else(|| state.begin(key));
         state.figures.sent += 1;
         state.figures.asks += u64::from(draft.deed.is_some());
         let Draft { bytes, deed, at, timeout, lasts } = draft;
-        let (bulk, to) = (key.bulk, &key.endpoint);
-        let news = format!("sends {stream} of {bytes} bytes, {deed:?}, bulk {bulk}, to {to}");
-        state.news.push(news);
         let (fate, dropped, received) = (Fate::Open, None, false);
         let sent = Sent { bytes, deed, at, timeout, lasts, fate, dropped, received };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
             stream.sent.push(sent);
             u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
         });
+        let (kind, detail) = deed.map_or(("tells (stream, number, bytes, bulk)", 0), Deed::told);
+        let (bytes, bulk) = (u64::try_from(bytes).unwrap_or(u64::MAX), u64::from(key.bulk));
+        let numbers = [stream.into(), number.into(), bytes, bulk, detail.into()];
+        state.news.push(News::Numbers(kind, numbers));
         Mark { stream, number }
     }
 
@@ -159,7 +175,8 @@ impl History {
     pub(super) fn receives(&self, life: u32, mark: Mark, content: &[u8], asked: Option<Asked>) {
         let mut state = self.lock();
         state.figures.received += 1;
-        state.news.push(format!("life {life} receives {mark:?}"));
+        let numbers = [mark.stream, mark.number, life, 0, 0].map(u64::from);
+        state.news.push(News::Numbers("receives (stream, number, life)", numbers));
         if let Err(text) = state.receive(life, mark, content, asked.map(|asked| asked.deed)) {
             state.wrong(format!("I2: {mark:?}: {text}"));
         }
@@ -173,7 +190,10 @@ impl History {
     /// A one-way message was taken, or not.
     pub(super) fn told(&self, mark: Mark, result: &Result<(), RpcError>) {
         let mut state = self.lock();
-        state.news.push(format!("told {mark:?}: {result:?}"));
+        state.news.push(match result {
+            Ok(()) => News::of("is taken (stream, number)", mark),
+            Err(error) => News::Words(format!("told {mark:?}: {error:?}")),
+        });
         match result {
             Ok(()) => state.end(mark, Fate::Taken),
             Err(error) => state.never_sent_if(mark, error),
@@ -184,7 +204,7 @@ impl History {
     pub(super) fn dropped(&self, mark: Mark) {
         let mut state = self.lock();
         state.figures.dropped += 1;
-        state.news.push(format!("dropped {mark:?}"));
+        state.news.push(News::of("is dropped (stream, number)", mark));
         state.end(mark, Fate::Ended);
         let now = state.now;
         if let Some(sent) = state.sent(mark) {
@@ -201,19 +221,11 @@ impl History {
     ) {
         let mut state = self.lock();
         state.news.push(match result {
-            Ok(_) => format!("answered {mark:?}"),
-            Err(error) => format!("ended {mark:?}: {error:?}"),
+            Ok(_) => News::of("is answered (stream, number)", mark),
+            Err(error) => News::Words(format!("ended {mark:?}: {error:?}")),
         });
         if let Err(text) = state.answer(mark, now, stood, result) {
             state.wrong(format!("I1: {mark:?}: {text}; {result:?}"));
-        }
-    }
-
-    /// What is wrong so far.
-    pub(super) fn verdict(&self) -> Result<(), String> {
-        match self.lock().wrong.first() {
-            None => Ok(()),
-            Some(text) => Err(text.clone()),
         }
     }
 
@@ -280,6 +292,15 @@ impl State {
         }
     }
 
+    /// A stream that is new.
+    fn begin(&mut self, key: &Key) -> u32 {
+        let stream = u32::try_from(self.streams.len()).unwrap_or(u32::MAX);
+        self.by_key.insert(key.clone(), stream);
+        self.news.push(News::Words(format!("stream {stream} is {key:?}")));
+        self.streams.push(Stream { key: key.clone(), sent: Vec::new(), last: BTreeMap::new() });
+        stream
+    }
+
     fn wrong(&mut self, text: String) {
         let at = self.now.as_secs_f64();
         self.wrong.push(format!("{text} (at {at:.3} s)"));
@@ -322,7 +343,7 @@ impl State {
                 "it was received, and its sender was told that it was never sent".to_owned()
             );
         }
-        if sent.bytes != content.len() || body(mark, sent.bytes) != content || sent.deed != deed {
+        if !is_body(mark, sent.bytes, content) || sent.deed != deed {
             return Err(format!("it is not as it was sent: {} bytes, {deed:?}", content.len()));
         }
         if prompt && now > sent.at + PROMPT {
@@ -387,10 +408,10 @@ impl State {
         match result {
             Ok(answer) => {
                 self.figures.answered += 1;
-                let expected = Answer { mark, body: body(mark, size) };
                 let answers =
                     !matches!(deed, Some(Deed::Fail | Deed::Panic | Deed::Drop | Deed::Keep));
-                if !received || !answers || *answer != expected {
+                let right = answer.mark == mark && is_body(mark, size, &answer.body);
+                if !received || !answers || !right {
                     return Err("that is not what was asked for".to_owned());
                 }
                 Ok(())

@@ -29,11 +29,11 @@ pub use actor::Actor;
 pub use history::{Figures, History};
 pub use messages::{Answer, Deed, Do, DoBulk, Enlist, Mark, Tell, TellBulk};
 
+use actor::Way;
 use cluster::{Cluster, ENDPOINTS, Member, PORT};
 use history::OpenAsk;
 use messages::body;
 use plan::Plan;
-use rpc_actix::RpcEndpointRef;
 use rpc_actix::sim::{Sim, Simulation};
 use sent::Draft;
 use std::rc::Rc;
@@ -158,10 +158,7 @@ async fn live(sim: Sim, history: History, duration: Duration) {
     let plan = Plan::draw(&mut sim.random("plan"), &mut sim.random("modes"));
     sim.note(&format!("{plan:?}"));
     let (log, clock) = (history.clone(), sim.clone());
-    sim.invariant("history", move || {
-        log.news(clock.elapsed()).iter().for_each(|news| clock.note(news));
-        log.verdict()
-    });
+    sim.invariant("history", move || log.look(&clock));
     history.expects(plan.quiet, !plan.modes.heavy);
     sim.set_weather(plan.usual(&mut sim.random("weather")));
     let cluster = Cluster::build(&sim, plan, &history);
@@ -222,16 +219,16 @@ async fn ask_all(cluster: &Cluster, from: &Member, server: &Member) -> Result<()
 async fn ask_once(cluster: &Cluster, from: &Member, uri: &str, bulk: bool) -> Result<(), String> {
     let Some((sender, env)) = from.env() else { return Err("it has no env".to_owned()) };
     let found = env.endpoint_ref(uri).await;
-    let actor: RpcEndpointRef<Actor> = found.map_err(|error| error.to_string())?;
-    let key = actor::key_of(sender, &actor, 0, bulk);
+    let way = Way::direct(found.map_err(|error| error.to_string())?);
+    let key = way.key(sender, bulk);
     let timeout = cluster.plan.ask_timeout;
     let times = (timeout, from.lasts(timeout));
     let draft = Draft::ask(cluster.sim.elapsed(), 10, Deed::Reply, times);
     let mark = cluster.history.sends(&key, draft);
     let (deed, body) = (Deed::Reply, body(mark, 10));
     let asked = match bulk {
-        false => actor.ask(Do { mark, deed, body }),
-        true => actor.ask(DoBulk { mark, deed, body }),
+        false => way.actor.ask(Do { mark, deed, body }),
+        true => way.actor.ask(DoBulk { mark, deed, body }),
     };
     let open = OpenAsk::new(cluster.history.clone(), mark);
     let result = asked.await;
