@@ -5,7 +5,8 @@ use crate::seam::Origin;
 use std::sync::Arc;
 
 /// Messages that begin before their peer has their credit again: with each, a lock and what that
-/// costs would come. It has it when the row is over, or waits.
+/// costs would come. It has it when the row is over, or waits. A quarter of all that came together is
+/// as good, because their peer's window is not smaller than that.
 const CREDITED_TOGETHER: usize = 4;
 
 /// Messages that came together, and where from.
@@ -68,10 +69,12 @@ impl Row {
             // The last one has more bytes than are left. A row of none would begin what is another's.
             return None;
         }
-        (self.owed, self.next) = (next, next);
+        // What has begun already is settled with the first ones.
+        let owed = std::mem::replace(&mut self.owed, next);
+        self.next = next;
         self.bytes = self.bytes.saturating_sub(taken);
         let (together, end) = (self.together.clone(), self.next);
-        Some(Self { together, owed: from, next: from, end, bytes: taken })
+        Some(Self { together, owed, next: from, end, bytes: taken })
     }
 
     /// The next one begins: its place among all that came together.
@@ -79,7 +82,8 @@ impl Row {
         let place = self.next;
         self.bytes = self.bytes.saturating_sub(self.size(place));
         self.next = self.next.saturating_add(1);
-        if self.next.saturating_sub(self.owed) >= CREDITED_TOGETHER {
+        let together = CREDITED_TOGETHER.max(self.together.arrivals.len() / 4);
+        if self.next.saturating_sub(self.owed) >= together {
             self.settle();
         }
         place
@@ -89,8 +93,7 @@ impl Row {
     pub(crate) fn settle(&mut self) {
         let Self { together, owed, next, .. } = self;
         if owed < next {
-            let mut sizes = together.arrivals.sizes().take(*next).skip(*owed);
-            together.origin.consumed_together(&mut sizes);
+            together.origin.consumed_together(&mut together.arrivals.sizes_of(*owed..*next));
             *owed = *next;
         }
     }
@@ -191,6 +194,19 @@ mod tests {
         row.begin();
         drop(row);
         assert_eq!(peer.told(), [[6]], "the last one has not begun");
+    }
+
+    #[test]
+    fn of_many_credit_comes_for_a_quarter_at_a_time() {
+        let peer = Arc::new(Peer::default());
+        let mut row = row(&peer, &[1; 40]);
+        (0..29).for_each(|_| _ = row.begin());
+        assert_eq!(peer.told(), [[1; 10], [1; 10]]);
+        row.split(3, 100).unwrap().begin();
+        assert_eq!(peer.told(), [[1; 10]], "those before it among them");
+        assert_eq!((row.begin(), peer.told().len()), (32, 0));
+        drop(row);
+        assert_eq!(peer.told(), [[1]]);
     }
 
     #[test]

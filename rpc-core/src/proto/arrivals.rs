@@ -7,6 +7,7 @@ use crate::deadline::Timestamp;
 use crate::memory::MOST_IN_A_ROW;
 use crate::wire::frame::HEADER;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// Messages to one target that one read has brought in a row. Their bodies stay where they were read.
 /// Of a longer row, 64 at a time: who holds one message holds what is said here of all.
@@ -111,6 +112,11 @@ impl Arrivals {
     /// The lengths of their bodies.
     pub fn sizes(&self) -> impl Iterator<Item = usize> {
         self.messages.iter().map(Arrival::bytes)
+    }
+
+    /// The same of those in these places.
+    pub(crate) fn sizes_of(&self, places: Range<usize>) -> impl Iterator<Item = usize> {
+        self.messages.get(places).unwrap_or_default().iter().map(Arrival::bytes)
     }
 
     /// Forgets all but the first ones.

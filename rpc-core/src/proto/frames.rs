@@ -4,7 +4,7 @@ use super::arrivals::Arrivals;
 use super::bodies::IncomingMessage;
 use super::close::{Close, CloseCode};
 use super::incoming::{Event, need};
-use super::known::known_kind;
+use super::known::{known_kind, plain_kind};
 use super::message_frame::{MessageFrame, Plain};
 use super::session::Session;
 use crate::deadline::Timestamp;
@@ -104,23 +104,24 @@ impl Session {
         let rest = bytes.get(at..).unwrap_or_default();
         let Some((header, payload)) = Header::split(rest) else { return Ok(None) };
         self.check_length(header)?;
-        let kind = known_kind(header)?;
         let next = at.saturating_add(HEADER).saturating_add(header.length);
+        if let Some(kind) = plain_kind(header) {
+            self.plain_message(now, kind, header.message, payload, next, found)?;
+            return Ok(Some(next));
+        }
+        let kind = known_kind(header)?;
         if !matches!(kind, Kind::OneWay | Kind::Ask | Kind::Reply) {
             self.frame(now, kind, payload, found.events())?;
             return Ok((kind != Kind::Close).then_some(next));
         }
-        if header.flags == 0 {
-            self.plain_message(now, kind, header.message, payload, next, found)?;
-        } else {
-            let mut reader = Reader::new(payload);
-            let frame = need(MessageFrame::read(now, kind, header, &mut reader), kind)??;
-            self.message(now, frame, found.keep(reader.rest()), found.events())?;
-        }
+        let mut reader = Reader::new(payload);
+        let frame = need(MessageFrame::read(now, kind, header, &mut reader), kind)??;
+        self.message(now, frame, found.keep(reader.rest()), found.events())?;
         Ok(Some(next))
     }
 
     /// A message as most come: whole, with a number, in the normal lane, without headers.
+    #[inline]
     fn plain_message(
         &mut self,
         now: Timestamp,

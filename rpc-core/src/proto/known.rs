@@ -16,3 +16,11 @@ pub(super) fn known_kind(header: Header) -> Result<Kind, Close> {
     }
     Ok(kind)
 }
+
+/// What most frames are: a message or a reply without flags.
+pub(super) fn plain_kind(header: Header) -> Option<Kind> {
+    if header.flags != 0 {
+        return None;
+    }
+    [Kind::OneWay, Kind::Ask, Kind::Reply].into_iter().find(|kind| *kind as u8 == header.kind)
+}
