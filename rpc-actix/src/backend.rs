@@ -99,6 +99,10 @@ impl EnvBackend for ActixBackend {
         self.clock.now()
     }
 
+    fn tick(&self) -> Option<u64> {
+        rt::tick()
+    }
+
     fn spawn(&self, task: EndpointTask) -> Result<(), RpcError> {
         self.node()?.host().spawn(task)
     }

@@ -65,6 +65,19 @@ impl Clock {
     }
 }
 
+/// The tick of the system's coarse clock, if it has one: it lasts 1 to 10 ms, and costs a fifth of what
+/// the time costs. It does not know of a paused runtime, whose time moves only when no task runs.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn tick() -> Option<u64> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Some((now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn tick() -> Option<u64> {
+    None
+}
+
 /// Runs a future on this thread, beside others.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     let task = tokio::task::spawn_local(future);

@@ -28,41 +28,60 @@ use std::task::{Context, Poll, ready};
 /// handler sees it as [`cancelled`](crate::EndpointContext::cancelled).
 #[must_use = "an ask that is dropped is cancelled"]
 pub struct AskFuture<R> {
+    // A future is moved some times before it is polled, each time within a larger one: what is not as
+    // with most asks is in a box.
     state: State<R>,
-    behalf: Behalf,
-    checked_for_cycle: bool,
-    /// Whether the endpoint had nothing else to do, and nobody has polled this yet.
-    idle: bool,
+    special: Option<Box<Special>>,
 }
 
 enum State<R> {
     /// Ended as it was made: with an error, or with nothing to wait for.
     Failed(RpcError),
     Ready(fn() -> R),
-    Local {
-        call: Arc<dyn LocalReply<R>>,
-        inbox: Arc<Inbox>,
-        timeout: RpcTimeout,
-    },
-    Remote {
-        calls: Arc<dyn RemoteCalls>,
-        id: u64,
-        decode: Decode<R>,
-        core: Arc<EnvCore>,
-        target: RawRef,
-        timeout: RpcTimeout,
-        /// The env's timer, unless the call's table keeps its deadline.
-        timer: Option<TimerKey>,
-    },
+    Local(Local<R>),
+    /// The same of a call whose endpoint had nothing else to do, and that nobody has polled yet.
+    Idle(Local<R>),
+    Remote(Remote<R>),
     Done,
+}
+
+struct Local<R> {
+    call: Arc<dyn LocalReply<R>>,
+    inbox: Arc<Inbox>,
+}
+
+struct Remote<R> {
+    calls: Arc<dyn RemoteCalls>,
+    id: u64,
+    decode: Decode<R>,
+    core: Arc<EnvCore>,
+    target: RawRef,
 }
 
 /// How a call is made.
 pub(crate) struct Terms {
-    pub(crate) timeout: RpcTimeout,
     pub(crate) now: Timestamp,
     pub(crate) deadline: Timestamp,
+    pub(crate) special: Option<Box<Special>>,
+}
+
+/// What most asks have not.
+#[derive(Default)]
+pub(crate) struct Special {
     pub(crate) behalf: Behalf,
+    /// How long it may take, if that is not `rpc.askTimeout`.
+    pub(crate) timeout: Option<RpcTimeout>,
+    /// The env's timer, unless the table of the call keeps its deadline.
+    pub(crate) timer: Option<TimerKey>,
+    /// Whether it is known that this does not wait, directly or through others, for its own asker.
+    pub(crate) checked_for_cycle: bool,
+}
+
+impl Terms {
+    /// The handler that makes the call, which may wait for it.
+    pub(crate) fn asker(&self) -> Option<&Asker> {
+        self.special.as_ref()?.behalf.asker.as_ref()
+    }
 }
 
 pub(crate) type Decode<R> = fn(&EnvCore, &RawRef, &Bytes) -> Result<R, RpcError>;
@@ -78,7 +97,7 @@ impl<R> AskFuture<R> {
     }
 
     fn ended(state: State<R>) -> Self {
-        Self { state, behalf: Behalf::default(), checked_for_cycle: true, idle: false }
+        Self { state, special: None }
     }
 
     /// A call within this process, whose deadline its inbox keeps. `idle` says that its endpoint has
@@ -86,23 +105,19 @@ impl<R> AskFuture<R> {
     pub(crate) fn local(
         call: Arc<dyn LocalReply<R>>,
         inbox: Arc<Inbox>,
-        timeout: RpcTimeout,
-        behalf: Behalf,
+        terms: Terms,
         idle: bool,
     ) -> Self {
-        let checked_for_cycle = behalf.asker.is_none();
-        Self { state: State::Local { call, inbox, timeout }, behalf, checked_for_cycle, idle }
+        let local = Local { call, inbox };
+        let state = if idle { State::Idle(local) } else { State::Local(local) };
+        Self { state, special: terms.special }
     }
 
     /// A message that waits for room in an inbox: for no handler that might wait for it.
-    pub(crate) fn room(
-        ticket: Arc<dyn LocalReply<R>>,
-        inbox: Arc<Inbox>,
-        timeout: RpcTimeout,
-        behalf: Behalf,
-    ) -> Self {
-        let state = State::Local { call: ticket, inbox, timeout };
-        Self { state, behalf, checked_for_cycle: true, idle: false }
+    pub(crate) fn room(ticket: Arc<dyn LocalReply<R>>, inbox: Arc<Inbox>, terms: Terms) -> Self {
+        let mut special = terms.special;
+        special.iter_mut().for_each(|special| special.checked_for_cycle = true);
+        Self { state: State::Local(Local { call: ticket, inbox }), special }
     }
 
     pub(crate) fn remote(
@@ -112,18 +127,15 @@ impl<R> AskFuture<R> {
         target: RawRef,
         terms: Terms,
     ) -> Self {
-        let Terms { timeout, deadline, behalf, .. } = terms;
-        let timer = if call.kept {
-            if let Some(at) = call.alarm {
-                call_alarm(&core, at, Arc::downgrade(&call.calls));
-            }
-            None
-        } else {
-            Some(core.add_timer(deadline, call.calls.clone(), call.id))
-        };
+        let Terms { deadline, mut special, .. } = terms;
+        if !call.kept {
+            let timer = core.add_timer(deadline, call.calls.clone(), call.id);
+            special.get_or_insert_default().timer = Some(timer);
+        } else if let Some(at) = call.alarm {
+            call_alarm(&core, at, Arc::downgrade(&call.calls));
+        }
         let RemoteCall { calls, id, .. } = call;
-        let state = State::Remote { calls, id, decode, core, target, timeout, timer };
-        Self { state, behalf, checked_for_cycle: true, idle: false }
+        Self { state: State::Remote(Remote { calls, id, decode, core, target }), special }
     }
 
     /// Ends the call as [`ErrorKind::Cancelled`], as dropping the future would.
@@ -133,12 +145,16 @@ impl<R> AskFuture<R> {
         self.state = State::Failed(error);
     }
 
+    fn timer(&self) -> Option<TimerKey> {
+        self.special.as_ref()?.timer
+    }
+
     fn cancel(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Local { call, .. } => call.abandon(),
-            State::Remote { calls, id, core, timer, .. } => {
-                calls.abandon(id);
-                timer.into_iter().for_each(|timer| core.cancel_timer(timer));
+            State::Local(local) | State::Idle(local) => local.call.abandon(),
+            State::Remote(remote) => {
+                remote.calls.abandon(remote.id);
+                self.timer().into_iter().for_each(|timer| remote.core.cancel_timer(timer));
             }
             State::Failed(_) | State::Ready(_) | State::Done => {}
         }
@@ -146,7 +162,7 @@ impl<R> AskFuture<R> {
 
     /// Why the call ends before its endpoint says so, if it does.
     fn ends_early(&mut self, cx: &mut Context<'_>) -> Option<RpcError> {
-        let error = if self.behalf.poll_cancelled(cx).is_ready() {
+        let error = if self.special.as_ref()?.behalf.poll_cancelled(cx).is_ready() {
             let text = "the caller of the handler that made this ask gave up";
             RpcError::new(ErrorKind::Cancelled, text)
         } else {
@@ -157,26 +173,34 @@ impl<R> AskFuture<R> {
     }
 
     /// Lets the endpoint handle the message here, if it is on this thread and still idle.
-    fn hand_over(&self) {
-        if let State::Local { inbox, .. } = &self.state {
-            inbox.place().poll();
+    fn hand_over(&mut self, cx: &mut Context<'_>) {
+        // Before: whether it waits for its own asker is seen only while nobody has begun.
+        if let Some(error) = self.ends_early(cx) {
+            self.state = State::Failed(error);
+            return;
+        }
+        if let State::Idle(local) = &self.state {
+            local.inbox.place().poll();
+        }
+        if let State::Idle(local) = std::mem::replace(&mut self.state, State::Done) {
+            self.state = State::Local(local);
         }
     }
 
     /// The call's end, if it has come.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<R, RpcError>> {
         match &self.state {
-            State::Local { call, inbox, timeout } => {
+            State::Local(Local { call, inbox }) | State::Idle(Local { call, inbox }) => {
                 drive(inbox.core(), cx);
                 call.poll_reply(cx, &|end| {
-                    explain(end, inbox.core(), *timeout, || inbox.address().to_string())
+                    self.explain(end, inbox.core(), || inbox.address().to_string())
                 })
             }
-            State::Remote { calls, id, decode, core, target, timeout, timer } => {
+            State::Remote(Remote { calls, id, decode, core, target }) => {
                 drive(core, cx);
                 let result = ready!(calls.poll(*id, cx));
-                timer.iter().for_each(|timer| core.cancel_timer(*timer));
-                let result = result.map_err(|end| explain(end, core, *timeout, || target.peer()));
+                self.timer().into_iter().for_each(|timer| core.cancel_timer(timer));
+                let result = result.map_err(|end| self.explain(end, core, || target.peer()));
                 Poll::Ready(result.and_then(|body| decode(core, target, &body)))
             }
             State::Failed(error) => Poll::Ready(Err(error.clone())),
@@ -188,13 +212,35 @@ impl<R> AskFuture<R> {
         }
     }
 
+    #[cold]
+    fn explain(&self, end: CallEnd, core: &EnvCore, peer: impl FnOnce() -> String) -> RpcError {
+        let sent = match end {
+            CallEnd::Failed(error) => return error,
+            CallEnd::Relayed(failure) => return failure.into_error(),
+            CallEnd::TimedOut { sent } => sent,
+            CallEnd::Terminated { .. } => {
+                return RpcError::new(ErrorKind::Internal, "an ask ended as a watch does");
+            }
+        };
+        let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
+        if core.is_terminated() {
+            return env_stopped().with_outcome(outcome);
+        }
+        core.tally().count(Count::Timeouts);
+        let own = self.special.as_ref().and_then(|special| special.timeout);
+        let timeout = own.unwrap_or_else(|| core.ask_timeout());
+        RpcError::new(ErrorKind::Timeout, timeout.error_text(peer())).with_outcome(outcome)
+    }
+
     /// An ask that waits, directly or through others, for the handler that waits for it.
     fn cycle(&mut self) -> Option<RpcError> {
-        if std::mem::replace(&mut self.checked_for_cycle, true) {
+        let special = self.special.as_mut()?;
+        if std::mem::replace(&mut special.checked_for_cycle, true) {
             return None;
         }
-        let State::Local { call, inbox, .. } = &self.state else { return None };
-        let asker = self.behalf.asker.as_ref()?;
+        let (State::Local(local) | State::Idle(local)) = &self.state else { return None };
+        let Local { call, inbox } = local;
+        let asker = special.behalf.asker.as_ref()?;
         if !turn::is_inside(|here| Arc::ptr_eq(here, &asker.inbox)) {
             return None;
         }
@@ -232,29 +278,6 @@ fn drive(core: &EnvCore, cx: &mut Context<'_>) {
     }
 }
 
-#[cold]
-fn explain(
-    end: CallEnd,
-    core: &EnvCore,
-    timeout: RpcTimeout,
-    peer: impl FnOnce() -> String,
-) -> RpcError {
-    let sent = match end {
-        CallEnd::Failed(error) => return error,
-        CallEnd::Relayed(failure) => return failure.into_error(),
-        CallEnd::TimedOut { sent } => sent,
-        CallEnd::Terminated { .. } => {
-            return RpcError::new(ErrorKind::Internal, "an ask ended as a watch does");
-        }
-    };
-    let outcome = if sent { Outcome::Unknown } else { Outcome::NeverSent };
-    if core.is_terminated() {
-        return env_stopped().with_outcome(outcome);
-    }
-    core.tally().count(Count::Timeouts);
-    RpcError::new(ErrorKind::Timeout, timeout.error_text(peer())).with_outcome(outcome)
-}
-
 /// Follows who waits for whom from `asker` up, looking for `target`.
 fn find_cycle(asker: &Asker, target: &Arc<Inbox>) -> Option<RpcError> {
     let mut chain = vec![target.name().to_string()];
@@ -286,24 +309,19 @@ impl<R> Future for AskFuture<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if std::mem::take(&mut this.idle) {
-            // Before: whether it waits for its own asker is seen only while nobody has begun.
-            if let Some(error) = this.ends_early(cx) {
-                return Poll::Ready(Err(error));
-            }
-            this.hand_over();
+        if let State::Idle(_) = this.state {
+            this.hand_over(cx);
         }
-        if let Poll::Ready(result) = this.poll_end(cx) {
+        // One value all the way, so that a reply is not moved once more.
+        let mut polled = this.poll_end(cx);
+        if polled.is_ready() {
             this.state = State::Done;
-            return Poll::Ready(result);
+        } else if this.special.is_some()
+            && let Some(error) = this.ends_early(cx)
+        {
+            polled = Poll::Ready(Err(error));
         }
-        if this.behalf.is_own() {
-            return Poll::Pending;
-        }
-        match this.ends_early(cx) {
-            Some(error) => Poll::Ready(Err(error)),
-            None => Poll::Pending,
-        }
+        polled
     }
 }
 
@@ -323,8 +341,8 @@ impl<R> fmt::Debug for AskFuture<R> {
         let state = match &self.state {
             State::Failed(_) => "failed",
             State::Ready(_) => "ready",
-            State::Local { .. } => "local",
-            State::Remote { .. } => "remote",
+            State::Local(_) | State::Idle(_) => "local",
+            State::Remote(_) => "remote",
             State::Done => "done",
         };
         f.debug_struct("AskFuture").field("state", &state).finish_non_exhaustive()

@@ -281,6 +281,7 @@ fn next<E: RpcEndpoint>(
 ) -> Next {
     let spans = LevelFilter::current() >= LevelFilter::DEBUG;
     let mut items = taken.items.borrow_mut();
+    let more = items.len() > 1;
     let Some(first) = items.front_mut() else { return Next::Nothing };
     if inbox.is_drained() {
         let refused = std::mem::take(&mut *items);
@@ -291,13 +292,16 @@ fn next<E: RpcEndpoint>(
     if taken.gave_way() {
         *turn = Turn::default();
     }
+    if taken.waited() {
+        turn.has_waited();
+    }
     if turn.is_late(inbox.core(), first.is_call()) {
         return Next::Later;
     }
     if let Kind::Row(row) = &mut first.kind {
         let handler = cx.begin_arrived(row, turn.now());
         let over = row.len() == 0;
-        inbox.begin_arrived(!over || items.len() > 1);
+        inbox.begin_arrived(!over || more);
         if over {
             // Its peer has its credit then, which must not happen while others need `taken`.
             let row = items.pop_front();
@@ -309,17 +313,20 @@ fn next<E: RpcEndpoint>(
         }
         return Next::Message(handler);
     }
-    let Some(mut item) = items.pop_front() else { return Next::Nothing };
-    inbox.begin(&mut item, !items.is_empty());
-    drop(items);
-    if let Kind::Network(_) | Kind::Terminated(_) = item.kind {
+    // It is looked at where it lies, and moved once.
+    inbox.begin(first, more);
+    if spans && first.is_message() {
+        *span = span_of(inbox, || message_of(inbox, &first.kind));
+    }
+    if !first.is_message() {
+        let event = items.pop_front();
+        drop(items);
         cx.rest();
-        return Next::Event(Box::new(item.kind));
+        return event.map_or(Next::Nothing, |event| Next::Event(Box::new(event.kind)));
     }
-    if spans {
-        *span = span_of(inbox, || message_of(inbox, &item));
-    }
-    Next::Message(cx.begin(item, turn.now()))
+    let Some(Item { kind, .. }) = items.pop_front() else { return Next::Nothing };
+    drop(items);
+    Next::Message(cx.begin(kind, turn.now()))
 }
 
 /// The span that a message is handled in, `on_error` included. Its level is `DEBUG`, because it comes
@@ -349,8 +356,8 @@ fn span_of<'a>(inbox: &Inbox, message: impl FnOnce() -> Option<&'a str>) -> Span
 }
 
 /// The message's wire name.
-fn message_of<'a>(inbox: &'a Inbox, item: &'a Item) -> Option<&'a str> {
-    match &item.kind {
+fn message_of<'a>(inbox: &'a Inbox, kind: &'a Kind) -> Option<&'a str> {
+    match kind {
         Kind::Tell { tell, .. } => Some(tell.name()),
         Kind::Ask { sink, .. } => match sink.way() {
             Some(Way::Local(call)) => Some(call.name()),

@@ -144,6 +144,10 @@ impl EnvCore {
         self.backend.get().map_or_else(Timestamp::default, |backend| backend.now())
     }
 
+    pub(crate) fn tick(&self) -> Option<u64> {
+        self.backend.get()?.tick()
+    }
+
     pub(crate) fn add_timer(&self, at: Timestamp, target: Arc<dyn Expire>, id: u64) -> TimerKey {
         let (key, earliest) = self.timers.add(at, target, id);
         if let (Some(at), Some(backend)) = (earliest, self.backend.get()) {

@@ -5,21 +5,21 @@ use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::delivery::{WireMessage, Work};
 use crate::error::{ErrorKind, Outcome, RpcError};
-use crate::inbox::{Item, Kind};
+use crate::inbox::Kind;
 use crate::plant::planted;
 use crate::proto::Arrival;
 use crate::reply_sink::{ReplySink, Way, in_time};
 use crate::row::Row;
 use crate::seam::Origin;
-use crate::turn::{self, Serving};
+use crate::turn;
 use std::sync::Arc;
 
 impl<E> EndpointContext<E> {
     /// Makes a message the current one. `None` if nobody wants it any more. The time counts for asks only.
     #[inline]
-    pub(crate) fn begin(&mut self, item: Item, now: Timestamp) -> Option<usize> {
+    pub(crate) fn begin(&mut self, message: Kind, now: Timestamp) -> Option<usize> {
         self.rest();
-        match item.kind {
+        match message {
             Kind::Tell { tell, ticket } => {
                 turn::begin_one_way();
                 if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
@@ -30,7 +30,7 @@ impl<E> EndpointContext<E> {
                 Some(self.for_way(handler, true))
             }
             Kind::Ask { sink, asker, deadline } => {
-                turn::begin(Serving { asker, way: sink.way().cloned(), deadline });
+                turn::begin(asker, sink.way().cloned(), deadline);
                 let Some(Way::Local(call)) = sink.way() else { return None };
                 let handler = self.inbox.handler_of(call.message_type(), || call.name());
                 let handler = self.for_way(handler, false);
@@ -41,7 +41,7 @@ impl<E> EndpointContext<E> {
                 self.work = Work::Ask;
                 self.begin_call(sink, deadline, now).then_some(handler)
             }
-            Kind::Wire(message) => self.begin_wire(message, now),
+            Kind::Wire(message) => self.begin_wire(*message, now),
             Kind::Row(_) | Kind::Network(_) | Kind::Terminated(_) => None,
         }
     }
@@ -100,7 +100,7 @@ impl<E> EndpointContext<E> {
             return true;
         };
         let way = Way::Wire(origin.clone(), call);
-        turn::begin(Serving { asker: None, way: Some(way), deadline: until });
+        turn::begin(None, Some(way), until);
         (!origin.is_cancelled(call) || planted!(CancelledHandled))
             && self.begin_call(ReplySink::wire(origin.clone(), call), until, now)
     }

@@ -1,7 +1,7 @@
 //! Refs: how an endpoint is spoken to, from anywhere.
 
 use crate::address::{EndpointAddress, EndpointLocation, EndpointName, RpcAddress};
-use crate::ask::{AskFuture, Terms};
+use crate::ask::{AskFuture, Special, Terms};
 use crate::block::block_on;
 use crate::core::EnvCore;
 use crate::counters::Count;
@@ -11,7 +11,7 @@ use crate::local_call::{LocalCall, Tell};
 use crate::message::{Ask, CoveredBy, OneWay, RpcMessage, SentTo, Untyped};
 use crate::raw_ref::RawRef;
 use crate::scope::{self, For};
-use crate::seam::{Incarnation, Outgoing, RemoteTarget};
+use crate::seam::{Incarnation, Outgoing, RemoteCall, RemoteTarget};
 use crate::terminated::Terminated;
 use crate::ticket::Ticket;
 use crate::trace::TraceContext;
@@ -96,24 +96,37 @@ impl RawRef {
     }
 
     fn ask<M: Ask>(&self, msg: M, timeout: Option<RpcTimeout>) -> AskFuture<M::Reply> {
-        let call = || -> Result<AskFuture<M::Reply>, RpcError> {
-            let Some(inbox) = self.find()? else {
-                let core = self.core()?;
-                let (terms, trace) = terms(&core, timeout);
-                let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| {
-                    target.ask(out.made_at(terms.now))
+        // The future is made in each branch, in the place where it is returned: it is large.
+        let inbox = match self.find() {
+            Ok(Some(inbox)) => inbox,
+            Ok(None) => {
+                let (core, terms, call) = match self.ask_remotely(&msg, timeout) {
+                    Ok(made) => made,
+                    Err(error) => return self.failed(error),
                 };
-                let call = self.remote_send(&core, &msg, terms.deadline, trace, ask)?;
-                let (decode, target) = (Self::decode_reply::<M>, self.clone());
-                return Ok(AskFuture::remote(call, decode, core, target, terms));
-            };
-            let (Terms { timeout, deadline, behalf, .. }, trace) = terms(inbox.core(), timeout);
-            let call = Arc::new(LocalCall::new(msg));
-            let (asker, bytes) = (behalf.asker.clone(), size_of::<M>());
-            let idle = inbox.ask(call.clone(), bytes, asker, deadline, trace)?;
-            Ok(AskFuture::local(call, inbox.into_owned(), timeout, behalf, idle))
+                return AskFuture::remote(call, Self::decode_reply::<M>, core, self.clone(), terms);
+            }
+            Err(error) => return self.failed(error),
         };
-        call().unwrap_or_else(|error| self.failed(error))
+        let (terms, trace) = terms(inbox.core(), timeout);
+        let call = Arc::new(LocalCall::new(msg));
+        let (asker, bytes) = (terms.asker().cloned(), size_of::<M>());
+        match inbox.ask(call.clone(), bytes, asker, terms.deadline, trace) {
+            Ok(idle) => AskFuture::local(call, inbox.into_owned(), terms, idle),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn ask_remotely<M: Ask>(
+        &self,
+        msg: &M,
+        timeout: Option<RpcTimeout>,
+    ) -> Result<(Arc<EnvCore>, Terms, RemoteCall), RpcError> {
+        let core = self.core()?;
+        let (terms, trace) = terms(&core, timeout);
+        let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.ask(out.made_at(terms.now));
+        let call = self.remote_send(&core, msg, terms.deadline, trace, ask)?;
+        Ok((core, terms, call))
     }
 
     fn decode_reply<M: Ask>(
@@ -145,10 +158,10 @@ impl RawRef {
             let Some(tell) = inbox.tell_now(Box::new(Tell(msg)), size_of::<M>(), &trace)? else {
                 return Ok(AskFuture::ready(|| ()));
             };
-            let (Terms { timeout, deadline, behalf, .. }, _) = terms(inbox.core(), None);
+            let (terms, _) = terms(inbox.core(), None);
             let ticket = Arc::new(Ticket::default());
-            inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), deadline, trace)?;
-            Ok(AskFuture::room(ticket, inbox.into_owned(), timeout, behalf))
+            inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), terms.deadline, trace)?;
+            Ok(AskFuture::room(ticket, inbox.into_owned(), terms))
         };
         call().unwrap_or_else(|error| self.failed(error))
     }
@@ -163,7 +176,8 @@ impl RawRef {
                 return Err(RpcError::new(ErrorKind::Internal, "a local ref is not resolved"));
             };
             let call = target.resolve(deadline)?;
-            let terms = Terms { timeout, now, deadline, behalf: Behalf::default() };
+            let special = Special { timeout: Some(timeout), ..Special::default() };
+            let terms = Terms { now, deadline, special: Some(Box::new(special)) };
             Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms))
         };
         call().unwrap_or_else(|error| self.failed(error))
@@ -173,19 +187,33 @@ impl RawRef {
 /// How a call is made from here, and the trace that it is part of.
 #[inline]
 fn terms(core: &EnvCore, timeout: Option<RpcTimeout>) -> (Terms, Option<TraceContext>) {
-    let timeout = timeout.unwrap_or_else(|| core.ask_timeout());
     let now = core.now();
-    let own = timeout.deadline(now);
-    let Some(Inherited { behalf, deadline, trace }) = turn::inherited() else {
-        return (Terms { timeout, now, deadline: own, behalf: Behalf::default() }, None);
-    };
-    // No more time than the caller of the handler has that makes it.
-    let (timeout, deadline) = if deadline < own {
-        (RpcTimeout::inherited(deadline.since(now)), deadline)
-    } else {
-        (timeout, own)
-    };
-    (Terms { timeout, now, deadline, behalf }, trace)
+    let deadline = timeout.unwrap_or_else(|| core.ask_timeout()).deadline(now);
+    let inherited = turn::inherited();
+    if timeout.is_none() && inherited.is_none() {
+        return (Terms { now, deadline, special: None }, None);
+    }
+    special_terms(timeout, now, deadline, inherited)
+}
+
+fn special_terms(
+    mut timeout: Option<RpcTimeout>,
+    now: Timestamp,
+    mut deadline: Timestamp,
+    inherited: Option<Inherited>,
+) -> (Terms, Option<TraceContext>) {
+    let (mut behalf, mut trace) = (Behalf::default(), None);
+    if let Some(inherited) = inherited {
+        // No more time than the caller of the handler has that makes it.
+        if inherited.deadline < deadline {
+            deadline = inherited.deadline;
+            timeout = Some(RpcTimeout::inherited(deadline.since(now)));
+        }
+        (behalf, trace) = (inherited.behalf, inherited.trace);
+    }
+    let special = Special { behalf, timeout, ..Special::default() };
+    let special = Some(Box::new(special));
+    (Terms { now, deadline, special }, trace)
 }
 
 impl<P> RpcEndpointRef<P> {

@@ -71,7 +71,8 @@ pub(crate) enum Kind {
         asker: Option<Asker>,
         deadline: Timestamp,
     },
-    Wire(WireMessage),
+    /// Boxed, because it is the largest, and each one that is moved costs the others its size.
+    Wire(Box<WireMessage>),
     /// Messages of a peer that came in a row.
     Row(Row),
     Network(NetworkEvent),
@@ -411,7 +412,8 @@ impl Inbox {
         for mut message in messages.drain(..) {
             let (trace, bytes) = (message.trace.take(), message.body.len());
             state.received.message(message.call.is_some());
-            state.queue.push(line, Item { kind: Kind::Wire(message), bytes, trace });
+            let kind = Kind::Wire(Box::new(message));
+            state.queue.push(line, Item { kind, bytes, trace });
         }
         self.wake(state);
     }

@@ -97,13 +97,23 @@ pub(crate) enum Taken<M> {
     Other,
 }
 
+// In this order, of words: it is made elsewhere and moved to where it stays by two words at a time, which
+// waits where those were stored by less.
+#[repr(C)]
 struct State<M: Ask> {
     phase: Phase<M>,
     asker: Option<Waker>,
-    /// Whether the asker is a handler that waits for this in its own body.
-    awaited: bool,
     /// Handlers that want to know when the asker gives up. Mostly there is none, and a word less to move.
     waiting: Option<Box<Wakers>>,
+    awaited: Awaited,
+}
+
+/// Whether the asker is a handler that waits for this in its own body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+enum Awaited {
+    No,
+    Yes,
 }
 
 enum Phase<M: Ask> {
@@ -139,7 +149,7 @@ impl<M: Ask> Phase<M> {
 impl<M: Ask> LocalCall<M> {
     pub(crate) fn new(message: M) -> Self {
         let phase = Phase::Queued(message);
-        let state = State { phase, asker: None, awaited: false, waiting: None };
+        let state = State { phase, asker: None, awaited: Awaited::No, waiting: None };
         Self { state: Mutex::new(state) }
     }
 
@@ -254,7 +264,7 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
 
     fn is_awaited(&self) -> bool {
         let state = self.lock();
-        state.awaited && matches!(state.phase, Phase::Queued(_) | Phase::Handling)
+        state.awaited == Awaited::Yes && matches!(state.phase, Phase::Queued(_) | Phase::Handling)
     }
 }
 
@@ -309,7 +319,7 @@ impl<M: Ask> LocalReply<M::Reply> for LocalCall<M> {
     }
 
     fn awaited(&self) {
-        self.lock().awaited = true;
+        self.lock().awaited = Awaited::Yes;
     }
 }
 

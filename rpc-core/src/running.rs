@@ -23,6 +23,7 @@ pub(crate) struct Taken {
     /// What the loop has taken out of its inbox, and not begun with.
     pub(crate) items: RefCell<VecDeque<Item>>,
     gave_way: Cell<bool>,
+    waited: Cell<bool>,
 }
 
 impl Taken {
@@ -30,6 +31,11 @@ impl Taken {
     /// has waited. An asker that polls the loop, and might come again and again, does not count.
     pub(crate) fn gave_way(&self) -> bool {
         self.gave_way.replace(false)
+    }
+
+    /// Whether the loop has waited since this was asked last, whoever has polled it.
+    pub(crate) fn waited(&self) -> bool {
+        self.waited.replace(false)
     }
 }
 
@@ -98,6 +104,7 @@ impl<T: Future<Output = End>> Run<T> {
             Ok(Poll::Pending) => {
                 turn::write_down();
                 self.put_back();
+                self.taken.waited.set(true);
                 if !in_place {
                     self.taken.gave_way.set(true);
                 }

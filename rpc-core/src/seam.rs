@@ -31,6 +31,12 @@ pub trait EnvBackend: Send + Sync {
     /// Now, on a monotonic clock that starts when the env does.
     fn now(&self) -> Timestamp;
 
+    /// The tick of a clock that is cheap to read, which changes every few milliseconds: while it is the
+    /// same, hardly any time has gone by. Without it the time is read for each ask that is begun.
+    fn tick(&self) -> Option<u64> {
+        None
+    }
+
     /// Runs an endpoint until its task ends, on the thread the placement says. Dropping the task
     /// ends the endpoint without its `on_stop`.
     ///

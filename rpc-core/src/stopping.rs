@@ -150,7 +150,8 @@ impl Inbox {
         for item in items {
             match item.kind {
                 Kind::Ask { sink, .. } => quietly(|| sink.fail(error)),
-                Kind::Wire(WireMessage { origin, body, call, .. }) => {
+                Kind::Wire(message) => {
+                    let WireMessage { origin, body, call, .. } = *message;
                     // Its room, so that what the peer holds back comes, and is refused as well.
                     origin.consumed(body.len());
                     match call {

@@ -26,6 +26,11 @@ impl Item {
             Kind::Tell { .. } | Kind::Network(_) | Kind::Terminated(_) => false,
         }
     }
+
+    /// Whether it is for a handler, and no event.
+    pub(crate) fn is_message(&self) -> bool {
+        !matches!(self.kind, Kind::Network(_) | Kind::Terminated(_))
+    }
 }
 
 impl Inbox {

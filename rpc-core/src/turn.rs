@@ -28,10 +28,10 @@ impl Current {
 }
 
 /// Whom a handler answers.
-pub(crate) struct Serving {
-    pub(crate) asker: Option<Asker>,
-    pub(crate) way: Option<Way>,
-    pub(crate) deadline: Timestamp,
+struct Serving {
+    asker: Option<Asker>,
+    way: Option<Way>,
+    deadline: Timestamp,
 }
 
 thread_local! {
@@ -57,11 +57,14 @@ enum Serves {
 }
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
-/// hands down what it is for.
-#[inline]
-pub(crate) fn begin(serving: Serving) {
-    SERVES.set(Serves::Somebody);
-    drop(SERVING.replace(Some(serving)));
+/// hands down what it is for. What comes in pieces is put together where it stays.
+#[inline(always)]
+pub(crate) fn begin(asker: Option<Asker>, way: Option<Way>, deadline: Timestamp) {
+    if SERVES.replace(Serves::Somebody) == Serves::Somebody {
+        // Not where it is replaced: users' destructors may run.
+        drop(SERVING.take());
+    }
+    SERVING.with_borrow_mut(|serving| *serving = Some(Serving { asker, way, deadline }));
 }
 
 /// The same of a message that nobody waits for.
@@ -176,11 +179,6 @@ pub(crate) struct Behalf {
 }
 
 impl Behalf {
-    /// Whether it is made for nobody else.
-    pub(crate) fn is_own(&self) -> bool {
-        self.asker.is_none() && self.call.is_none()
-    }
-
     /// Ready when that caller has given up: so is everything that is done for it.
     pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
         match (&self.call, &self.asker) {

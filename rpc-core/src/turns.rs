@@ -144,7 +144,8 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         }
     }
 
-    #[inline]
+    // An item is made where it is put.
+    #[inline(always)]
     pub(crate) fn push(&mut self, place: usize, item: T) {
         if self.lines.get(place).is_some_and(|line| !line.in_ring) {
             self.begin_turns(place);
@@ -187,12 +188,17 @@ impl<K: Ord + Clone, T: Weigh> Turns<K, T> {
         {
             let messages = TURN_MESSAGES.saturating_sub(self.messages);
             let part = first.split(messages, TURN_BYTES.saturating_sub(self.bytes));
-            let Some(item) = part.or_else(|| line.queue.pop_front()) else { return };
-            self.length = self.length.saturating_sub(item.count());
-            self.size = self.size.saturating_sub(item.bytes());
-            self.messages = self.messages.saturating_add(item.count());
-            self.bytes = self.bytes.saturating_add(item.bytes());
-            into.push_back(item);
+            let item = part.as_ref().unwrap_or(first);
+            let (count, bytes) = (item.count(), item.bytes());
+            self.length = self.length.saturating_sub(count);
+            self.size = self.size.saturating_sub(bytes);
+            self.messages = self.messages.saturating_add(count);
+            self.bytes = self.bytes.saturating_add(bytes);
+            // Each by a way of its own: an item that may be this or that one would be moved twice.
+            match part {
+                Some(part) => into.push_back(part),
+                None => into.extend(line.queue.pop_front()),
+            }
         }
     }
 

@@ -170,7 +170,9 @@ impl Endpoint<'_> {
         quote!(#handles #accepts)
     }
 
-    /// `async fn handle(..) -> HandlerResult<..> { Self::method(self, ..).await }`
+    /// `fn handle(..) -> impl Future<Output = HandlerResult<..>> { Self::method(self, ..) }`. It is the
+    /// method's own future, because one around it would be moved with the message once more; what is no
+    /// future becomes one.
     fn trait_fn(&self, method: &Method, declared: &TraitFn) -> TokenStream {
         let krate = self.krate;
         let span = Span::mixed_site();
@@ -183,10 +185,22 @@ impl Endpoint<'_> {
         let output = &declared.output;
         let call = call(method, declared);
         let context = quote_spanned!(span=> &mut #krate::EndpointContext<Self>);
+        if !method.is_async {
+            return quote_spanned! {span=>
+                async fn #name(
+                    &mut self, #(#params,)* #cx: #context
+                ) -> #output {
+                    #call
+                }
+            };
+        }
+        // Where another type is returned, that is what the error shows.
+        let (first, _) = ends(&method.output);
+        let future = quote_spanned!(at(first)=> impl ::core::future::Future<Output = #output>);
         quote_spanned! {span=>
-            async fn #name(
+            fn #name(
                 &mut self, #(#params,)* #cx: #context
-            ) -> #output {
+            ) -> #future {
                 #call
             }
         }
@@ -306,8 +320,7 @@ fn call(method: &Method, declared: &TraitFn) -> TokenStream {
         Group::new(Delimiter::Parenthesis, quote_spanned!(Span::mixed_site()=> self #(, #args)*));
     args.set_span(at(last));
     let name = &method.ident;
-    let wait = method.is_async.then(|| quote_spanned!(at(last)=> .await));
-    quote_spanned!(at(first)=> Self::#name #args #wait)
+    quote_spanned!(at(first)=> Self::#name #args)
 }
 
 /// The places where a type begins and ends.

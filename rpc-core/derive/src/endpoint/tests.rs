@@ -35,10 +35,10 @@ fn one_handler() {
     let expected = quote! {
         #[automatically_derived]
         impl ::rpc_core::Receive<Beat> for Master {
-            async fn handle(
+            fn handle(
                 &mut self, msg: Beat, _cx: &mut ::rpc_core::EndpointContext<Self>
-            ) -> ::rpc_core::HandlerResult<()> {
-                Self::beat(self, msg).await
+            ) -> impl ::core::future::Future<Output = ::rpc_core::HandlerResult<()> > {
+                Self::beat(self, msg)
             }
         }
         #[automatically_derived]
