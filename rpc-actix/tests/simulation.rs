@@ -119,6 +119,31 @@ fn an_hour_takes_no_time_and_a_connection_lives() {
 }
 
 #[test]
+fn a_way_that_is_full_for_long_is_not_one_that_nobody_reads() {
+    let weather = Weather::new().bandwidth(1_200).buffer(64);
+    let report = Simulation::new(4).weather(weather).run(|sim| async move {
+        let server = server(&sim, &Arc::default());
+        let uri = server.uri("sum", PORT);
+        let client = sim.node("client");
+        let asked = client.run(|node| async move {
+            node.sim().sleep(ms(10)).await;
+            let sum = sum_from(&node, &uri).await?;
+            let minute = Duration::from_secs(60);
+            let asks = (0..1000).map(|_| sum.ask_with_timeout(Add(1), minute));
+            let asks: Vec<_> = asks.collect();
+            let mut last = 0;
+            for ask in asks {
+                last = ask.await?;
+            }
+            HandlerResult::Ok(last)
+        });
+        assert_eq!(asked.await.unwrap().unwrap(), 1000);
+    });
+    // Twice rpc.io.writeStall, and the socket was full all the time.
+    assert!(report.elapsed >= Duration::from_secs(20), "{:?}", report.elapsed);
+}
+
+#[test]
 fn a_silent_peer_is_gone_after_three_seconds_and_a_late_one_is_not() {
     Simulation::check(0..5, |sim| async move {
         let server = server(&sim, &Arc::default());

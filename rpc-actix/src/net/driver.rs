@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     /// Whether something was left to write the last time.
     pub(super) backlog: bool,
     pub(super) stalled: bool,
+    /// Whether the socket has taken something since that was looked at.
+    pub(super) moved: bool,
     /// Whether something was written since the stream was flushed.
     pub(super) unflushed: bool,
     /// The waker that the link knows for orders.
@@ -108,6 +110,7 @@ impl Driver {
             probe: None,
             backlog: false,
             stalled: false,
+            moved: false,
             unflushed: false,
             watched: None,
             busy,

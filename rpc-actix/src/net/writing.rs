@@ -17,9 +17,15 @@ impl Driver {
         let polled = self.poll_pen(cx);
         self.wakes.drain(..).for_each(Waker::wake);
         self.backlog = polled.is_pending();
-        if std::mem::replace(&mut self.stalled, polled.is_pending()) != self.stalled {
+        let (was, moved) = (self.stalled, std::mem::take(&mut self.moved));
+        self.stalled = polled.is_pending();
+        if was != self.stalled || self.stalled && moved {
             let (now, stalled) = (self.link.now(), self.stalled);
-            self.link.drive(&mut self.wakes, |session| session.stalled(now, stalled));
+            self.link.drive(&mut self.wakes, |session| {
+                // A socket that is full again has taken something before.
+                session.stalled(now, false);
+                session.stalled(now, stalled);
+            });
         }
         if let Poll::Ready(Ok(Writing::Done)) = polled
             && self.unflushed
@@ -46,7 +52,7 @@ impl Driver {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
                 }
                 given = given.saturating_add(written);
-                self.unflushed = true;
+                (self.moved, self.unflushed) = (true, true);
                 self.busy.note();
                 pen.advance(written);
             }

@@ -4,6 +4,7 @@ use super::case::{Begin, Case, End, Side, Step};
 use super::scene::{ENV, Scene};
 use super::victim::number::{ECHO, KEEP};
 use crate::raw_peer::{ask, bytes_of, frame, hello, kind, reply, resolve};
+use anyhow::Context;
 use rpc_actix::ErrorKind::Disconnected;
 use rpc_actix::Outcome::Unknown;
 use std::time::Duration;
@@ -192,7 +193,12 @@ fn keep_all(scene: &mut Scene<'_>) -> anyhow::Result<()> {
     for call in 0..1024 {
         scene.peer.send(&ask(KEEP, call, 60_000, b"\x90"));
         scene.peer.send(&frame(kind::PING, &[1; 8]));
-        while scene.peer.try_frame()?.is_none_or(|frame| frame.kind != kind::PONG) {}
+        loop {
+            let frame = scene.peer.try_frame()?.context("the env has ended the connection")?;
+            if frame.kind == kind::PONG {
+                break;
+            }
+        }
     }
     Ok(())
 }
