@@ -158,6 +158,8 @@ impl History {
         state.figures.sent += 1;
         state.figures.asks += u64::from(draft.deed.is_some());
         let Draft { bytes, deed, at, timeout, lasts } = draft;
+        // Who drops it at once has not seen a later time.
+        state.now = state.now.max(at);
         let (fate, dropped, received) = (Fate::Open, None, false);
         let sent = Sent { bytes, deed, at, timeout, lasts, fate, dropped, received };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
