@@ -90,9 +90,10 @@ impl RpcEnvFactory for ActixRpcEnvFactory {
         let factory = self.clone();
         // The thread matters in inline mode, so that is decided before the first await.
         let host = factory.host.clone().map_or_else(|| inline_host(&config), |host| Ok(Some(host)));
-        Box::pin(
-            async move { create(factory, host?, config, Clock::start()).await.map(|(env, _)| env) },
-        )
+        Box::pin(async move {
+            let (env, _) = create(factory, host?, config, Clock::start()).await?;
+            Ok(env)
+        })
     }
 }
 

@@ -72,21 +72,34 @@ async fn sum_from(node: &SimNode, uri: &str) -> HandlerResult<RpcEndpointRef<Sum
     Ok(sum)
 }
 
+/// Runs something with a ref to the server's endpoint, on a client.
+async fn on_client<R, T>(
+    sim: &Sim,
+    work: impl FnOnce(RpcEndpointRef<Sum>) -> R + 'static,
+) -> HandlerResult<T>
+where
+    R: Future<Output = HandlerResult<T>> + 'static,
+    T: 'static,
+{
+    let server = server(sim, &Arc::default());
+    let uri = server.uri("sum", PORT);
+    let done = sim.node("client").run(|node| async move {
+        node.sim().sleep(ms(10)).await;
+        work(sum_from(&node, &uri).await?).await
+    });
+    done.await?
+}
+
 fn a_hundred_asks(seed: u64) -> (u64, u64) {
     let weather = Weather::new().latency(ms(1)..ms(20)).spikes(0.1, ms(300)).chunk(9);
     let report = Simulation::new(seed).weather(weather).run(|sim| async move {
-        let server = server(&sim, &Arc::default());
-        let uri = server.uri("sum", PORT);
-        let client = sim.node("client");
-        let asked = client.run(|node| async move {
-            node.sim().sleep(ms(10)).await;
-            let sum = sum_from(&node, &uri).await?;
+        let asked = on_client(&sim, |sum| async move {
             for number in 1..=100 {
                 sum.ask(Add(number)).await?;
             }
-            HandlerResult::Ok(sum.ask(Add(0)).await?)
+            Ok(sum.ask(Add(0)).await?)
         });
-        asked.await.unwrap().unwrap()
+        asked.await.unwrap()
     });
     assert_eq!(report.result, 5050);
     (report.trace, report.events)
@@ -122,12 +135,7 @@ fn an_hour_takes_no_time_and_a_connection_lives() {
 fn a_way_that_is_full_for_long_is_not_one_that_nobody_reads() {
     let weather = Weather::new().bandwidth(1_200).buffer(64);
     let report = Simulation::new(4).weather(weather).run(|sim| async move {
-        let server = server(&sim, &Arc::default());
-        let uri = server.uri("sum", PORT);
-        let client = sim.node("client");
-        let asked = client.run(|node| async move {
-            node.sim().sleep(ms(10)).await;
-            let sum = sum_from(&node, &uri).await?;
+        let asked = on_client(&sim, |sum| async move {
             let minute = Duration::from_secs(60);
             let asks = (0..1000).map(|_| sum.ask_with_timeout(Add(1), minute));
             let asks: Vec<_> = asks.collect();
@@ -135,9 +143,9 @@ fn a_way_that_is_full_for_long_is_not_one_that_nobody_reads() {
             for ask in asks {
                 last = ask.await?;
             }
-            HandlerResult::Ok(last)
+            Ok(last)
         });
-        assert_eq!(asked.await.unwrap().unwrap(), 1000);
+        assert_eq!(asked.await.unwrap(), 1000);
     });
     // Twice rpc.io.writeStall, and the socket was full all the time.
     assert!(report.elapsed >= Duration::from_secs(20), "{:?}", report.elapsed);

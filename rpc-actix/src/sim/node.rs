@@ -313,12 +313,9 @@ impl SimNode {
     /// Where credit was lost, or made.
     pub fn audit_credit(&self, to: &Self) -> Result<(), String> {
         let (own, others) = (self.envs(), to.envs());
-        let pairs = own.iter().flat_map(|one| others.iter().map(move |two| (one, two)));
-        let mut audited = pairs.map(|(one, two)| one.audit_credit(two));
-        audited
-            .find(Result::is_err)
-            .unwrap_or(Ok(()))
-            .map_err(|text| format!("{} to {text}", self.0.name))
+        let mut pairs = own.iter().flat_map(|one| others.iter().map(move |two| (one, two)));
+        let audited = pairs.try_for_each(|(one, two)| one.audit_credit(two));
+        audited.map_err(|text| format!("{} to {text}", self.0.name))
     }
 
     /// What the node's envs have begun with their peers and not ended: nothing, when nobody asks or

@@ -157,17 +157,17 @@ impl History {
         let stream = state.by_key.get(key).copied().unwrap_or_else(|| state.begin(key));
         state.figures.sent += 1;
         state.figures.asks += u64::from(draft.deed.is_some());
-        let Draft { bytes, deed, at, timeout, lasts } = draft;
-        // Who drops it at once has not seen a later time.
-        state.now = state.now.max(at);
-        let (fate, dropped, received) = (Fate::Open, None, false);
-        let sent = Sent { bytes, deed, at, timeout, lasts, fate, dropped, received };
+        // Between two events nobody tells the audit the time: one that is dropped at once is not dropped before
+        // it was made.
+        state.now = state.now.max(draft.at);
+        let sent = Sent { draft, fate: Fate::Open, dropped: None, received: false };
         let number = state.streams.get_mut(stream as usize).map_or(0, |stream| {
             stream.sent.push(sent);
             u32::try_from(stream.sent.len()).unwrap_or(u32::MAX)
         });
-        let (kind, detail) = deed.map_or(("tells (stream, number, bytes, bulk)", 0), Deed::told);
-        let (bytes, bulk) = (u64::try_from(bytes).unwrap_or(u64::MAX), u64::from(key.bulk));
+        let (kind, detail) =
+            draft.deed.map_or(("tells (stream, number, bytes, bulk)", 0), Deed::told);
+        let (bytes, bulk) = (u64::try_from(draft.bytes).unwrap_or(u64::MAX), u64::from(key.bulk));
         let numbers = [stream.into(), number.into(), bytes, bulk, detail.into()];
         state.news.push(News::Numbers(kind, numbers));
         Mark { stream, number }
@@ -237,7 +237,7 @@ impl History {
         let streams = state.streams.iter().filter(|stream| living.contains(&stream.key.sender));
         let open = streams.flat_map(|stream| {
             let sent = stream.sent.iter().enumerate();
-            sent.filter(|(_, sent)| sent.deed.is_some() && sent.fate == Fate::Open)
+            sent.filter(|(_, sent)| sent.draft.deed.is_some() && sent.fate == Fate::Open)
                 .map(|(at, sent)| format!("I1: no end of {:?} {}: {sent:?}", stream.key, at + 1))
         });
         open.collect()
@@ -287,7 +287,7 @@ impl State {
     /// A handler is told how long its caller waits: no longer than it did at first.
     fn wait(&mut self, mark: Mark, remaining: Option<Duration>) -> Result<(), String> {
         let Some(sent) = self.sent(mark) else { return Ok(()) };
-        let Some(timeout) = sent.timeout else { return Ok(()) };
+        let Some(timeout) = sent.draft.timeout else { return Ok(()) };
         match remaining {
             Some(remaining) if remaining <= timeout + TICK => Ok(()),
             _ => Err(format!("its handler has {remaining:?}, and its caller had {timeout:?}")),
@@ -345,11 +345,11 @@ impl State {
                 "it was received, and its sender was told that it was never sent".to_owned()
             );
         }
-        if !is_body(mark, sent.bytes, content) || sent.deed != deed {
+        if !is_body(mark, sent.draft.bytes, content) || sent.draft.deed != deed {
             return Err(format!("it is not as it was sent: {} bytes, {deed:?}", content.len()));
         }
-        if prompt && now > sent.at + PROMPT {
-            let late = now.saturating_sub(sent.at);
+        if prompt && now > sent.draft.at + PROMPT {
+            let late = now.saturating_sub(sent.draft.at);
             return Err(format!("it was handled {late:?} after it was sent"));
         }
         let until = sent.deadline().into_iter().chain(sent.dropped).min();
@@ -393,19 +393,19 @@ impl State {
         let (prompt, fastest) = (self.is_prompt(), self.fastest);
         let sent = self.sent(mark).ok_or("it was never asked")?;
         let earliest = sent.earliest_end(fastest);
-        let (deed, deadline, received) = (sent.deed, sent.deadline(), sent.received);
+        let (deed, deadline, received) = (sent.draft.deed, sent.deadline(), sent.received);
         if sent.fate != Fate::Open {
             return Err("it ended twice".to_owned());
         }
         sent.fate = Fate::Ended;
-        let size = sent.bytes;
+        let size = sent.draft.bytes;
         if let Some(deadline) = deadline
             && now > deadline.max(stood) + TICK
         {
             return Err(format!("it ended {:?} after its deadline", now.saturating_sub(deadline)));
         }
-        if prompt && now > stood.max(sent.at) + PROMPT {
-            return Err(format!("it took {:?}", now.saturating_sub(sent.at)));
+        if prompt && now > stood.max(sent.draft.at) + PROMPT {
+            return Err(format!("it took {:?}", now.saturating_sub(sent.draft.at)));
         }
         match result {
             Ok(answer) => {

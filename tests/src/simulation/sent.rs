@@ -6,13 +6,7 @@ use std::time::Duration;
 /// A message that was sent.
 #[derive(Debug)]
 pub(super) struct Sent {
-    pub(super) bytes: usize,
-    pub(super) deed: Option<Deed>,
-    pub(super) at: Duration,
-    /// By its caller's clock.
-    pub(super) timeout: Option<Duration>,
-    /// The same on the simulation's.
-    pub(super) lasts: Option<Duration>,
+    pub(super) draft: Draft,
     pub(super) fate: Fate,
     /// When its caller stopped waiting by itself.
     pub(super) dropped: Option<Duration>,
@@ -21,12 +15,13 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn deadline(&self) -> Option<Duration> {
-        Some(self.at + self.lasts?)
+        Some(self.draft.at + self.draft.lasts?)
     }
 
     /// When the callee may say that its time is over, by a clock of that rate.
     pub(super) fn earliest_end(&self, fastest: f64) -> Option<Duration> {
-        Some(self.at + self.timeout?.div_f64(fastest).min(self.lasts?))
+        let Draft { at, timeout, lasts, .. } = self.draft;
+        Some(at + timeout?.div_f64(fastest).min(lasts?))
     }
 }
 
