@@ -7,7 +7,8 @@ use super::link::Link;
 use crate::planted::planted;
 use bytes::Bytes;
 use rpc_core::proto::{
-    Close, CloseCode, IncomingMessage, Notice, Refusal, Session, TargetId, TargetKey, WireNumber,
+    Asker, Close, CloseCode, IncomingMessage, Notice, Refusal, RelayedId, Session, TargetKey,
+    WireNumber,
 };
 use rpc_core::spi::{CallEnd, RemoteCalls};
 use rpc_core::{ErrorKind, Outcome, RpcError};
@@ -22,7 +23,7 @@ pub(crate) struct Relayed {
     /// The endpoint and the way to it, for messages to people.
     what: String,
     onward: Arc<Link>,
-    target: OnceLock<TargetId>,
+    target: OnceLock<RelayedId>,
     turn: Turnstile,
     /// Whether the asking peer knows of it; changed, as the next two, under its link's lock.
     announced: AtomicBool,
@@ -65,7 +66,10 @@ impl Passage {
     ) -> Result<Self, RpcError> {
         // It goes no further from there.
         key.env = None;
-        let connection = back.with(|session| session.connection());
+        let (env, connection) = back.with(|session| {
+            let env = session.peer().map(|peer| peer.hello.env);
+            (env.unwrap_or_default(), session.connection())
+        });
         let relayed = Arc::new(Relayed {
             back: Back { link: back.clone(), connection },
             number,
@@ -77,8 +81,8 @@ impl Passage {
             refused: AtomicBool::new(false),
             released: AtomicBool::new(false),
         });
-        let waker = Waker::from(relayed.clone());
-        let target = relayed.onward.with(|session| session.relay(&key, waker))?;
+        let asker = Asker::new(env, connection, Waker::from(relayed.clone()));
+        let target = relayed.onward.with(|session| session.relay(&key, asker))?;
         let _ = relayed.target.set(target);
         // What came before the number was known here.
         relayed.clone().wake();
@@ -134,7 +138,7 @@ impl Drop for Passage {
         relayed.released.store(true, Ordering::Release);
         relayed.back.with(|session| session.released(relayed.number));
         if let Some(target) = relayed.target.get() {
-            relayed.onward.with(|session| session.release(*target));
+            relayed.onward.with(|session| session.release_relayed(*target));
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
 use crate::message::Lane;
 use crate::proto::{
-    Close, CloseCode, Event, IncomingMessage, Request, Resolution, Submission, TargetId, TargetKey,
-    Vital, WireNumber,
+    Asker, Close, CloseCode, Event, IncomingMessage, RelayedId, Request, Resolution, Submission,
+    TargetId, TargetKey, Vital, WireNumber,
 };
 use crate::seam::{Incarnation, Outgoing};
 use crate::termination::Termination;
@@ -96,7 +96,7 @@ struct Host<'a> {
     books: Books,
     now: Timestamp,
     targets: Vec<TargetId>,
-    relayed: Vec<TargetId>,
+    relayed: Vec<RelayedId>,
     /// What the peer has resolved, and calls that it waits for.
     bound: Vec<WireNumber>,
     open: Vec<u64>,
@@ -334,11 +334,16 @@ impl Host<'_> {
         self.rig.session.release(old);
     }
 
+    fn asker(&mut self) -> Asker {
+        let (env, connection) = (3, Some(u64::from(self.input.byte() % 2)));
+        Asker::new(env, connection, Waker::noop().clone())
+    }
+
     /// Somebody else's messages to this peer: those that it has sent itself.
     fn relay(&mut self) {
+        let asker = self.asker();
         if self.relayed.len() < 2
-            && let Ok(id) =
-                self.rig.session.relay(&TargetKey::new("r", None), Waker::noop().clone())
+            && let Ok(id) = self.rig.session.relay(&TargetKey::new("r", None), asker)
         {
             return self.relayed.push(id);
         }
@@ -348,7 +353,7 @@ impl Host<'_> {
         assert!(notices.len() <= 1000, "{} notices", notices.len());
         match (self.input.below(3), self.messages.pop()) {
             (0, _) | (_, None) => {
-                session.release(id);
+                session.release_relayed(id);
                 self.relayed.remove(0);
             }
             (_, Some(message)) => {
@@ -380,7 +385,7 @@ impl Host<'_> {
         self.rig.forget();
         self.books = Books::default();
         for id in std::mem::take(&mut self.relayed) {
-            self.rig.session.release(id);
+            self.rig.session.release_relayed(id);
         }
         self.open.clear();
         self.bound.clear();

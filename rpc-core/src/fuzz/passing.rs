@@ -4,7 +4,7 @@
 use super::frames::{Pieces, Rig, frames, peer_info};
 use super::input::Input;
 use crate::deadline::Timestamp;
-use crate::proto::{Event, IncomingMessage, Notice, Refusal, TargetId, WireNumber};
+use crate::proto::{Asker, Event, IncomingMessage, Notice, Refusal, RelayedId, WireNumber};
 use crate::remote_failure::RemoteFailure;
 use crate::wire::frame::{Kind, put_header};
 use bytes::{BufMut, BytesMut};
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 struct Middle {
     back: Rig,
     onward: Rig,
-    passages: BTreeMap<WireNumber, TargetId>,
+    passages: BTreeMap<WireNumber, RelayedId>,
     /// Calls that are passed on, by what the onward session calls them.
     passing: BTreeMap<u64, u64>,
     lost: bool,
@@ -103,16 +103,16 @@ impl Middle {
             match event {
                 Event::Resolve(number, mut key) => {
                     key.env = None;
-                    let waker = Waker::noop().clone();
+                    let asker = Asker::new(2, Some(1), Waker::noop().clone());
                     if self.passages.contains_key(&number) {
                         self.lost = true;
-                    } else if let Ok(id) = self.onward.session.relay(&key, waker) {
+                    } else if let Ok(id) = self.onward.session.relay(&key, asker) {
                         self.passages.insert(number, id);
                     }
                 }
                 Event::Release(number) => {
                     if let Some(id) = self.passages.remove(&number) {
-                        self.onward.session.release(id);
+                        self.onward.session.release_relayed(id);
                     }
                 }
                 Event::Message(message) => self.pass_on_one(message),

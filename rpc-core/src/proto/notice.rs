@@ -25,26 +25,59 @@ pub enum Notice {
     Gone(Termination),
 }
 
+/// Whoever a target is relayed for.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub(super) env: u64,
+    pub(super) connection: Option<u64>,
+    waker: Waker,
+}
+
+impl Asker {
+    /// An env, on one of its connections. `waker` is woken whenever there are
+    /// [`notices`](super::Session::notices).
+    #[must_use]
+    pub fn new(env: u64, connection: Option<u64>, waker: Waker) -> Self {
+        Self { env, connection, waker }
+    }
+}
+
 /// The side of a relayed target that looks back.
 #[derive(Debug)]
 pub(crate) struct Relayed {
+    pub(super) asker: Asker,
+    pub(super) turn: u64,
     notices: VecDeque<Notice>,
-    waker: Waker,
+    /// Bytes of credit that the asker has used before it was the asker: what comes pays them first.
+    debt: u64,
     /// The bytes of what waits.
     pub(crate) pending_bytes: usize,
 }
 
 impl Relayed {
-    pub(crate) fn new(waker: Waker) -> Self {
-        Self { notices: VecDeque::new(), waker, pending_bytes: 0 }
+    pub(crate) fn new(asker: Asker) -> Self {
+        Self { asker, turn: 0, notices: VecDeque::new(), debt: 0, pending_bytes: 0 }
     }
 
     pub(crate) fn take(&mut self) -> VecDeque<Notice> {
         std::mem::take(&mut self.notices)
     }
 
+    /// Somebody else asks from now on, and owes so many bytes.
+    pub(super) fn hand_over(&mut self, asker: Asker, debt: u64) {
+        self.asker = asker;
+        self.turn = self.turn.wrapping_add(1);
+        self.notices.clear();
+        self.debt = debt;
+    }
+
     /// Notes something; who is to be woken.
-    pub(crate) fn tell(&mut self, notice: Notice) -> Waker {
+    pub(crate) fn tell(&mut self, mut notice: Notice) -> Waker {
+        if let Notice::Credit { bytes, .. } = &mut notice {
+            let paid = self.debt.min(*bytes);
+            self.debt = self.debt.saturating_sub(paid);
+            *bytes = bytes.saturating_sub(paid);
+        }
         if let (
             Notice::Credit { messages, bytes },
             Some(Notice::Credit { messages: m, bytes: b }),
@@ -55,6 +88,6 @@ impl Relayed {
         } else {
             self.notices.push_back(notice);
         }
-        self.waker.clone()
+        self.asker.waker.clone()
     }
 }

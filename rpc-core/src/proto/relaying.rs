@@ -5,10 +5,10 @@
 use super::bodies::IncomingMessage;
 use super::calls::Progress;
 use super::named::Named;
-use super::notice::{Notice, Relayed};
+use super::notice::{Asker, Notice, Relayed};
 use super::queue::{Pending, Queue};
 use super::session::Session;
-use super::target::{Phase, TargetId, TargetKey, lane_index};
+use super::target::{Phase, TargetId, TargetKey, lane_index, signed};
 use crate::counters::Count;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
@@ -17,7 +17,14 @@ use crate::termination::Termination;
 use crate::wire::payload::charged;
 use crate::wire::rope::Rope;
 use std::collections::VecDeque;
-use std::task::Waker;
+
+/// A relayed target, as one asker has it: the next one of the same env may take it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayedId {
+    pub(super) target: TargetId,
+    /// Which of its askers.
+    pub(super) turn: u64,
+}
 
 /// Why a message was not forwarded.
 #[derive(Debug)]
@@ -32,30 +39,57 @@ pub enum Refusal {
 }
 
 impl Session {
-    /// Resolves an endpoint of this peer for somebody else. `waker` is woken whenever there are
-    /// [`notices`](Self::notices) of it; [`release`](Self::release) it in the end.
+    /// Resolves an endpoint of this peer for somebody else; [`release_relayed`](Self::release_relayed)
+    /// it in the end. What the asker's env has sent before, over a connection that it has lost or with
+    /// a number that it has released, keeps its place in front: it has only what that left of the window.
     ///
     /// # Errors
     /// `Overloaded` when too many endpoints of this peer are called, `Unreachable` if there is no
     /// connection to it.
-    pub fn relay(&mut self, key: &TargetKey, waker: Waker) -> Result<TargetId, RpcError> {
+    pub fn relay(&mut self, key: &TargetKey, asker: Asker) -> Result<RelayedId, RpcError> {
         if self.peer.is_none() || self.leaving {
             let text = format!("there is no connection to {}", self.peer_name);
             return Err(RpcError::new(ErrorKind::Unreachable, text));
         }
-        let id = self.targets.add(key, false).ok_or_else(|| self.too_many_targets())?;
-        if let Some(target) = self.targets.get_mut(id) {
-            target.users = 1;
-            target.relayed = Some(Relayed::new(waker));
+        if let Some(id) = self.take_over(key, &asker) {
+            return Ok(id);
         }
-        self.ask_for(id);
-        Ok(id)
+        let added = self.targets.add(key, Some(Relayed::new(asker)));
+        let target = added.ok_or_else(|| self.too_many_targets())?;
+        if let Some(target) = self.targets.get_mut(target) {
+            target.users = 1;
+        }
+        self.ask_for(target);
+        Ok(RelayedId { target, turn: 0 })
     }
 
-    /// What has happened to a relayed target since this was asked the last time.
-    pub fn notices(&mut self, id: TargetId) -> VecDeque<Notice> {
-        let relayed = self.targets.get_mut(id).and_then(|target| target.relayed.as_mut());
+    /// The target that an earlier asker of the same env has left.
+    fn take_over(&mut self, key: &TargetKey, asker: &Asker) -> Option<RelayedId> {
+        let id = self.targets.find(key, Some(asker.env))?;
+        let target = self.targets.get_mut(id).filter(|target| target.phase != Phase::Unknown)?;
+        let before = &target.relayed.as_ref()?.asker;
+        if target.users > 0 && before.connection == asker.connection {
+            return None;
+        }
+        let resolution = target.hand_over(asker.clone());
+        let turn = target.relayed.as_ref()?.turn;
+        if let Some(resolution) = resolution {
+            self.tell(id, Notice::Resolved(resolution));
+        }
+        Some(RelayedId { target: id, turn })
+    }
+
+    /// What has happened to a relayed target since this was asked the last time; nothing, if it is
+    /// somebody else's by now.
+    pub fn notices(&mut self, id: RelayedId) -> VecDeque<Notice> {
+        let relayed = self.targets.get_mut(id.target).and_then(|target| target.relayed.as_mut());
+        let relayed = relayed.filter(|relayed| relayed.turn == id.turn);
         relayed.map(Relayed::take).unwrap_or_default()
+    }
+
+    /// An asker needs its target no more; what it has sent goes on its way.
+    pub fn release_relayed(&mut self, id: RelayedId) {
+        self.release(id.target);
     }
 
     /// Queues somebody else's message for a relayed target; the number of the call, if it is an
@@ -66,7 +100,7 @@ impl Session {
     pub fn forward(
         &mut self,
         now: Timestamp,
-        id: TargetId,
+        RelayedId { target: id, .. }: RelayedId,
         message: IncomingMessage,
     ) -> Result<Option<u64>, Refusal> {
         let bytes = message.body.len();
@@ -75,7 +109,6 @@ impl Session {
         };
         let Some(relayed) = &target.relayed else { return Err(Refusal::Gone) };
         let waiting = target.pending.iter().map(Queue::len).sum::<usize>();
-        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         // The last message that its sender sent may overdraw the bytes. It need not arrive last: one
         // of the other lane may have overtaken one that was sent before it.
         let cost = relayed.pending_bytes.saturating_add(charged(bytes));

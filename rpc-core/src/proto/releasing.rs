@@ -12,7 +12,7 @@ impl Session {
     /// # Errors
     /// `Overloaded` when too many endpoints of one peer are called at once.
     pub fn target(&mut self, key: &TargetKey) -> Result<TargetId, RpcError> {
-        let known = self.targets.find(key).or_else(|| self.targets.add(key, true));
+        let known = self.targets.find(key, None).or_else(|| self.targets.add(key, None));
         let id = known.ok_or_else(|| self.too_many_targets())?;
         if let Some(target) = self.targets.get_mut(id) {
             target.users = target.users.saturating_add(1);

@@ -1,7 +1,7 @@
 //! Endpoints of the peer, as this side calls them.
 
 use super::named::{MessageName, Named};
-use super::notice::Relayed;
+use super::notice::{Asker, Relayed};
 use super::queue::Queue;
 use super::resolution::Resolution;
 use crate::message::Lane;
@@ -87,6 +87,11 @@ pub(crate) struct Target {
     numbers: Vec<(&'static str, MessageName<'static>)>,
 }
 
+/// A count that is compared with credit.
+pub(super) fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// The index of a lane.
 pub(crate) fn lane_index(lane: Lane) -> usize {
     match lane {
@@ -117,6 +122,27 @@ impl Target {
             names: Vec::new(),
             numbers: Vec::new(),
         }
+    }
+
+    /// What it is found by.
+    pub(super) fn index(&self) -> (TargetKey, Option<u64>) {
+        (self.key.clone(), self.relayed.as_ref().map(|relayed| relayed.asker.env))
+    }
+
+    /// Hands a relayed target to the next asker of the same env, who has what is left of the window; the
+    /// resolution as that one sees it, if there is one.
+    pub(super) fn hand_over(&mut self, asker: Asker) -> Option<Resolution> {
+        let waiting = self.pending.iter().map(Queue::len).sum::<usize>();
+        let messages = self.messages_left.saturating_sub(signed(waiting));
+        let relayed = self.relayed.as_mut()?;
+        let bytes = self.bytes_left.saturating_sub(signed(relayed.pending_bytes));
+        relayed.hand_over(asker, u64::try_from(bytes.saturating_neg()).unwrap_or(0));
+        self.users = self.users.saturating_add(1);
+        let incarnation = self.incarnation.filter(|_| self.phase == Phase::Resolved)?;
+        let [messages, bytes] = [messages, bytes].map(|left| u64::try_from(left).unwrap_or(0));
+        let mut resolution = Resolution::new(incarnation, self.names.clone(), messages, bytes);
+        resolution.system = self.system;
+        Some(resolution)
     }
 
     pub(crate) fn resolved(&mut self, resolution: Resolution) {

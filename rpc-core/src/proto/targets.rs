@@ -1,5 +1,6 @@
 //! The targets of a session, by their number here and by what they are.
 
+use super::notice::Relayed;
 use super::queue::Queue;
 use super::target::{Target, TargetId, TargetKey};
 use std::collections::BTreeMap;
@@ -9,7 +10,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Targets {
     slots: Vec<Option<Target>>,
     free: Vec<TargetId>,
-    index: BTreeMap<TargetKey, TargetId>,
+    /// By what they are, and by the env that they are relayed for.
+    index: BTreeMap<(TargetKey, Option<u64>), TargetId>,
 }
 
 /// Endpoints of one peer that may be known at once.
@@ -24,17 +26,21 @@ impl Targets {
         self.slots.get_mut(id as usize)?.as_mut()
     }
 
-    /// The target that refs with that key share.
-    pub(crate) fn find(&self, key: &TargetKey) -> Option<TargetId> {
-        self.index.get(key).copied()
+    /// The target that refs with that key share, or the one that is relayed for an env: the newest of
+    /// several.
+    pub(crate) fn find(&self, key: &TargetKey, relayed_for: Option<u64>) -> Option<TargetId> {
+        self.index.get(&(key.clone(), relayed_for)).copied()
     }
 
-    /// Adds a target, for all refs with that key or for one user; `None` if there are too many.
-    pub(crate) fn add(&mut self, key: &TargetKey, shared: bool) -> Option<TargetId> {
+    /// Adds a target, for all refs with that key or for one asker; `None` if there are too many.
+    pub(crate) fn add(&mut self, key: &TargetKey, relayed: Option<Relayed>) -> Option<TargetId> {
         if self.len() >= MAX_TARGETS {
             return None;
         }
-        let target = Some(Target::new(key.clone()));
+        let mut target = Target::new(key.clone());
+        target.relayed = relayed;
+        let index = target.index();
+        let target = Some(target);
         let id = match self.free.pop() {
             Some(id) => {
                 *self.slots.get_mut(id as usize)? = target;
@@ -45,17 +51,16 @@ impl Targets {
                 TargetId::try_from(self.slots.len().saturating_sub(1)).ok()?
             }
         };
-        if shared {
-            self.index.insert(key.clone(), id);
-        }
+        self.index.insert(index, id);
         Some(id)
     }
 
     pub(crate) fn remove(&mut self, id: TargetId) -> Option<Target> {
         let target = self.slots.get_mut(id as usize)?.take()?;
         self.free.push(id);
-        if self.index.get(&target.key) == Some(&id) {
-            self.index.remove(&target.key);
+        let index = target.index();
+        if self.index.get(&index) == Some(&id) {
+            self.index.remove(&index);
         }
         Some(target)
     }

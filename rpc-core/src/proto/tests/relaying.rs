@@ -5,7 +5,7 @@ use crate::Lane;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, Outcome};
 use crate::limits::Limits;
-use crate::proto::{IncomingMessage, Notice, Refusal, TargetId, TargetKey};
+use crate::proto::{Asker, IncomingMessage, Notice, Refusal, RelayedId, TargetKey};
 use crate::spi::CallEnd;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ impl Wake for Bell {
 
 /// Somebody whose messages go from A to B.
 struct Caller {
-    target: TargetId,
+    target: RelayedId,
     bell: Arc<Bell>,
     left: (i64, i64),
     resolved: bool,
@@ -34,13 +34,28 @@ struct Caller {
     unresolved: Option<u16>,
 }
 
+/// Who asks, over one of its connections.
+fn asker(env: u64, connection: u64, waker: Waker) -> Asker {
+    Asker::new(env, Some(connection), waker)
+}
+
 impl Caller {
     fn new(pair: &mut Pair, name: &str) -> Self {
+        Self::of(pair, name, (3, 1))
+    }
+
+    /// One of an env, on one of its connections.
+    fn of(pair: &mut Pair, name: &str, (env, connection): (u64, u64)) -> Self {
         let bell = Arc::<Bell>::default();
         let key = TargetKey::new(name, None);
         let session = &mut pair.nodes[A].session;
-        let target = session.relay(&key, Waker::from(bell.clone())).unwrap();
+        let asker = asker(env, connection, Waker::from(bell.clone()));
+        let target = session.relay(&key, asker).unwrap();
         Self { target, bell, left: (0, 0), resolved: false, gone: false, unresolved: None }
+    }
+
+    fn release(self, pair: &mut Pair) {
+        pair.nodes[A].session.release_relayed(self.target);
     }
 
     /// One that has been resolved.
@@ -100,6 +115,28 @@ impl Caller {
         self.left.0 -= 1;
         self.left.1 -= i64::try_from(cost(bytes as u64)).unwrap();
         pair.nodes[A].session.forward(pair.now, self.target, message)
+    }
+
+    /// Does something or other; the number of a message says its lane.
+    fn act(&mut self, pair: &mut Pair, random: &mut Random, number: u32, open: &mut BTreeSet<u64>) {
+        match random.below(10) {
+            0..4 if self.left.0 > 0 && self.left.1 > 0 => {
+                let bytes = [4, 300, 17_000, 90_000][random.below(4)];
+                let lane = [Lane::Normal, Lane::Bulk][(number % 2) as usize];
+                let ask = [None, Some(1)][random.below(2)];
+                open.extend(self.forward(pair, (number, bytes), lane, ask).unwrap());
+            }
+            4 => {
+                if let Some(call) = open.pop_first() {
+                    pair.nodes[A].session.abandon(pair.now, call);
+                }
+            }
+            5 => _ = pair.transmit(A, [1, 5_000, 100_000][random.below(3)]),
+            6 => _ = pair.transmit(B, 100_000),
+            7 => _ = pair.deliver(B).unwrap(),
+            8 => _ = pair.deliver(A).unwrap(),
+            _ => _ = pair.handle(B),
+        }
     }
 
     fn ask(&mut self, pair: &mut Pair, number: u32, bytes: usize) -> u64 {
@@ -234,16 +271,78 @@ fn a_lost_connection_ends_all_of_it() {
     assert_eq!(pair.error(A, sent).outcome(), Outcome::Unknown);
     assert_eq!(pair.error(A, unsent).outcome(), Outcome::NeverSent);
     let session = &mut pair.nodes[A].session;
-    let error = session.relay(&TargetKey::new("echo", None), Waker::noop().clone()).unwrap_err();
+    let nobody = asker(3, 2, Waker::noop().clone());
+    let error = session.relay(&TargetKey::new("echo", None), nobody).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     for caller in [caller, early] {
-        session.release(caller.target);
+        session.release_relayed(caller.target);
     }
     assert!(!session.wants_connection());
     assert_eq!(session.known_targets(), 0);
 }
 
-/// Whatever is sent, given up and handled in whatever order: no credit is lost or made.
+/// What waits for room keeps its place in front of what its sender sends next, over another connection
+/// or with another number (seed 23825 of the simulation).
+#[test]
+fn the_next_connection_of_a_sender_does_not_overtake_the_last_one() {
+    for connection in [1, 2] {
+        let mut pair = Pair::new();
+        pair.start(B, "slow", (5, 100_000));
+        pair.nodes[B].hold = true;
+        let mut first = Caller::of(&mut pair, "slow", (3, 1));
+        let mut other = Caller::of(&mut pair, "slow", (4, 1));
+        pair.run();
+        first.look(&mut pair);
+        first.forward(&mut pair, (0, 150_000), Lane::Normal, None).unwrap();
+        pair.run();
+        // There is no credit for this one, and none for what comes behind it.
+        first.forward(&mut pair, (1, 90_000), Lane::Normal, None).unwrap();
+        if connection == 1 {
+            first.release(&mut pair);
+        }
+        let mut next = Caller::of(&mut pair, "slow", (3, connection));
+        pair.run();
+        next.look(&mut pair);
+        assert_eq!((next.resolved, next.left), (true, (3, 0)));
+        next.forward(&mut pair, (2, 4), Lane::Normal, None).unwrap();
+        pair.run();
+        other.look(&mut pair);
+        other.forward(&mut pair, (9, 4), Lane::Normal, None).unwrap();
+        pair.run();
+        while pair.handle(B) {
+            pair.run();
+        }
+        next.look(&mut pair);
+        let seen: Vec<_> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
+        assert_eq!(seen, [0, 9, 1, 2]);
+        let owed = pair.nodes[B].owed(0).unwrap();
+        let owed = (owed.0.cast_signed(), owed.1.cast_signed());
+        assert_eq!((next.left.0 + owed.0, next.left.1 + owed.1), (5, 100_000));
+    }
+}
+
+#[test]
+fn an_asker_that_is_there_keeps_its_target() {
+    let mut pair = Pair::new();
+    pair.start(B, "echo", WINDOW);
+    let mut first = Caller::resolved(&mut pair, "echo");
+    let mut second = Caller::resolved(&mut pair, "echo");
+    assert_ne!(first.target, second.target);
+    first.ask(&mut pair, 1, 4);
+    second.ask(&mut pair, 2, 4);
+    pair.run();
+    // What is told from here on is told to the third, who came over a later connection.
+    let mut third = Caller::of(&mut pair, "echo", (3, 2));
+    pair.stop(B, "echo");
+    pair.run();
+    for caller in [&mut first, &mut second, &mut third] {
+        caller.look(&mut pair);
+    }
+    assert_eq!([first.gone, second.gone, third.gone], [true, false, true]);
+}
+
+/// Whatever is sent, given up and handled in whatever order, and whoever goes and comes again: no
+/// credit is lost or made, and nothing overtakes in its lane.
 #[test]
 fn credit_comes_back_for_all_that_was_taken() {
     for seed in 0..40 {
@@ -254,26 +353,21 @@ fn credit_comes_back_for_all_that_was_taken() {
         pair.start(B, "x", WINDOW);
         let mut caller = Caller::resolved(&mut pair, "x");
         let mut random = Random::new(seed + 100);
+        let mut connection = 1;
         let mut open = BTreeSet::new();
         for number in 0..800 {
             caller.look(&mut pair);
-            match random.below(10) {
-                0..4 if caller.left.0 > 0 && caller.left.1 > 0 => {
-                    let bytes = [4, 300, 17_000, 90_000][random.below(4)];
-                    let lane = [Lane::Normal, Lane::Bulk][random.below(2)];
-                    let ask = [None, Some(1)][random.below(2)];
-                    open.extend(caller.forward(&mut pair, (number, bytes), lane, ask).unwrap());
+            match random.below(50) {
+                45 => {
+                    connection += 1;
+                    let next = Caller::of(&mut pair, "x", (3, connection));
+                    std::mem::replace(&mut caller, next).release(&mut pair);
                 }
-                4 => {
-                    if let Some(call) = open.pop_first() {
-                        pair.nodes[A].session.abandon(pair.now, call);
-                    }
+                46 => {
+                    caller.release(&mut pair);
+                    caller = Caller::of(&mut pair, "x", (3, connection));
                 }
-                5 => _ = pair.transmit(A, [1, 5_000, 100_000][random.below(3)]),
-                6 => _ = pair.transmit(B, 100_000),
-                7 => _ = pair.deliver(B).unwrap(),
-                8 => _ = pair.deliver(A).unwrap(),
-                _ => _ = pair.handle(B),
+                _ => caller.act(&mut pair, &mut random, number, &mut open),
             }
         }
         pair.nodes[B].hold = false;
@@ -285,10 +379,16 @@ fn credit_comes_back_for_all_that_was_taken() {
         for call in open {
             assert!(pair.poll(A, call).is_some(), "a call hangs");
         }
-        let owed = pair.nodes[B].owed(0).unwrap();
+        for lane in [0, 1] {
+            let seen = pair.nodes[B].seen.iter().map(|seen| seen.number);
+            let seen: Vec<_> = seen.filter(|number| number % 2 == lane).collect();
+            assert!(seen.is_sorted(), "{seed}: {seen:?}");
+        }
+        let target = pair.nodes[A].session.targets.get(caller.target.target);
+        let owed = pair.nodes[B].owed(target.and_then(|target| target.number).unwrap()).unwrap();
         let (messages, bytes) = (owed.0.cast_signed(), owed.1.cast_signed());
         assert_eq!((caller.left.0 + messages, caller.left.1 + bytes), (6, 100_000), "{seed}");
-        pair.nodes[A].session.release(caller.target);
+        caller.release(&mut pair);
         pair.run();
         let session = &pair.nodes[A].session;
         assert_eq!((session.known_targets(), session.flights.len()), (0, 0));

@@ -108,6 +108,10 @@ fn measure(short: bool) -> anyhow::Result<Report> {
     let scatter = if short { SCATTER } else { Duration::ZERO };
     for family in &families {
         let (ratio, text) = least_of(&bad_peer, family, slices, scatter)?;
+        if !short {
+            // All of them take minutes.
+            eprintln!("  {text}");
+        }
         if ratio > LIMIT {
             report.figure(text.clone());
         }
