@@ -236,7 +236,13 @@ fn in_pieces(
         }
         rest = &rest[length..];
         let mut events = Vec::new();
-        landing = session.receive_with(NOW, landing, &mut buffer, &mut events).unwrap();
+        loop {
+            let taken = session.receive_with(NOW, landing, &mut buffer, &mut events, 100).unwrap();
+            landing = taken.landing;
+            if !taken.more {
+                break;
+            }
+        }
         all.extend(shown(events));
     }
     session.detach(&RpcError::new(ErrorKind::Disconnected, "cut"), false);

@@ -28,6 +28,9 @@ const READS_PER_TURN: usize = 16;
 /// Bytes to read, and bytes to write, in a turn: what a small message waits for behind a large one
 /// of the other direction. A copy of so much takes about 0.1 ms.
 pub(super) const TURN: usize = 256 * 1024;
+/// What a turn does about frames that carry no message, in tens of nanoseconds or so: what others
+/// wait for while one peer resolves or cancels very much. Others look at their sockets in between.
+const WORK: usize = 2048;
 /// How long, and how often, a connection that this side ends is still read from.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_READS: usize = 64;
@@ -47,6 +50,8 @@ pub(crate) struct Driver {
     landing: Option<Landing>,
     /// Whether the last read went there: then the next part's header comes first.
     landed: bool,
+    /// Whether `read` has whole frames, which were too much for one turn.
+    unread: bool,
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
     pub(super) bindings: Bindings,
@@ -96,6 +101,7 @@ impl Driver {
             read: rest,
             landing: None,
             landed: false,
+            unread: false,
             events: Vec::new(),
             wakes: Vec::new(),
             bindings: Bindings::default(),
@@ -121,9 +127,9 @@ impl Driver {
     fn process(&mut self) {
         let now = self.link.now();
         let (landing, read, events) = (self.landing.take(), &mut self.read, &mut self.events);
-        let received = self
-            .link
-            .drive(&mut self.wakes, |session| session.receive_with(now, landing, read, events));
+        let received = self.link.drive(&mut self.wakes, |session| {
+            session.receive_with(now, landing, read, events, WORK)
+        });
         // Each of those who are woken is somebody else, as far as is known here.
         self.parties = self.wakes.len();
         let mut events = std::mem::take(&mut self.events);
@@ -141,7 +147,7 @@ impl Driver {
         // Only now: who hears of an endpoint's end has what it said last.
         self.wakes.drain(..).for_each(Waker::wake);
         match received {
-            Ok(landing) => self.landing = landing,
+            Ok(taken) => (self.landing, self.unread) = (taken.landing, taken.more),
             Err(close) => self.end(&close),
         }
         buffer::forget(&mut self.read);
@@ -226,6 +232,13 @@ impl Driver {
                 self.link.drive(&mut self.wakes, |session| session.held(now));
                 return Ok(Reading::Held);
             }
+            if self.unread {
+                self.process();
+                if self.unread {
+                    break;
+                }
+                continue;
+            }
             match self.poll_read_some(cx) {
                 Poll::Ready(Ok(0)) if planted!(HalfCloseIgnored) => return Ok(Reading::Done),
                 Poll::Ready(Ok(0)) => {
@@ -239,6 +252,9 @@ impl Driver {
                     self.busy.note();
                     buffer::compact(&mut self.read);
                     self.process();
+                    if self.unread {
+                        break;
+                    }
                 }
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {

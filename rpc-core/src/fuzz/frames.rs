@@ -165,7 +165,8 @@ impl Rig {
             self.read.extend_from_slice(bytes);
             return self.session.receive(self.now, &mut self.read, &mut self.events);
         }
-        while !bytes.is_empty() {
+        let mut more = false;
+        while more || !bytes.is_empty() {
             let mut landing = self.landing.take();
             if let Some(landing) = &mut landing {
                 let mut room = landing.room();
@@ -175,9 +176,9 @@ impl Rig {
             } else {
                 self.read.extend_from_slice(std::mem::take(&mut bytes));
             }
-            let session = &mut self.session;
-            self.landing =
-                session.receive_with(self.now, landing, &mut self.read, &mut self.events)?;
+            let (session, read) = (&mut self.session, &mut self.read);
+            let taken = session.receive_with(self.now, landing, read, &mut self.events, 100)?;
+            (self.landing, more) = (taken.landing, taken.more);
         }
         Ok(())
     }

@@ -24,31 +24,45 @@ impl Session {
         bytes: &mut BytesMut,
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
+        self.take(now, bytes, events, usize::MAX).map(drop)
+    }
+
+    /// The same, until so much work is done; whether whole frames are left then.
+    pub(super) fn take(
+        &mut self,
+        now: Timestamp,
+        bytes: &mut BytesMut,
+        events: &mut Vec<Event>,
+        mut work: usize,
+    ) -> Result<bool, Close> {
         self.pulse.heard(now);
         loop {
             if !self.fill(now, bytes, events)? {
-                return Ok(());
+                return Ok(false);
             }
-            let whole = whole_frames(bytes);
+            let (whole, more) = whole_frames(bytes, &mut work);
             if whole > 0 {
                 self.pulse.partial(now, false);
                 if !self.frames(now, bytes, whole, events)? {
                     // Nothing may follow, and what does is not for us.
                     bytes.clear();
-                    return Ok(());
+                    return Ok(false);
                 }
+            }
+            if more {
+                return Ok(true);
             }
             // The beginning of a frame, or nothing.
             let Some(header) = Header::read(bytes) else {
                 self.pulse.partial(now, !bytes.is_empty());
-                return Ok(());
+                return Ok(false);
             };
             self.check_length(header)?;
             if !self.land(now, header, bytes, events)? {
                 let whole = HEADER.saturating_add(header.length);
                 bytes.reserve(whole.saturating_sub(bytes.len()));
                 self.pulse.partial(now, true);
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -198,12 +212,27 @@ impl Drop for Found<'_> {
     }
 }
 
-/// How many bytes the whole frames at the front have. Those that are too long are seen when their turn
-/// comes.
-fn whole_frames(bytes: &[u8]) -> usize {
+/// How many bytes the whole frames at the front have, as many as there is `work` left for, and whether
+/// there are others. Those that are too long are seen when their turn comes.
+fn whole_frames(bytes: &[u8], work: &mut usize) -> (usize, bool) {
     let mut end = 0_usize;
     while let Some((header, _)) = bytes.get(end..).and_then(Header::split) {
+        if *work == 0 {
+            return (end, true);
+        }
+        *work = work.saturating_sub(work_of(header));
         end = end.saturating_add(HEADER).saturating_add(header.length);
     }
-    end
+    (end, false)
+}
+
+/// What a frame costs whoever reads it, in tens of nanoseconds or so. Nothing, if it carries a message:
+/// how many of those may come is bounded by windows and calls in flight, and how long by bytes.
+fn work_of(header: Header) -> usize {
+    match Kind::from_byte(header.kind) {
+        Some(Kind::OneWay | Kind::Ask | Kind::Reply | Kind::Chunk) => 0,
+        Some(Kind::Resolve) => 256,
+        Some(Kind::Resolved | Kind::Unresolved | Kind::Gone | Kind::Release | Kind::Failure) => 64,
+        _ => 8,
+    }
 }

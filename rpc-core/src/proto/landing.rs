@@ -22,6 +22,16 @@ pub struct Landing {
     end: usize,
 }
 
+/// How far what has come was taken.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Taken {
+    /// Where what comes next is to be read into.
+    pub landing: Option<Landing>,
+    /// Whether whole frames are left: they are more work than was allowed.
+    pub more: bool,
+}
+
 impl Landing {
     /// Room for what is still to come, and for no more.
     pub fn room(&mut self) -> Limit<&mut Vec<u8>> {
@@ -36,7 +46,9 @@ impl Landing {
 
 impl Session {
     /// As [`receive`](Self::receive), for whoever reads into a landing as long as there is one: what
-    /// comes next belongs into the one that is returned, instead of behind `bytes`.
+    /// comes next belongs into the one that is returned, instead of behind `bytes`. Frames are taken until
+    /// so much `work` is done, in tens of nanoseconds or so: control frames are small, and a read of them
+    /// could keep others waiting for long. If there are more, call it again before anything is read.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
@@ -46,12 +58,13 @@ impl Session {
         landing: Option<Landing>,
         bytes: &mut BytesMut,
         events: &mut Vec<Event>,
-    ) -> Result<Option<Landing>, Close> {
+        work: usize,
+    ) -> Result<Taken, Close> {
         if let Some(landing) = landing {
             let left = landing.left();
             if left > 0 {
                 self.pulse.heard(now);
-                return Ok(Some(landing));
+                return Ok(Taken { landing: Some(landing), more: false });
             }
             self.middle = None;
             if let Some((message, body)) = self.assemblies.take_back(landing.stream, landing.buffer)
@@ -59,11 +72,12 @@ impl Session {
                 self.arrived(now, message, body, events)?;
             }
         }
-        self.receive(now, bytes, events)?;
-        Ok(self.middle.and_then(|(stream, left)| {
+        let more = self.take(now, bytes, events, work)?;
+        let landing = self.middle.and_then(|(stream, left)| {
             let buffer = self.assemblies.lend(stream)?;
             Some(Landing { stream, end: buffer.len().saturating_add(left), buffer })
-        }))
+        });
+        Ok(Taken { landing, more })
     }
 
     /// Begins with a frame that is not whole, if it is a part of a large body.

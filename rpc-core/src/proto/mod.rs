@@ -44,7 +44,7 @@ pub use close::{Close, CloseCode};
 pub use connection::Detached;
 pub use hello::{Hello, Hellos, PROTOCOL_VERSION, PeerInfo, PeerLimits};
 pub use incoming::Event;
-pub use landing::Landing;
+pub use landing::{Landing, Taken};
 pub use notice::{Asker, Notice};
 pub use pulse::Vital;
 pub use relaying::{Refusal, RelayedId};

@@ -163,6 +163,32 @@ fn only_requests_are_events_when_they_begin_and_when_they_are_given_up() {
     }
 }
 
+/// A read may hold thousands of frames that are short and cost much: others have their turn in between.
+#[test]
+fn frames_without_a_message_are_taken_as_far_as_the_work_goes() {
+    let frame = |kind: u8, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, 0, length, kind, 0, 0, 0], payload].concat()
+    };
+    let resolve =
+        |number: u8| frame(0x02, &[&[0, 0, 0, number][..], b"\x81\xa4name\xa1x"].concat());
+    let resolves: Vec<u8> = (0..20).flat_map(resolve).collect();
+    let cancels = frame(0x14, &[7; 8]).repeat(1000);
+    let heartbeats = frame(0x32, &[]).repeat(1000);
+    for (bytes, calls, events) in [(resolves, 3, 20), (cancels, 4, 0), (heartbeats, 4, 0)] {
+        let mut pair = Pair::new();
+        let mut bytes = BytesMut::from(&*bytes);
+        let (mut found, mut seen, mut more) = (Vec::new(), 0, true);
+        while more {
+            let session = &mut pair.nodes[B].session;
+            let taken = session.receive_with(pair.now, None, &mut bytes, &mut found, 2048).unwrap();
+            (more, seen) = (taken.more, seen + 1);
+            assert!(found.len() <= seen * 8, "{} in {seen}", found.len());
+        }
+        assert_eq!((seen, found.len(), bytes.len()), (calls, events, 0));
+    }
+}
+
 #[test]
 fn what_is_given_up_frees_its_budget() {
     let (mut pair, targets) = resolved(Limits::default(), assembly(2 * MIB), &["x", "y"]);

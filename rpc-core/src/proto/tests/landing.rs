@@ -30,7 +30,8 @@ fn receive(
     bytes: &mut BytesMut,
     events: &mut Vec<Event>,
 ) -> Result<Option<Landing>, Close> {
-    pair.nodes[B].session.receive_with(pair.now, landing, bytes, events)
+    let session = &mut pair.nodes[B].session;
+    session.receive_with(pair.now, landing, bytes, events, usize::MAX).map(|taken| taken.landing)
 }
 
 #[test]

@@ -424,8 +424,10 @@ impl Node {
             } else {
                 self.read.extend_from_slice(std::mem::take(&mut bytes));
             }
-            self.landing = self.session.receive_with(now, landing, &mut self.read, events)?;
-            if bytes.is_empty() {
+            // A little at a time: how far a turn goes must not show.
+            let taken = self.session.receive_with(now, landing, &mut self.read, events, 1)?;
+            self.landing = taken.landing;
+            if bytes.is_empty() && !taken.more {
                 return Ok(());
             }
         }
