@@ -69,6 +69,9 @@ impl Walk {
         let limits = limits.with_max_in_flight(6).unwrap();
         let limits = limits.with_outbox_max_messages(12).unwrap();
         let limits = limits.with_outbox_max_waiting(20).unwrap();
+        // The least: half of the time would go into copies.
+        let frame = if cfg!(fuzzing) { 32 << 10 } else { limits.frame_max_size() };
+        let limits = limits.with_frame_max_size(frame).unwrap();
         let reads_headers = [true, !seed.is_multiple_of(4)];
         let mut pair = Pair::with(limits.clone(), limits.clone());
         pair.attach(hellos(&limits, reads_headers));
@@ -161,8 +164,8 @@ impl Walk {
     fn submit(&mut self, side: Side) {
         let target = self.targets[side][self.random.below(NAMES.len())];
         let size = match self.random.below(20) {
-            0 => 300_000,
-            1..4 => 17_000 + self.random.below(80_000),
+            0 => self.limits.frame_max_size() + 40_000,
+            1..4 => 17_000 + self.random.below(self.limits.frame_max_size() / 3),
             _ => 4 + self.random.below(300),
         };
         let lane = if self.one_in(6) { Lane::Bulk } else { Lane::Normal };
