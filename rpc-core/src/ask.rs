@@ -199,9 +199,13 @@ impl<R> AskFuture<R> {
             State::Remote(Remote { calls, id, decode, core, target }) => {
                 drive(core, cx);
                 let result = ready!(calls.poll(*id, cx));
-                self.timer().into_iter().for_each(|timer| core.cancel_timer(timer));
-                let result = result.map_err(|end| self.explain(end, core, || target.peer()));
-                Poll::Ready(result.and_then(|body| decode(core, target, &body)))
+                if let Some(timer) = self.timer() {
+                    core.cancel_timer(timer);
+                }
+                Poll::Ready(match result {
+                    Ok(body) => decode(core, target, &body),
+                    Err(end) => Err(self.explain(end, core, || target.peer())),
+                })
             }
             State::Failed(error) => Poll::Ready(Err(error.clone())),
             State::Ready(result) => Poll::Ready(Ok(result())),

@@ -49,7 +49,7 @@ impl RawRef {
             }
             let core = self.core()?;
             let (deadline, trace) = (Timestamp::MAX, turn::trace());
-            self.remote_send(&core, &msg, deadline, trace, |target, out| target.send(out))
+            self.remote_send(&core, &msg, (deadline, None), trace, |target, out| target.send(out))
         };
         send().map_err(|error| self.refused(error))
     }
@@ -72,9 +72,9 @@ impl RawRef {
         &self,
         core: &EnvCore,
         msg: &M,
-        deadline: Timestamp,
+        (deadline, made): (Timestamp, Option<Timestamp>),
         trace: Option<TraceContext>,
-        hand_over: impl FnOnce(&dyn RemoteTarget, Outgoing<'_>) -> Result<T, RpcError>,
+        hand_over: impl FnOnce(&dyn RemoteTarget, &mut Outgoing<'_>) -> Result<T, RpcError>,
     ) -> Result<T, RpcError> {
         let Some(target) = self.remote_target() else {
             return Err(RpcError::new(ErrorKind::Internal, "a local ref has no remote target"));
@@ -82,8 +82,10 @@ impl RawRef {
         let max = core.config().limits().message_max_size();
         let send = || {
             payload::with_encoded(msg, M::ENCODING, max, |body| {
-                let message = Outgoing::new(M::NAME, M::LANE, body, deadline);
-                hand_over(&**target, message.traced(trace))
+                // Made where it stays: to move what was just put together costs as much as a lock.
+                let (name, lane) = (M::NAME, M::LANE);
+                let mut message = Outgoing { name, lane, body, deadline, trace, made };
+                hand_over(&**target, &mut message)
             })
         };
         let encoded = scope::within_for(core, For::Target(target), send);
@@ -124,8 +126,9 @@ impl RawRef {
     ) -> Result<(Arc<EnvCore>, Terms, RemoteCall), RpcError> {
         let core = self.core()?;
         let (terms, trace) = terms(&core, timeout);
-        let ask = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.ask(out.made_at(terms.now));
-        let call = self.remote_send(&core, msg, terms.deadline, trace, ask)?;
+        let ask = |target: &dyn RemoteTarget, out: &mut Outgoing<'_>| target.ask(out);
+        let times = (terms.deadline, Some(terms.now));
+        let call = self.remote_send(&core, msg, times, trace, ask)?;
         Ok((core, terms, call))
     }
 
@@ -134,21 +137,26 @@ impl RawRef {
         from: &Self,
         body: &bytes::Bytes,
     ) -> Result<M::Reply, RpcError> {
-        scope::within(core, || payload::decode_body(body, core.prescan())).map_err(|error| {
+        // One value, so that the reply is not moved once more.
+        let mut reply = scope::within(core, || payload::decode_body(body, core.prescan()));
+        if let Err(error) = &mut reply {
             let of = format!("the reply to {} from {}", M::NAME, from.address());
             core.tally().count(Count::RepliesUndecodable);
             // The handler has run.
-            RpcError::new(error.kind(), format!("{of}: {error}"))
-                .with_outcome(Outcome::FailedInHandler)
-        })
+            *error = RpcError::new(error.kind(), format!("{of}: {error}"))
+                .with_outcome(Outcome::FailedInHandler);
+        }
+        reply
     }
 
     fn send_wait<M: OneWay>(&self, msg: M) -> AskFuture<()> {
         let call = || -> Result<AskFuture<()>, RpcError> {
             let Some(inbox) = self.find()? else {
                 let (core, trace) = (self.core()?, turn::trace());
-                let wait = |target: &dyn RemoteTarget, out: Outgoing<'_>| target.send_wait(out);
-                let Some(call) = self.remote_send(&core, &msg, Timestamp::MAX, trace, wait)? else {
+                let wait =
+                    |target: &dyn RemoteTarget, out: &mut Outgoing<'_>| target.send_wait(out);
+                let times = (Timestamp::MAX, None);
+                let Some(call) = self.remote_send(&core, &msg, times, trace, wait)? else {
                     return Ok(AskFuture::ready(|| ()));
                 };
                 let (terms, _) = terms(&core, None);

@@ -199,13 +199,6 @@ impl<'a> Outgoing<'a> {
         Self { name, lane, body, deadline, trace: None, made: None }
     }
 
-    /// The same with the time at which it is made.
-    #[must_use]
-    pub fn made_at(mut self, now: Timestamp) -> Self {
-        self.made = Some(now);
-        self
-    }
-
     /// The same, as part of a trace.
     #[must_use]
     pub fn traced(mut self, trace: Option<TraceContext>) -> Self {
@@ -220,20 +213,20 @@ pub trait RemoteTarget: Send + Sync {
     ///
     /// # Errors
     /// `Overloaded` when there is no room, `TooLarge`, or what ended the way to the peer.
-    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError>;
+    fn send(&self, message: &mut Outgoing<'_>) -> Result<(), RpcError>;
 
     /// Queues a one-way message that waits for room. `None` if there is some; otherwise the call
     /// ends, with an empty body, when it has found some.
     ///
     /// # Errors
     /// As [`send`](Self::send), and `Overloaded` when too many are waiting already.
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError>;
+    fn send_wait(&self, message: &mut Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError>;
 
     /// Queues an ask, in order behind what was queued before.
     ///
     /// # Errors
     /// As [`send_wait`](Self::send_wait).
-    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError>;
+    fn ask(&self, message: &mut Outgoing<'_>) -> Result<RemoteCall, RpcError>;
 
     /// Asks the peer whether the endpoint exists; the call ends with an empty body.
     ///

@@ -136,8 +136,8 @@ fn connect(session: &mut Session, answers: bool) -> Vec<u64> {
     let target = session.target(&TargetKey::new("probe", None)).unwrap();
     let calls = (0..CALLS).map(|_| {
         let mut body = b"\x90".to_vec().into();
-        let message = Outgoing::new("Echo", Lane::Normal, &mut body, Timestamp::MAX);
-        let request = Request::new(target, message, Submission::Ask);
+        let mut message = Outgoing::new("Echo", Lane::Normal, &mut body, Timestamp::MAX);
+        let request = Request::new(target, &mut message, Submission::Ask);
         session.submit(|| NOW, request).unwrap().unwrap()
     });
     let calls = calls.collect();

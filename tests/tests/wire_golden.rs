@@ -180,8 +180,8 @@ impl Side {
         how: Submission,
     ) -> Option<u64> {
         let mut body = body.to_vec().into();
-        let message = Outgoing::new(message, lane, &mut body, IN_TEN_SECONDS);
-        self.0.submit(|| NOW, Request::new(0, message, how)).unwrap()
+        let mut message = Outgoing::new(message, lane, &mut body, IN_TEN_SECONDS);
+        self.0.submit(|| NOW, Request::new(0, &mut message, how)).unwrap()
     }
 
     /// The same as part of a trace.
@@ -193,9 +193,9 @@ impl Side {
         trace: &TraceContext,
     ) {
         let mut body = body.to_vec().into();
-        let message = Outgoing::new(message, Lane::Normal, &mut body, IN_TEN_SECONDS);
-        let message = message.traced(Some(trace.clone()));
-        self.0.submit(|| NOW, Request::new(0, message, how)).unwrap();
+        let mut message = Outgoing::new(message, Lane::Normal, &mut body, IN_TEN_SECONDS)
+            .traced(Some(trace.clone()));
+        self.0.submit(|| NOW, Request::new(0, &mut message, how)).unwrap();
     }
 
     fn send(&mut self, message: &'static str, body: &[u8]) {
@@ -322,8 +322,8 @@ fn resolving_an_endpoint_of_the_system() {
     assert!(client.input("resolved-system").is_empty());
     let mut submit = |target| {
         let mut body = vec![0xc0].into();
-        let message = Outgoing::new("Heartbeat", Lane::Normal, &mut body, IN_TEN_SECONDS);
-        client.0.submit(|| NOW, Request::new(target, message, Submission::Send)).is_ok()
+        let mut message = Outgoing::new("Heartbeat", Lane::Normal, &mut body, IN_TEN_SECONDS);
+        client.0.submit(|| NOW, Request::new(target, &mut message, Submission::Send)).is_ok()
     };
     assert_eq!((0..20).take_while(|_| submit(other)).count(), 14);
     assert_eq!((0..20).take_while(|_| submit(target)).count(), 2);

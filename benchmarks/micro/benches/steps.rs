@@ -146,9 +146,9 @@ mod protocol {
             let mut calls = Vec::with_capacity(count);
             for _ in 0..count {
                 let mut body = body.to_vec().into();
-                let message =
+                let mut message =
                     Outgoing::new("Msg", Lane::Normal, &mut body, NOW + Duration::from_secs(10));
-                let request = Request::new(self.target, message, Submission::Ask);
+                let request = Request::new(self.target, &mut message, Submission::Ask);
                 calls.push(self.asker.submit(|| NOW, request).unwrap().unwrap());
             }
             self.over();

@@ -10,12 +10,10 @@ use std::task::{Context, Poll, Waker};
 impl RemoteCalls for Link {
     fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
         let mut state = self.lock();
+        // One value all the way, so that the result is not moved once more.
         let polled = state.session.poll_call(id, cx);
-        if polled.is_pending() {
-            return polled;
-        }
-        // Its target may have been released by that, and the peer is to hear of it.
-        let output = state.session.has_output() && !state.put_off;
+        // Its target may have been released by its end, and the peer is to hear of it.
+        let output = polled.is_ready() && state.session.has_output() && !state.put_off;
         let driver = if output { state.driver.take() } else { None };
         drop(state);
         driver.into_iter().for_each(Waker::wake);

@@ -22,7 +22,7 @@ impl TcpTarget {
     /// Queues a message; what `then` makes of the number of its call.
     fn submit<R>(
         &self,
-        message: Outgoing<'_>,
+        message: &mut Outgoing<'_>,
         how: Submission,
         then: impl FnOnce(&mut Session, Option<u64>) -> R,
     ) -> Result<R, RpcError> {
@@ -61,16 +61,16 @@ impl Drop for TcpTarget {
 }
 
 impl RemoteTarget for TcpTarget {
-    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
+    fn send(&self, message: &mut Outgoing<'_>) -> Result<(), RpcError> {
         self.submit(message, Submission::Send, |_, _| ())
     }
 
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
+    fn send_wait(&self, message: &mut Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
         let id = self.submit(message, Submission::SendWait, |_, id| id)?;
         Ok(id.map(|id| RemoteCall::new(self.link.clone(), id)))
     }
 
-    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+    fn ask(&self, message: &mut Outgoing<'_>) -> Result<RemoteCall, RpcError> {
         let with_alarm = |session: &mut Session, id| (id, session.take_alarm());
         let (id, alarm) = self.submit(message, Submission::Ask, with_alarm)?;
         Ok(self.call(id)?.keeping_time(alarm))

@@ -142,8 +142,8 @@ impl Rig {
     fn ask(&mut self, target: TargetId) {
         let mut body = vec![1, 2, 3].into();
         let deadline = self.now + Duration::from_secs(9);
-        let message = Outgoing::new("Ask", Lane::Normal, &mut body, deadline);
-        let request = Request::new(target, message, Submission::Ask);
+        let mut message = Outgoing::new("Ask", Lane::Normal, &mut body, deadline);
+        let request = Request::new(target, &mut message, Submission::Ask);
         self.calls.extend(self.session.submit(|| self.now, request).unwrap());
     }
 

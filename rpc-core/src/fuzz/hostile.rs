@@ -248,8 +248,8 @@ impl Host<'_> {
         };
         let lane = [Lane::Normal, Lane::Bulk][self.input.below(2)];
         let mut body = vec![5; size].into();
-        let message = Outgoing::new("Ask", lane, &mut body, self.now + Duration::from_secs(5));
-        let request = Request::new(target, message, how);
+        let mut message = Outgoing::new("Ask", lane, &mut body, self.now + Duration::from_secs(5));
+        let request = Request::new(target, &mut message, how);
         if let Ok(Some(call)) = self.rig.session.submit(|| self.now, request) {
             self.rig.calls.push(call);
         }

@@ -29,8 +29,10 @@ pub(super) fn request_table(bytes: &[u8]) {
             0..3 => {
                 let how = [Submission::Ask, Submission::SendWait, Submission::Send][input.below(3)];
                 let mut body = vec![0; usize::from(input.byte())].into();
-                let message = Outgoing::new("M", Lane::Normal, &mut body, Timestamp::MAX);
-                if let Ok(Some(call)) = session.submit(|| now, Request::new(target, message, how)) {
+                let mut message = Outgoing::new("M", Lane::Normal, &mut body, Timestamp::MAX);
+                if let Ok(Some(call)) =
+                    session.submit(|| now, Request::new(target, &mut message, how))
+                {
                     assert!(known.insert(call), "the number {call} was there before");
                     model.insert(call, false);
                 }

@@ -272,7 +272,7 @@ impl LocalTarget {
 
     fn deliver(
         &self,
-        message: Outgoing<'_>,
+        message: &Outgoing<'_>,
         ask: bool,
         waits: bool,
     ) -> Result<RemoteCall, RpcError> {
@@ -280,7 +280,7 @@ impl LocalTarget {
         let to = self.env()?;
         let inbox = self.inbox(&to)?;
         let link = from.link(&to);
-        self.admit(&to, &inbox, &message, waits)?;
+        self.admit(&to, &inbox, message, waits)?;
         let handler = inbox.handlers().iter().position(|info| info.name == message.name);
         let origin: Arc<dyn Origin> = link.clone();
         let body = Bytes::from(message.body.to_vec());
@@ -342,17 +342,17 @@ impl LocalTarget {
 }
 
 impl RemoteTarget for LocalTarget {
-    fn send(&self, message: Outgoing<'_>) -> Result<(), RpcError> {
+    fn send(&self, message: &mut Outgoing<'_>) -> Result<(), RpcError> {
         let call = self.deliver(message, false, false)?;
         call.calls.abandon(call.id);
         Ok(())
     }
 
-    fn send_wait(&self, message: Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
+    fn send_wait(&self, message: &mut Outgoing<'_>) -> Result<Option<RemoteCall>, RpcError> {
         self.deliver(message, false, true).map(Some)
     }
 
-    fn ask(&self, message: Outgoing<'_>) -> Result<RemoteCall, RpcError> {
+    fn ask(&self, message: &mut Outgoing<'_>) -> Result<RemoteCall, RpcError> {
         self.deliver(message, true, true)
     }
 

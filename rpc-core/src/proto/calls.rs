@@ -157,6 +157,13 @@ struct Slot {
     call: Option<Call>,
 }
 
+impl Slot {
+    /// Whether it has that call, or had it last.
+    fn has(&self, id: u64) -> bool {
+        self.generation == generation_of(id)
+    }
+}
+
 /// A slab of calls.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
@@ -191,8 +198,7 @@ impl Calls {
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(slot_of(id))?;
-        (slot.generation == generation_of(id)).then_some(slot)
+        self.slots.get_mut(slot_of(id)).filter(|slot| slot.has(id))
     }
 
     pub(crate) fn get(&mut self, id: u64) -> Option<&mut Call> {
@@ -232,18 +238,25 @@ impl Calls {
     }
 
     pub(crate) fn poll(&mut self, id: u64, cx: &Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
-        let Some(call) = self.get(id) else {
+        let Some(slot) = self.slots.get_mut(slot_of(id)).filter(|slot| slot.has(id)) else {
             return Poll::Ready(Err(CallEnd::TimedOut { sent: true }));
         };
-        if !matches!(call.progress, Progress::Done(_)) {
-            if !call.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                call.waker = Some(cx.waker().clone());
+        match &mut slot.call {
+            Some(Call { progress: Progress::Done(result), .. }) => {
+                // Out of where it lies: a call that is moved first is moved as a whole.
+                let over = Err(CallEnd::TimedOut { sent: true });
+                let result = Poll::Ready(std::mem::replace(result, over));
+                (slot.generation, slot.call) = (slot.generation.wrapping_add(1), None);
+                self.free.push(u32::try_from(slot_of(id)).unwrap_or(u32::MAX));
+                result
             }
-            return Poll::Pending;
-        }
-        match self.close(id).map(|call| call.progress) {
-            Some(Progress::Done(result)) => Poll::Ready(result),
-            _ => Poll::Ready(Err(CallEnd::TimedOut { sent: true })),
+            Some(call) => {
+                if !call.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    call.waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            None => Poll::Ready(Err(CallEnd::TimedOut { sent: true })),
         }
     }
 

@@ -19,11 +19,10 @@ use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
 use crate::error::{ErrorKind, RpcError, shortened};
 use crate::limits::Limits;
-use crate::message::Lane;
 use crate::plant::planted;
+use crate::seam::Outgoing;
 use crate::termination::Termination;
-use crate::trace::TraceContext;
-use crate::wire::encoded::{Encoded, SMALL_BODY};
+use crate::wire::encoded::SMALL_BODY;
 use crate::wire::rope::Rope;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -106,19 +105,11 @@ pub(super) struct Room {
 /// A message to be queued.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Request<'a> {
+pub struct Request<'a, 'b> {
     /// Whom it is for.
     pub target: TargetId,
-    /// Its wire name.
-    pub name: &'static str,
-    /// Its lane.
-    pub lane: Lane,
-    /// Its body. A large one is taken, a small one copied.
-    pub body: &'a mut Encoded,
-    /// When its caller stops waiting.
-    pub deadline: Timestamp,
-    /// The trace that it belongs to.
-    pub trace: Option<TraceContext>,
+    /// What is sent.
+    pub message: &'a mut Outgoing<'b>,
     /// How it is sent.
     pub submission: Submission,
 }
@@ -135,15 +126,10 @@ pub enum Submission {
     Ask,
 }
 
-impl<'a> Request<'a> {
+impl<'a, 'b> Request<'a, 'b> {
     /// A message to be queued.
-    pub fn new(
-        target: TargetId,
-        message: crate::seam::Outgoing<'a>,
-        submission: Submission,
-    ) -> Self {
-        let crate::seam::Outgoing { name, lane, body, deadline, trace, .. } = message;
-        Self { target, name, lane, body, deadline, trace, submission }
+    pub fn new(target: TargetId, message: &'a mut Outgoing<'b>, submission: Submission) -> Self {
+        Self { target, message, submission }
     }
 }
 
@@ -203,11 +189,11 @@ impl Session {
     pub fn submit(
         &mut self,
         now: impl FnOnce() -> Timestamp,
-        request: Request<'_>,
+        request: Request<'_, '_>,
     ) -> Result<Option<u64>, RpcError> {
-        let bytes = request.body.len();
+        let bytes = request.message.body.len();
         self.admit(&request, bytes)?;
-        let lane = lane_index(request.lane);
+        let lane = lane_index(request.message.lane);
         let ask = request.submission == Submission::Ask;
         let system = self.is_system(request.target);
         let fits = self.queued < self.outbox_for(system).messages;
@@ -217,7 +203,7 @@ impl Session {
             Submission::SendWait => Some(self.open(request.target, Progress::Waiting)?),
             Submission::Ask => {
                 let call = self.open(request.target, Progress::Pending)?;
-                self.keep_deadline(request.deadline, call);
+                self.keep_deadline(request.message.deadline, call);
                 Some(call)
             }
         };
@@ -232,23 +218,23 @@ impl Session {
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
         self.entered = self.entered.wrapping_add(1);
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask, bytes) {
-            let (name, trace) = (Named::Ours(request.name), request.trace.as_ref());
-            let going = Going { name: &name, call, ask, deadline: request.deadline, trace };
+            let (name, trace) = (Named::Ours(request.message.name), request.message.trace.as_ref());
+            let going = Going { name: &name, call, ask, deadline: request.message.deadline, trace };
             // One way, the time says nothing.
             let now = if ask { now() } else { Timestamp::START };
-            self.put_small(now, request.target, lane, &going, request.body.own());
+            self.put_small(now, request.target, lane, &going, request.message.body.own());
             return Ok(call);
         }
         if call.is_none() && self.queue_frame(&request, lane) {
             return Ok(call);
         }
         let body = if bytes <= SMALL_BODY {
-            Rope::from(self.store.keep(request.body.own()))
+            Rope::from(self.store.keep(request.message.body.own()))
         } else {
-            request.body.take()
+            request.message.body.take()
         };
-        let Request { name, deadline, trace, .. } = request;
-        let name = Named::Ours(name);
+        let Outgoing { name, deadline, ref mut trace, .. } = *request.message;
+        let (name, trace) = (Named::Ours(name), trace.take());
         let pending = Pending { call, ask, name, body, deadline, trace };
         if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
@@ -264,15 +250,17 @@ impl Session {
 
     /// Has a one-way message wait as the frame that it will be, if it is such and its target is known.
     /// What is in front of it, or what it waits for itself, may not go now.
-    fn queue_frame(&mut self, request: &Request<'_>, lane: usize) -> bool {
-        if request.trace.is_some() || !Queue::takes(request.body.len()) {
+    fn queue_frame(&mut self, request: &Request<'_, '_>, lane: usize) -> bool {
+        if request.message.trace.is_some() || !Queue::takes(request.message.body.len()) {
             return false;
         }
         let Some(target) = self.targets.get_mut(request.target) else { return false };
         let (Phase::Resolved, Some(number)) = (target.phase, target.number) else { return false };
-        let MessageName::Number(message) = target.own_message(request.name) else { return false };
+        let MessageName::Number(message) = target.own_message(request.message.name) else {
+            return false;
+        };
         let Some(queue) = target.pending.get_mut(lane) else { return false };
-        queue.push_frame(number, lane_flag(lane), message, request.body.own());
+        queue.push_frame(number, lane_flag(lane), message, request.message.body.own());
         true
     }
 
@@ -289,13 +277,13 @@ impl Session {
         Ok(call)
     }
 
-    pub(super) fn admit(&self, request: &Request<'_>, bytes: usize) -> Result<(), RpcError> {
+    pub(super) fn admit(&self, request: &Request<'_, '_>, bytes: usize) -> Result<(), RpcError> {
         if bytes > self.max_message() {
-            return Err(self.too_large(&Named::Ours(request.name), request.target, bytes));
+            return Err(self.too_large(&Named::Ours(request.message.name), request.target, bytes));
         }
         // Only a name that was written by hand: the macro refuses others.
-        if !(1..=usize::from(u8::MAX)).contains(&request.name.len()) {
-            return Err(name_does_not_fit(request.name));
+        if !(1..=usize::from(u8::MAX)).contains(&request.message.name.len()) {
+            return Err(name_does_not_fit(request.message.name));
         }
         let room = self.outbox_for(self.is_system(request.target));
         let queued_bytes = self.queued_bytes.saturating_add(bytes);
@@ -399,7 +387,7 @@ impl Session {
 
     pub(super) fn overloaded(
         &self,
-        request: &Request<'_>,
+        request: &Request<'_, '_>,
         what: &str,
         held: &str,
         limit: &str,
@@ -408,7 +396,7 @@ impl Session {
             ErrorKind::Overloaded,
             format!(
                 "no room for {what}{} to {} at {}: {held} to be sent there. This limit is controlled by {limit}",
-                request.name,
+                request.message.name,
                 self.target_name(request.target),
                 self.peer_name
             ),

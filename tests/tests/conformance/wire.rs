@@ -450,8 +450,8 @@ impl Talk {
     fn ask(&mut self, body: &[u8]) -> u64 {
         let deadline = START + Duration::from_secs(10);
         let mut body = body.to_vec().into();
-        let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
-        let request = Request::new(self.target, message, Submission::Ask);
+        let mut message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
+        let request = Request::new(self.target, &mut message, Submission::Ask);
         self.asker.submit(|| START, request).unwrap().unwrap()
     }
 
@@ -718,8 +718,8 @@ fn s151_a_large_message_holds_up_its_own_endpoint_only() {
     let ask = |talk: &mut Talk, target, body: &[u8]| {
         let mut body = body.to_vec().into();
         let deadline = START + Duration::from_secs(10);
-        let message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
-        let request = Request::new(target, message, Submission::Ask);
+        let mut message = Outgoing::new("Echo", Lane::Normal, &mut body, deadline);
+        let request = Request::new(target, &mut message, Submission::Ask);
         talk.asker.submit(|| START, request).unwrap();
     };
     let first = talk.target;

@@ -273,8 +273,8 @@ impl Pair {
     ) -> Result<Option<u64>, RpcError> {
         let deadline = self.now + Duration::from_secs(10);
         let mut body = body.into();
-        let message = Outgoing::new(name, lane, &mut body, deadline).traced(trace);
-        let request = Request::new(target, message, how);
+        let mut message = Outgoing::new(name, lane, &mut body, deadline).traced(trace);
+        let request = Request::new(target, &mut message, how);
         let now = self.now;
         self.nodes[side].session.submit(|| now, request)
     }
