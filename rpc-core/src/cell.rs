@@ -18,7 +18,7 @@ use crate::reply_sink::Way;
 use crate::running::{Running, Taken};
 use crate::taking::Step;
 use crate::termination::Termination;
-use crate::yielding::{Turn, yield_now};
+use crate::yielding::{Turn, pause, yield_now};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -252,9 +252,19 @@ async fn serve<E: RpcEndpoint>(
             return End::Panicked;
         }
         if turn.is_over(inbox.core()) {
-            turn = Turn::default();
-            yield_now(inbox.core()).await;
+            give_way(&mut turn, inbox, taken).await;
         }
+    }
+}
+
+/// Lets others have their turn after the last message of the endpoint's.
+async fn give_way(turn: &mut Turn, inbox: &Inbox, taken: &Taken) {
+    if turn.was_short(inbox.core()) {
+        pause().await;
+        // That is not all that others are owed.
+        taken.gave_way();
+    } else {
+        yield_now(inbox.core()).await;
     }
 }
 
