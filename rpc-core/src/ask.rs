@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// The reply to come, from [`RpcEndpointRef::ask`](crate::RpcEndpointRef::ask) and its kin.
 ///
@@ -198,14 +198,20 @@ impl<R> AskFuture<R> {
             }
             State::Remote(Remote { calls, id, decode, core, target }) => {
                 drive(core, cx);
-                let result = ready!(calls.poll(*id, cx));
+                let result = calls.poll(*id, cx);
+                if result.is_pending() {
+                    return Poll::Pending;
+                }
                 if let Some(timer) = self.timer() {
                     core.cancel_timer(timer);
                 }
-                Poll::Ready(match result {
-                    Ok(body) => decode(core, target, &body),
-                    Err(end) => Err(self.explain(end, core, || target.peer())),
-                })
+                match result {
+                    Poll::Ready(Ok(ref body)) => Poll::Ready(decode(core, target, body)),
+                    Poll::Ready(Err(end)) => {
+                        Poll::Ready(Err(self.explain(end, core, || target.peer())))
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
             }
             State::Failed(error) => Poll::Ready(Err(error.clone())),
             State::Ready(result) => Poll::Ready(Ok(result())),

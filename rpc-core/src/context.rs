@@ -237,9 +237,9 @@ impl<E> EndpointContext<E> {
         }
     }
 
-    /// The current message as an `M`.
-    pub(crate) fn decode<M: RpcMessage>(&mut self) -> Result<M, HandlerError> {
-        let message = match std::mem::replace(&mut self.work, Work::Nothing) {
+    /// The current message as an `M`. Nothing comes after the decoding: what it makes would be moved.
+    pub(crate) fn decode<M: RpcMessage>(&mut self) -> Result<M, RpcError> {
+        match std::mem::replace(&mut self.work, Work::Nothing) {
             Work::Tell(tell) => {
                 scope::within(&self.core, || into_message(tell, self.core.prescan()))
             }
@@ -253,16 +253,19 @@ impl<E> EndpointContext<E> {
                 let together = over.as_deref().or(self.together.as_deref());
                 self.decode_arrived(together.ok_or_else(lost), place)
             }
-        };
-        message.map_err(|error| {
-            if error.kind() == ErrorKind::Decode {
-                self.core.tally().count(Count::MessagesUndecodable);
-                if self.current.is_none() {
-                    self.core.tally().count(Count::DeadLettersUndecodable);
-                }
+        }
+    }
+
+    /// What comes of a message that is no `M`.
+    #[cold]
+    pub(crate) fn undecodable<M: RpcMessage>(&self, error: &RpcError) -> HandlerError {
+        if error.kind() == ErrorKind::Decode {
+            self.core.tally().count(Count::MessagesUndecodable);
+            if self.current.is_none() {
+                self.core.tally().count(Count::DeadLettersUndecodable);
             }
-            HandlerError::refused(self.name_message(M::NAME, &error))
-        })
+        }
+        HandlerError::refused(self.name_message(M::NAME, error))
     }
 
     fn decode_arrived<M: RpcMessage>(
@@ -307,7 +310,7 @@ impl<E> EndpointContext<E> {
 
     /// Answers the current call.
     pub(crate) fn reply<M: Ask>(&mut self, reply: M::Reply) {
-        let Some(way) = self.current.take().and_then(ReplySink::take) else { return };
+        let Some(way) = ReplySink::take_from(&mut self.current) else { return };
         // First: asks of the handler that others wait for must not take the answer for a cancel.
         turn::end(&self.inbox);
         self.turn_over = true;
@@ -329,7 +332,7 @@ impl<E> EndpointContext<E> {
         &mut self,
         kind: ReplyKind,
     ) -> Result<RpcCallContext<R>, HandlerError> {
-        let Some(way) = self.current.take().and_then(ReplySink::take) else {
+        let Some(way) = ReplySink::take_from(&mut self.current) else {
             return Err(HandlerError::refused(RpcError::new(
                 ErrorKind::Unsupported,
                 "a one-way message was sent where an ask is expected",
@@ -367,7 +370,7 @@ impl<E> EndpointContext<E> {
             }
             Work::Nothing | Work::Arrived(..) => return Err(HandlerError::refused(lost())),
         };
-        let Some(way) = self.current.take().and_then(ReplySink::take) else {
+        let Some(way) = ReplySink::take_from(&mut self.current) else {
             return Ok((message, None));
         };
         let kind = ReplyKind { message: None, encoding: Encoding::Named };

@@ -39,7 +39,8 @@ impl<E> EndpointContext<E> {
                     return None;
                 }
                 self.work = Work::Ask;
-                self.begin_call(sink, deadline, now).then_some(handler)
+                self.current = Some(sink);
+                self.begin_call(deadline, now).then_some(handler)
             }
             Kind::Wire(message) => self.begin_wire(*message, now),
             Kind::Row(_) | Kind::Network(_) | Kind::Terminated(_) => None,
@@ -99,10 +100,12 @@ impl<E> EndpointContext<E> {
             turn::begin_one_way();
             return true;
         };
-        let way = Way::Wire(origin.clone(), call);
-        turn::begin(None, Some(way), until);
-        (!origin.is_cancelled(call) || planted!(CancelledHandled))
-            && self.begin_call(ReplySink::wire(origin.clone(), call), until, now)
+        turn::begin_for(origin, call, until);
+        if origin.is_cancelled(call) && !planted!(CancelledHandled) {
+            return false;
+        }
+        self.current = Some(ReplySink::wire(origin.clone(), call));
+        self.begin_call(until, now)
     }
 
     /// There is no message any more: what is kept of the last ones is let go.
@@ -121,21 +124,22 @@ impl<E> EndpointContext<E> {
     /// An ask whose time is over is not handled. Nor is one whose caller has gone: of a local one
     /// that is seen when its message is taken.
     #[inline]
-    fn begin_call(&mut self, sink: ReplySink, deadline: Timestamp, now: Timestamp) -> bool {
+    fn begin_call(&mut self, deadline: Timestamp, now: Timestamp) -> bool {
         if deadline <= now {
-            self.core.tally().count(Count::AsksExpired);
-            sink.fail(
-                &RpcError::new(
-                    ErrorKind::Timeout,
-                    format!("the time of the ask was over when {} got to it", self.inbox.address()),
-                )
-                .with_outcome(Outcome::NeverSent),
-            );
+            self.too_late();
             return false;
         }
         self.deadline = deadline;
-        self.current = Some(sink);
         true
+    }
+
+    #[cold]
+    fn too_late(&mut self) {
+        self.core.tally().count(Count::AsksExpired);
+        let text = format!("the time of the ask was over when {} got to it", self.inbox.address());
+        if let Some(sink) = self.current.take() {
+            sink.fail(&RpcError::new(ErrorKind::Timeout, text).with_outcome(Outcome::NeverSent));
+        }
     }
 
     /// The handler is done: an error goes to the caller, unless it has its answer, and comes back.

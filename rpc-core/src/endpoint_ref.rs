@@ -80,16 +80,14 @@ impl RawRef {
             return Err(RpcError::new(ErrorKind::Internal, "a local ref has no remote target"));
         };
         let max = core.config().limits().message_max_size();
-        let send = || {
-            payload::with_encoded(msg, M::ENCODING, max, |body| {
-                // Made where it stays: to move what was just put together costs as much as a lock.
-                let (name, lane) = (M::NAME, M::LANE);
-                let mut message = Outgoing { name, lane, body, deadline, trace, made };
-                hand_over(&**target, &mut message)
-            })
-        };
-        let encoded = scope::within_for(core, For::Target(target), send);
-        encoded.map_err(|error| self.explain(M::NAME, &error))?
+        scope::within_for(core, For::Target(target), || {
+            let encoded = payload::encoded(msg, M::ENCODING, max);
+            let mut encoded = encoded.map_err(|error| self.explain(M::NAME, &error))?;
+            // Made where it stays: to move what was just put together costs as much as a lock.
+            let (name, lane, body) = (M::NAME, M::LANE, encoded.body());
+            let mut message = Outgoing { name, lane, body, deadline, trace, made };
+            hand_over(&**target, &mut message)
+        })
     }
 
     /// Names the message and the endpoint in an error of the encoder.
@@ -150,28 +148,34 @@ impl RawRef {
     }
 
     fn send_wait<M: OneWay>(&self, msg: M) -> AskFuture<()> {
-        let call = || -> Result<AskFuture<()>, RpcError> {
-            let Some(inbox) = self.find()? else {
-                let (core, trace) = (self.core()?, turn::trace());
-                let wait =
-                    |target: &dyn RemoteTarget, out: &mut Outgoing<'_>| target.send_wait(out);
-                let times = (Timestamp::MAX, None);
-                let Some(call) = self.remote_send(&core, &msg, times, trace, wait)? else {
-                    return Ok(AskFuture::ready(|| ()));
-                };
-                let (terms, _) = terms(&core, None);
-                return Ok(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms));
+        // The future of most is made where it is returned.
+        match self.send_or_wait(msg) {
+            Ok(None) => AskFuture::ready(|| ()),
+            Ok(Some(waits)) => waits,
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Sends a message; the future that waits for room, if there is none.
+    fn send_or_wait<M: OneWay>(&self, msg: M) -> Result<Option<AskFuture<()>>, RpcError> {
+        let Some(inbox) = self.find()? else {
+            let (core, trace) = (self.core()?, turn::trace());
+            let wait = |target: &dyn RemoteTarget, out: &mut Outgoing<'_>| target.send_wait(out);
+            let times = (Timestamp::MAX, None);
+            let Some(call) = self.remote_send(&core, &msg, times, trace, wait)? else {
+                return Ok(None);
             };
-            let trace = turn::trace();
-            let Some(tell) = inbox.tell_now(Box::new(Tell(msg)), size_of::<M>(), &trace)? else {
-                return Ok(AskFuture::ready(|| ()));
-            };
-            let (terms, _) = terms(inbox.core(), None);
-            let ticket = Arc::new(Ticket::default());
-            inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), terms.deadline, trace)?;
-            Ok(AskFuture::room(ticket, inbox.into_owned(), terms))
+            let (terms, _) = terms(&core, None);
+            return Ok(Some(AskFuture::remote(call, |_, _, _| Ok(()), core, self.clone(), terms)));
         };
-        call().unwrap_or_else(|error| self.failed(error))
+        let trace = turn::trace();
+        let Some(tell) = inbox.tell_now(Box::new(Tell(msg)), size_of::<M>(), &trace)? else {
+            return Ok(None);
+        };
+        let (terms, _) = terms(inbox.core(), None);
+        let ticket = Arc::new(Ticket::default());
+        inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), terms.deadline, trace)?;
+        Ok(Some(AskFuture::room(ticket, inbox.into_owned(), terms)))
     }
 
     /// Whether the endpoint exists; for refs made from a URI.

@@ -97,7 +97,10 @@ impl<E: Receive<M>, M: OneWay> HandlerSet<E> for Receives<M> {
         endpoint: &mut E,
         cx: &mut EndpointContext<E>,
     ) -> HandlerResult<()> {
-        let msg = cx.decode::<M>()?;
+        let msg = match cx.decode::<M>() {
+            Ok(msg) => msg,
+            Err(error) => return Err(cx.undecodable::<M>(&error)),
+        };
         endpoint.handle(msg, cx).await
     }
 }
@@ -117,7 +120,10 @@ impl<E: ReceiveAndReply<M>, M: Ask> HandlerSet<E> for Replies<M> {
         let msg = match cx.take_ask::<M>() {
             Taken::Message(msg) => msg,
             Taken::GivenUp => return Ok(()),
-            Taken::Other => cx.decode::<M>()?,
+            Taken::Other => match cx.decode::<M>() {
+                Ok(msg) => msg,
+                Err(error) => return Err(cx.undecodable::<M>(&error)),
+            },
         };
         let reply = if M::ABORT {
             let cancelled = cx.turn_cancelled();
@@ -152,7 +158,10 @@ impl<E: ReceiveAndReplyLater<M>, M: Ask> HandlerSet<E> for RepliesLater<M> {
         let msg = match cx.take_ask::<M>() {
             Taken::Message(msg) => msg,
             Taken::GivenUp => return Ok(()),
-            Taken::Other => cx.decode::<M>()?,
+            Taken::Other => match cx.decode::<M>() {
+                Ok(msg) => msg,
+                Err(error) => return Err(cx.undecodable::<M>(&error)),
+            },
         };
         let kind = ReplyKind { message: Some(M::NAME), encoding: M::ENCODING };
         let call = cx.take_call::<M::Reply, LocalCall<M>>(kind)?;

@@ -33,6 +33,14 @@ impl ReplySink {
         Self { way: Some(Way::Wire(origin, call)) }
     }
 
+    /// Hands on the way of the one that lies there: moved with it, it would be moved twice.
+    #[inline]
+    pub(crate) fn take_from(place: &mut Option<Self>) -> Option<Way> {
+        let way = place.as_mut()?.way.take();
+        *place = None;
+        way
+    }
+
     /// Hands the way on, to be used elsewhere.
     pub(crate) fn take(mut self) -> Option<Way> {
         self.way.take()
@@ -96,15 +104,15 @@ impl Way {
         let max = core.config().limits().message_max_size();
         let sent = match self {
             Self::Local(call) => scope::within(core, || {
-                payload::with_encoded(reply, BRIDGE_ENCODING, max, |body| {
-                    call.reply_bytes(&body.joined(), core.prescan())
-                })
+                let mut encoded = payload::encoded(reply, BRIDGE_ENCODING, max)?;
+                call.reply_bytes(&encoded.body().joined(), core.prescan())
             }),
             Self::Wire(origin, id) => scope::within_for(core, For::Origin(origin), || {
-                payload::with_encoded(reply, encoding, max, |body| origin.reply(*id, body))
+                let mut encoded = payload::encoded(reply, encoding, max)?;
+                origin.reply(*id, encoded.body())
             }),
         };
-        sent.and_then(|sent| sent).map_err(|error| {
+        sent.map_err(|error: RpcError| {
             // The handler has run, whatever kind of error its reply meets.
             let error = RpcError::new(error.kind(), format!("{}: {error}", of()))
                 .with_outcome(Outcome::FailedInHandler);

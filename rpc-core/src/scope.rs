@@ -73,25 +73,32 @@ pub(crate) fn within_for<R>(core: &EnvCore, whom: For<'_>, f: impl FnOnce() -> R
     }
     // One that is known costs no shared counter.
     let same = TO.with_borrow(|to| to.as_ref().is_some_and(|to| to.is(whom)));
-    let before = if same { None } else { Some(TO.replace(Some(whom.into()))) };
-    let _restore = RestoreTo { addressed: ADDRESSED.replace(true), before };
+    let before = if same { None } else { TO.replace(Some(whom.into())) };
+    let addressed = Addressed(ADDRESSED.replace(true));
+    if same || !addressed.0 {
+        return within(core, f);
+    }
+    // Only an outer scope needs its own back.
+    let _restore = RestoreTo(before);
     within(core, f)
 }
 
-struct RestoreTo {
-    addressed: bool,
-    before: Option<Option<To>>,
+/// Whether somebody was addressed before.
+struct Addressed(bool);
+
+impl Drop for Addressed {
+    fn drop(&mut self) {
+        ADDRESSED.set(self.0);
+    }
 }
+
+/// Who was addressed before.
+struct RestoreTo(Option<To>);
 
 impl Drop for RestoreTo {
     fn drop(&mut self) {
-        // Only an outer scope needs its own back. What was there is dropped outside of the cell.
-        if self.addressed
-            && let Some(before) = self.before.take()
-        {
-            let _over = TO.replace(before);
-        }
-        ADDRESSED.set(self.addressed);
+        // What was there is dropped outside of the cell.
+        let _over = TO.replace(self.0.take());
     }
 }
 
@@ -113,8 +120,14 @@ pub(crate) fn relay_for(location: &EndpointLocation) -> Option<RpcAddress> {
 pub(crate) fn within<R>(core: &EnvCore, f: impl FnOnce() -> R) -> R {
     // Numbers of envs say nothing here: each local world counts its own.
     let place = core.owner().map_or(ptr::null(), |owner| owner.as_ptr().cast());
-    let known = if place == PLACE.get() { None } else { Some(know(core.owner().cloned())) };
-    let _restore = Restore { active: ACTIVE.replace(true), known };
+    let same = place == PLACE.get();
+    let known = if same { None } else { know(core.owner().cloned()) };
+    let active = Active(ACTIVE.replace(true));
+    if same || !active.0 {
+        return f();
+    }
+    // Only an outer scope needs its env back; otherwise the new one stays known.
+    let _restore = Restore(known);
     f()
 }
 
@@ -124,20 +137,21 @@ fn know(owner: Option<Weak<dyn Owner>>) -> Option<Weak<dyn Owner>> {
     KNOWN.replace(owner)
 }
 
-struct Restore {
-    active: bool,
-    known: Option<Option<Weak<dyn Owner>>>,
+/// Whether a scope was active before.
+struct Active(bool);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.set(self.0);
+    }
 }
+
+/// The env that was known before.
+struct Restore(Option<Weak<dyn Owner>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // Only an outer scope needs its env back; otherwise the new one stays known.
-        if self.active
-            && let Some(known) = self.known.take()
-        {
-            know(known);
-        }
-        ACTIVE.set(self.active);
+        know(self.0.take());
     }
 }
 

@@ -96,8 +96,8 @@ pub trait EnvBackend: Send + Sync {
         false
     }
 
-    /// An endpoint has had its turn, of `rpc.dispatcher.yieldAfter` messages: wakes `cx` when the
-    /// others of its thread, and what comes from outside, had theirs.
+    /// An endpoint has had its turn, or some short ones, of `rpc.dispatcher.yieldAfter` messages: wakes
+    /// `cx` when the others of its thread, and what comes from outside, had theirs.
     fn yield_now(&self, cx: &mut Context<'_>) {
         cx.waker().wake_by_ref();
     }

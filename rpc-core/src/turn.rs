@@ -5,6 +5,7 @@ use crate::deadline::Timestamp;
 use crate::inbox::{Asker, Inbox, State};
 use crate::open_call::OpenCall;
 use crate::reply_sink::Way;
+use crate::seam::Origin;
 use crate::trace::TraceContext;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -39,6 +40,10 @@ thread_local! {
         const { RefCell::new(Current { handler: None, call: None, trace: None }) };
     /// What the handler is for, as long as nobody else has to know.
     static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
+    /// Whom the handler of another env's ask answers, and the call. The way is kept until the endpoint's
+    /// turn is over: mostly the next ask has come the same way.
+    static ORIGIN: RefCell<Option<Arc<dyn Origin>>> = const { RefCell::new(None) };
+    static CALL: Cell<(u64, Timestamp)> = const { Cell::new((0, Timestamp::MAX)) };
     /// Whether there is such a thing: mostly there is not, and to look at this costs nearly nothing.
     static SERVES: Cell<Serves> = const { Cell::new(Serves::Nothing) };
     /// In the same way, whether the thread is in a handler or a scope.
@@ -54,6 +59,8 @@ enum Serves {
     OneWay,
     /// What `SERVING` says.
     Somebody,
+    /// What `ORIGIN` and `CALL` say.
+    Elsewhere,
 }
 
 /// The handler of a message begins. It is written down in the inbox only when the handler waits, or
@@ -67,6 +74,20 @@ pub(crate) fn begin(asker: Option<Asker>, way: Option<Way>, deadline: Timestamp)
     SERVING.with_borrow_mut(|serving| *serving = Some(Serving { asker, way, deadline }));
 }
 
+/// The same of an ask of another env.
+pub(crate) fn begin_for(origin: &Arc<dyn Origin>, call: u64, deadline: Timestamp) {
+    let known = |known: &Option<Arc<dyn Origin>>| {
+        known.as_ref().is_some_and(|known| Arc::ptr_eq(known, origin))
+    };
+    if !ORIGIN.with_borrow(known) {
+        drop(ORIGIN.replace(Some(origin.clone())));
+    }
+    CALL.set((call, deadline));
+    if SERVES.replace(Serves::Elsewhere) == Serves::Somebody {
+        drop(SERVING.take());
+    }
+}
+
 /// The same of a message that nobody waits for.
 pub(crate) fn begin_one_way() {
     SERVES.set(Serves::OneWay);
@@ -78,6 +99,12 @@ fn take_serving() -> Option<Serving> {
         Serves::Nothing => None,
         Serves::OneWay => Some(Serving { asker: None, way: None, deadline: Timestamp::MAX }),
         Serves::Somebody => SERVING.try_with(RefCell::take).ok().flatten(),
+        Serves::Elsewhere => {
+            let origin = ORIGIN.try_with(|origin| origin.borrow().clone()).ok().flatten();
+            let (call, deadline) = CALL.get();
+            let way = origin.map(|origin| Way::Wire(origin, call));
+            Some(Serving { asker: None, way, deadline })
+        }
     }
 }
 
@@ -108,6 +135,7 @@ impl Inside {
         let before = self.before.take()?;
         // Of a handler that panicked.
         drop(take_serving());
+        drop(ORIGIN.try_with(RefCell::take));
         INSIDE.set(before.is_somewhere());
         Some(CURRENT.replace(before))
     }
@@ -203,7 +231,7 @@ pub(crate) fn end(inbox: &Inbox) {
     match SERVES.replace(Serves::Nothing) {
         Serves::Nothing => inbox.end_turn(),
         // What was not written down is nobody's business.
-        Serves::OneWay => {}
+        Serves::OneWay | Serves::Elsewhere => {}
         Serves::Somebody => drop(SERVING.try_with(RefCell::take)),
     }
 }

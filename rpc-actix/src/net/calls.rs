@@ -1,23 +1,21 @@
 //! The calls to a peer, as those who wait for them reach them.
 
 use super::beside::wake_with_driver;
-use super::link::Link;
+use super::link::{Link, State};
 use bytes::Bytes;
 use rpc_core::Timestamp;
 use rpc_core::spi::{CallEnd, Expire, RemoteCalls};
+use std::sync::MutexGuard;
 use std::task::{Context, Poll, Waker};
 
 impl RemoteCalls for Link {
     fn poll(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
-        let mut state = self.lock();
-        // One value all the way, so that the result is not moved once more.
-        let polled = state.session.poll_call(id, cx);
-        // Its target may have been released by its end, and the peer is to hear of it.
-        let output = polled.is_ready() && state.session.has_output() && !state.put_off;
-        let driver = if output { state.driver.take() } else { None };
-        drop(state);
-        driver.into_iter().for_each(Waker::wake);
-        polled
+        // Nothing comes after the poll, so that the result is not moved once more.
+        let mut looking = Looking(Some(self.lock()));
+        match &mut looking.0 {
+            Some(state) => state.session.poll_call(id, cx),
+            None => Poll::Pending,
+        }
     }
 
     fn abandon(&self, id: u64) {
@@ -33,6 +31,23 @@ impl RemoteCalls for Link {
         let next = state.session.expire_due(now, until);
         wake_with_driver(state);
         next
+    }
+}
+
+/// The lock, while a call is looked at.
+struct Looking<'a>(Option<MutexGuard<'a, State>>);
+
+/// The target may have been released by the end of the call, and the peer is to hear of it.
+impl Drop for Looking<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(mut state) = self.0.take() else { return };
+        if state.driver.is_none() || state.put_off || !state.session.has_output() {
+            return;
+        }
+        let driver = state.driver.take();
+        drop(state);
+        driver.into_iter().for_each(Waker::wake);
     }
 }
 

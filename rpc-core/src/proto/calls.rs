@@ -182,19 +182,24 @@ pub(crate) enum Known {
 }
 
 impl Calls {
-    pub(crate) fn open(&mut self, target: u32, progress: Progress) -> Option<u64> {
-        let call = Some(Call { progress, target, flight: None, relayed: false, waker: None });
-        if let Some(slot) = self.free.pop() {
-            let entry = self.slots.get_mut(slot as usize)?;
-            entry.call = call;
-            return Some((entry.generation << SLOT_BITS) | u64::from(slot));
-        }
-        let slot = self.slots.len();
-        if slot as u64 > SLOT_MASK {
-            return None;
-        }
-        self.slots.push(Slot { generation: 0, call });
-        Some(slot as u64)
+    #[inline]
+    pub(crate) fn open(&mut self, target: u32, begins: impl FnOnce() -> Progress) -> Option<u64> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.add_slot()?,
+        };
+        let entry = self.slots.get_mut(slot as usize)?;
+        // Made where it lies: it is large.
+        let progress = begins();
+        entry.call = Some(Call { progress, target, flight: None, relayed: false, waker: None });
+        Some((entry.generation << SLOT_BITS) | u64::from(slot))
+    }
+
+    fn add_slot(&mut self) -> Option<u32> {
+        let slot =
+            u32::try_from(self.slots.len()).ok().filter(|slot| u64::from(*slot) <= SLOT_MASK)?;
+        self.slots.push(Slot::default());
+        Some(slot)
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
@@ -219,6 +224,23 @@ impl Calls {
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(u32::try_from(slot_of(id)).unwrap_or(u32::MAX));
         Some(call)
+    }
+
+    /// Ends a call with its answer, if it is open, as [`finish`](Self::finish) does. The number by
+    /// which the peer knew it is over as well.
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        id: u64,
+        result: impl FnOnce() -> Result<Bytes, CallEnd>,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let Some(call) = self.get(id) else { return };
+        if !matches!(call.progress, Progress::Done(_)) {
+            call.flight = None;
+            call.progress = Progress::Done(result());
+            wakes.extend(call.waker.take());
+        }
     }
 
     /// Ends a call, if it is open; its future finds the result. Its waker goes into `wakes`.

@@ -133,7 +133,7 @@ impl Session {
     /// # Errors
     /// `Overloaded` when too many calls are open.
     pub fn resolve(&mut self, now: Timestamp, id: TargetId) -> Result<u64, RpcError> {
-        let call = self.open(id, Progress::Resolving)?;
+        let call = self.open(id, || Progress::Resolving)?;
         let resolved = self.targets.get(id).is_some_and(|target| target.phase == Phase::Resolved);
         if resolved {
             self.finish(now, call, Ok(bytes::Bytes::new()));

@@ -148,7 +148,7 @@ impl Session {
         let plain = need(Plain::read(kind, payload), kind)?;
         self.assemblies.allow(plain.body.len())?;
         if let (Kind::Reply, Some(id)) = (kind, plain.call) {
-            return self.answered(now, id, Ok(found.keep(plain.body)));
+            return self.answered_by(now, id, false, || Ok(found.keep(plain.body)));
         }
         if let Some(id) = plain.call {
             self.serving.open(id)?;

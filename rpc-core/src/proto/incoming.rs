@@ -190,23 +190,36 @@ impl Session {
         id: u64,
         result: Result<Bytes, CallEnd>,
     ) -> Result<(), Close> {
-        match self.flights.known(id) {
-            Known::Open => {
-                if let Some(call) = self.flights.land(id) {
-                    self.called.answer(result.is_err());
-                    self.finish(now, call, result);
-                }
-                Ok(())
-            }
-            // The caller gave up in the meantime.
-            Known::Past => {
-                self.tally.count(Count::AnswersLate);
-                Ok(())
-            }
-            Known::Never => {
-                Err(Close::protocol(format!("an answer to call {id:#x}, which was never made")))
-            }
+        let failed = result.is_err();
+        self.answered_by(now, id, failed, || result)
+    }
+
+    /// The same; the answer is made where it stays.
+    #[inline]
+    pub(super) fn answered_by(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        failed: bool,
+        result: impl FnOnce() -> Result<Bytes, CallEnd>,
+    ) -> Result<(), Close> {
+        let Some(call) = self.flights.land(id) else { return self.answered_before(id) };
+        self.called.answer(failed);
+        self.calls.answer(call, result, &mut self.wakes);
+        self.has_place(now);
+        Ok(())
+    }
+
+    #[cold]
+    fn answered_before(&self, id: u64) -> Result<(), Close> {
+        if self.flights.known(id) == Known::Never {
+            return Err(Close::protocol(format!(
+                "an answer to call {id:#x}, which was never made"
+            )));
         }
+        // The caller gave up in the meantime.
+        self.tally.count(Count::AnswersLate);
+        Ok(())
     }
 
     fn about_target(

@@ -143,7 +143,7 @@ impl Session {
     }
 
     fn open_relayed(&mut self, id: TargetId) -> Result<u64, Refusal> {
-        let call = self.open(id, Progress::Pending).map_err(Refusal::Failed)?;
+        let call = self.open(id, || Progress::Pending).map_err(Refusal::Failed)?;
         if let Some(open) = self.calls.get(call) {
             open.relayed = true;
         }

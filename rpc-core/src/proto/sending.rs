@@ -221,6 +221,12 @@ impl Session {
     /// A call of the peer's limit has ended: another may go.
     pub(super) fn landed(&mut self, now: Timestamp, flight: u64) {
         self.flights.land(flight);
+        self.has_place(now);
+    }
+
+    /// There may be a place among the calls in flight.
+    #[inline]
+    pub(super) fn has_place(&mut self, now: Timestamp) {
         // The first one may have nothing left to send: the place is for whoever can use it.
         while let Some(id) = self.next_blocked() {
             if let Some(target) = self.targets.get_mut(id) {

@@ -200,9 +200,9 @@ impl Session {
         let call = match request.submission {
             Submission::Send => None,
             Submission::SendWait if fits => None,
-            Submission::SendWait => Some(self.open(request.target, Progress::Waiting)?),
+            Submission::SendWait => Some(self.open(request.target, || Progress::Waiting)?),
             Submission::Ask => {
-                let call = self.open(request.target, Progress::Pending)?;
+                let call = self.open(request.target, || Progress::Pending)?;
                 self.keep_deadline(request.message.deadline, call);
                 Some(call)
             }
@@ -264,8 +264,12 @@ impl Session {
         true
     }
 
-    pub(super) fn open(&mut self, target: TargetId, progress: Progress) -> Result<u64, RpcError> {
-        let Some(call) = self.calls.open(target, progress) else {
+    pub(super) fn open(
+        &mut self,
+        target: TargetId,
+        begins: impl FnOnce() -> Progress,
+    ) -> Result<u64, RpcError> {
+        let Some(call) = self.calls.open(target, begins) else {
             return Err(RpcError::new(
                 ErrorKind::Overloaded,
                 format!("too many calls to {} are open", self.peer_name),

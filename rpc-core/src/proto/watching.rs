@@ -20,7 +20,7 @@ impl Session {
     /// # Errors
     /// `Overloaded` when too many calls are open.
     pub fn watch(&mut self, id: TargetId) -> Result<u64, RpcError> {
-        let call = self.open(id, Progress::Watching)?;
+        let call = self.open(id, || Progress::Watching)?;
         if let Some(target) = self.targets.get_mut(id) {
             target.watchers.insert(call);
             if target.phase == Phase::Unknown {

@@ -167,11 +167,12 @@ mod tests {
     }
 
     fn pieces(value: &impl Serialize, max: usize) -> Result<VecDeque<Bytes>, RpcError> {
-        payload::with_encoded(value, Encoding::Named, max, |encoded| {
-            let mut out = VecDeque::new();
-            encoded.take().split_into(usize::MAX, &mut out);
-            out
-        })
+        let mut out = VecDeque::new();
+        payload::encoded(value, Encoding::Named, max)?
+            .body()
+            .take()
+            .split_into(usize::MAX, &mut out);
+        Ok(out)
     }
 
     #[test]

@@ -32,30 +32,44 @@ thread_local! {
     static SCRATCH: Cell<Option<Box<Encoded>>> = const { Cell::new(None) };
 }
 
-/// Encodes `value` into a scratch buffer of this thread and hands that to `then`, which may take
-/// the buffer's contents away. User code (`Serialize`) runs outside of every lock here, and may
-/// itself send messages.
+/// A value in the scratch buffer of this thread, which may be taken out of it.
+pub(crate) struct Scratch(Option<Box<Encoded>>);
+
+impl Scratch {
+    pub(crate) fn body(&mut self) -> &mut Encoded {
+        self.0.get_or_insert_default()
+    }
+}
+
+/// The buffer is for the next value.
+impl Drop for Scratch {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(mut scratch) = self.0.take() else { return };
+        scratch.clear();
+        if scratch.own_mut().capacity() <= KEPT_SCRATCH {
+            SCRATCH.set(Some(scratch));
+        }
+    }
+}
+
+/// Encodes `value` into the scratch buffer of this thread. User code (`Serialize`) runs outside of every
+/// lock here, and may itself send messages.
 ///
 /// # Errors
 /// `Encode` if the value cannot be written, `TooLarge` as soon as it passes `max` bytes.
-pub(crate) fn with_encoded<T: Serialize + ?Sized, R>(
+pub(crate) fn encoded<T: Serialize + ?Sized>(
     value: &T,
     encoding: Encoding,
     max: usize,
-    then: impl FnOnce(&mut Encoded) -> R,
-) -> Result<R, RpcError> {
+) -> Result<Scratch, RpcError> {
     let mut scratch = SCRATCH.take().unwrap_or_default();
     scratch.clear();
     encode_into(value, encoding, max, &mut scratch)?;
     if scratch.own().len() > SMALL_BODY {
         trim(scratch.own_mut());
     }
-    let result = then(&mut scratch);
-    scratch.clear();
-    if scratch.own_mut().capacity() <= KEPT_SCRATCH {
-        SCRATCH.set(Some(scratch));
-    }
-    Ok(result)
+    Ok(Scratch(Some(scratch)))
 }
 
 /// A large body is taken, and may wait for long: it keeps a quarter of its size in vain at most.
@@ -69,13 +83,13 @@ fn trim(body: &mut Vec<u8>) {
 /// Encodes `value` into a buffer of its own.
 ///
 /// # Errors
-/// As [`with_encoded`].
+/// As [`encoded`].
 pub(crate) fn to_vec<T: Serialize + ?Sized>(
     value: &T,
     encoding: Encoding,
     max: usize,
 ) -> Result<Vec<u8>, RpcError> {
-    with_encoded(value, encoding, max, |encoded| encoded.to_vec())
+    Ok(encoded(value, encoding, max)?.body().to_vec())
 }
 
 fn encode_into<T: Serialize + ?Sized>(
@@ -237,12 +251,10 @@ mod tests {
     use io::Write;
 
     /// The length and the capacity of the buffer that a string of so many bytes is encoded into.
-    fn encoded(bytes: usize) -> (usize, usize) {
+    fn of_string(bytes: usize) -> (usize, usize) {
         let value = Bytes::from(vec![7; bytes]);
-        with_encoded(&value, Encoding::Named, usize::MAX, |buffer| {
-            (buffer.len(), buffer.own_mut().capacity())
-        })
-        .unwrap()
+        let mut buffer = encoded(&value, Encoding::Named, usize::MAX).unwrap();
+        (buffer.body().len(), buffer.body().own_mut().capacity())
     }
 
     #[test]
@@ -269,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_a_buffer_of_up_to_64_kib_and_no_larger_one() {
-        let room = |bytes| encoded(bytes).1;
+        let room = |bytes| of_string(bytes).1;
         assert_eq!(room(1000), 1003);
         // Just large enough is large enough.
         assert_eq!((room(1000), room(10)), (1003, 1003));
@@ -283,17 +295,15 @@ mod tests {
         let parts = |bytes: [usize; 2]| {
             SCRATCH.set(None);
             let parts = bytes.map(|bytes| Bytes::from(vec![7; bytes]));
-            with_encoded(&parts, Encoding::Named, usize::MAX, |buffer| {
-                (buffer.len(), buffer.own_mut().capacity())
-            })
-            .unwrap()
+            let mut buffer = encoded(&parts, Encoding::Named, usize::MAX).unwrap();
+            (buffer.body().len(), buffer.body().own_mut().capacity())
         };
         assert_eq!(parts([40_000, 1000]), (41_007, 41_007 + 41_007 / 4));
         assert_eq!(parts([40_000, 39_000]), (79_007, 2 * 40_004));
         // Small ones are copied, and what is kept is the thread's.
         SCRATCH.set(Some(Box::new(Encoded::from(Vec::with_capacity(60_000)))));
-        assert_eq!(encoded(16_384 - 3), (16_384, 60_000));
-        assert_eq!(encoded(16_384 - 2), (16_384 + 1, (16_384 + 1) * 5 / 4));
+        assert_eq!(of_string(16_384 - 3), (16_384, 60_000));
+        assert_eq!(of_string(16_384 - 2), (16_384 + 1, (16_384 + 1) * 5 / 4));
     }
 
     /// Whether it happens. Other tests use the spare buffers of the process as well, and may be faster.
@@ -312,8 +322,8 @@ mod tests {
             let body = spare::lend(body);
             assert_eq!(decode_body::<Bytes>(&body, &PrescanLimits::default()).unwrap(), value);
             drop(body);
-            let again = |body: &mut Encoded| place(body.own()) == before;
-            with_encoded(&value, Encoding::Named, usize::MAX, again).unwrap()
+            let mut again = encoded(&value, Encoding::Named, usize::MAX).unwrap();
+            place(again.body().own()) == before
         }));
     }
 }

@@ -409,7 +409,7 @@ fn a_number_that_comes_free_goes_to_a_target_that_wants_one() {
         session.targets.get_mut(id).unwrap().starved = id != third;
         session.starved.push_back(id);
     }
-    let calls = [second, third].map(|id| session.open(id, Progress::Resolving).unwrap());
+    let calls = [second, third].map(|id| session.open(id, || Progress::Resolving).unwrap());
     session.targets.get_mut(second).unwrap().resolvers.push(calls[0]);
     session.targets.get_mut(third).unwrap().resolvers.push(calls[1]);
     session.release(used);
