@@ -15,31 +15,22 @@ use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
 /// One peer, as everything here shares it.
+#[repr(C)]
 pub(crate) struct Link {
     clock: Clock,
-    /// Where to dial it; `None` for an env that does not listen.
-    address: Option<RpcAddress>,
     /// Whether there are orders: looked at in every turn of the driver, without the lock.
     ordered: AtomicBool,
     /// Whether what was read last was for several, whose messages leave together.
     pub(super) spread: AtomicBool,
-    state: Mutex<State>,
     pub(super) pen: Pen,
+    state: Mutex<State>,
+    /// Where to dial it; `None` for an env that does not listen.
+    address: Option<RpcAddress>,
 }
 
+/// In this order, so that what an ask touches, the session's beginning included, lies together.
+#[repr(C)]
 pub(super) struct State {
-    pub(super) session: Session,
-    phase: Phase,
-    /// Counts the tries and connections: what belongs to an earlier one has no say any more.
-    turn: u64,
-    backoff: Backoff,
-    /// Dials in a row that gave way to the peer's.
-    declines: u32,
-    limits: Limits,
-    /// Since when there is a connection.
-    connected: Timestamp,
-    /// As whose messages those of the peer are queued.
-    whose: Option<EndpointLocation>,
     /// The connection's driver, asleep: whoever makes output wakes it, once.
     pub(super) driver: Option<Waker>,
     /// Its thread, if others may write in its place.
@@ -48,13 +39,25 @@ pub(super) struct State {
     pub(super) put_off: bool,
     /// Something was written in part beside the driver, which has to go on with it.
     pub(super) begun: bool,
-    /// The same, awake or asleep: whoever has orders for it wakes it.
-    watcher: Option<Waker>,
-    orders: Option<Orders>,
-    /// Whoever waits for the end of the connection.
-    successors: Vec<Waker>,
     /// Set by the env's shutdown: no connection is taken any more.
     closing: bool,
+    phase: Phase,
+    /// Dials in a row that gave way to the peer's.
+    declines: u32,
+    orders: Option<Orders>,
+    pub(super) session: Session,
+    /// Counts the tries and connections: what belongs to an earlier one has no say any more.
+    turn: u64,
+    backoff: Backoff,
+    limits: Arc<Limits>,
+    /// Since when there is a connection.
+    connected: Timestamp,
+    /// As whose messages those of the peer are queued.
+    whose: Option<EndpointLocation>,
+    /// The same as `driver`, awake or asleep: whoever has orders for it wakes it.
+    watcher: Option<Waker>,
+    /// Whoever waits for the end of the connection.
+    successors: Vec<Waker>,
 }
 
 /// What a driver is told from outside.
@@ -94,7 +97,7 @@ impl Link {
         clock: Clock,
         address: Option<RpcAddress>,
         session: Session,
-        limits: Limits,
+        limits: Arc<Limits>,
         seed: u64,
     ) -> Self {
         let state = State {

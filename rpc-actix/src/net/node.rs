@@ -14,7 +14,9 @@ use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
 use rpc_core::wire::spare;
-use rpc_core::{EndpointAddress, EndpointLocation, ErrorKind, RpcAddress, RpcEnvConfig, RpcError};
+use rpc_core::{
+    EndpointAddress, EndpointLocation, ErrorKind, Limits, RpcAddress, RpcEnvConfig, RpcError,
+};
 #[cfg(feature = "sim")]
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,6 +29,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct Node {
     pub(super) id: u64,
     pub(super) config: RpcEnvConfig,
+    /// Those of `config`, which all connections share.
+    limits: Arc<Limits>,
     address: Option<RpcAddress>,
     pub(super) clock: Clock,
     pub(super) host: ActixHost,
@@ -64,6 +68,7 @@ impl Node {
         let NodeParts { id, config, address, clock, host, dispatcher, tally, transport } = parts;
         Arc::new(Self {
             id,
+            limits: Arc::new(config.limits().clone()),
             config,
             address,
             clock,
@@ -117,10 +122,9 @@ impl Node {
     }
 
     pub(super) fn link(&self, address: Option<RpcAddress>, peer: String) -> Link {
-        let limits = self.config.limits();
-        let session = Session::new(limits.clone(), peer).counting(&self.tally);
+        let session = Session::new(self.limits.clone(), peer).counting(&self.tally);
         let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        Link::new(self.clock, address, session, limits.clone(), seed)
+        Link::new(self.clock, address, session, self.limits.clone(), seed)
     }
 
     /// Logs what is wrong with a peer, if that was not done just now.

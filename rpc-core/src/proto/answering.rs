@@ -1,6 +1,7 @@
 //! Calls of the peer that are answered.
 
-use super::lanes::{FirstFrame, Lanes};
+use super::lanes::Lanes;
+use super::large::FirstFrame;
 use super::session::Session;
 use crate::error::{ErrorKind, RpcError};
 use crate::message::Encoding;

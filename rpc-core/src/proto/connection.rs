@@ -39,7 +39,7 @@ impl Session {
         let frame = usize::try_from(peer.hello.limits.frame).unwrap_or(usize::MAX);
         let assembly = usize::try_from(peer.hello.limits.assembly).unwrap_or(usize::MAX);
         self.lanes.set_limits(frame.min(self.limits.frame_max_size()), assembly);
-        self.peer = Some(peer);
+        self.set_peer(Some(peer));
         self.connections = self.connections.wrapping_add(1);
         for id in self.targets.ids(Target::is_wanted) {
             self.ask_for(id);
@@ -57,14 +57,14 @@ impl Session {
     /// same numbers mean something else.
     #[must_use]
     pub fn connection(&self) -> Option<u64> {
-        self.peer.as_ref().map(|_| self.connections)
+        self.connected.then_some(self.connections)
     }
 
     /// The connection is gone. Calls that were sent end as *outcome unknown*, those in a buffer
     /// as *never sent*; what waits in queues stays for the next connection if `keep` says so.
     pub fn detach(&mut self, error: &RpcError, keep: bool) -> Detached {
         let mut result = Detached::default();
-        self.peer = None;
+        self.set_peer(None);
         self.pulse = Pulse::default();
         self.leaving = false;
         self.closing = Closing::No;

@@ -1,27 +1,34 @@
 //! What goes out: control frames first, then normal ones, then bulk, large bodies in chunks.
 
+use super::large::{FirstFrame, Large, send_part};
 use crate::plant::planted;
-use crate::wire::frame::{self, FLAG_BULK, FLAG_FIRST, HEADER, Header, Kind};
+use crate::wire::frame::{self, HEADER, Header, Kind};
 use crate::wire::rope::Rope;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
 
-/// The buffers of one connection's direction.
+/// The buffers of one connection's direction. In this order: small frames of the normal lane touch the
+/// beginning only.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Lanes {
     control: BytesMut,
+    /// The bytes of small frames, and the large bodies, that wait in all lanes.
+    small: usize,
+    large: usize,
+    /// Answers that have not gone out, and their bytes.
+    answers: usize,
+    answer_bytes: usize,
     lanes: [LaneBuffer; 2],
     last_stream: u32,
     chunk: usize,
     /// What the peer takes of large bodies under way at once, and how much is, by lane.
     budget: usize,
     under_way: [usize; 2],
-    /// Large answers that have not gone out, and their bytes.
-    answers: usize,
-    answer_bytes: usize,
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct LaneBuffer {
     ready: BytesMut,
     /// How many bytes of them went out together last, which is how much room the next ones get.
@@ -31,9 +38,6 @@ struct LaneBuffer {
     answer_bytes: usize,
     /// How many bytes have left `ready` so far: offsets in it stay valid.
     gone: u64,
-    /// What went last.
-    #[cfg(plant)]
-    again: BytesMut,
     /// Large bodies that fit into one frame.
     whole: VecDeque<Large>,
     /// Those that do not, and of which nothing has gone.
@@ -42,6 +46,9 @@ struct LaneBuffer {
     begun: VecDeque<Large>,
     /// Whether a whole one went last, so that the others have their turn.
     whole_was_last: bool,
+    /// What went last.
+    #[cfg(plant)]
+    again: BytesMut,
 }
 
 impl LaneBuffer {
@@ -53,30 +60,6 @@ impl LaneBuffer {
     fn large_queues(&mut self) -> [&mut VecDeque<Large>; 3] {
         [&mut self.whole, &mut self.waiting, &mut self.begun]
     }
-}
-
-/// A large body on its way.
-#[derive(Debug)]
-struct Large {
-    stream: u32,
-    /// The fields of its first frame; empty once that has gone.
-    head: Option<FirstFrame>,
-    body: Rope,
-    /// The size of the whole body.
-    total: usize,
-    /// Whether one frame has room for it.
-    whole: bool,
-    /// Who waits for its end: the target's number on the wire, and the lane. Nobody for an answer.
-    then: Option<(u32, usize)>,
-    call: Option<u64>,
-}
-
-#[derive(Debug)]
-pub(crate) struct FirstFrame {
-    pub(crate) kind: Kind,
-    pub(crate) flags: u8,
-    pub(crate) message: u16,
-    pub(crate) fields: Vec<u8>,
 }
 
 /// What a call of `transmit` has let go.
@@ -113,13 +96,15 @@ impl Lanes {
     pub(crate) fn new() -> Self {
         Self {
             control: BytesMut::new(),
+            small: 0,
+            large: 0,
+            answers: 0,
+            answer_bytes: 0,
             lanes: [LaneBuffer::default(), LaneBuffer::default()],
             last_stream: 0,
             chunk: 0,
             budget: 0,
             under_way: [0; 2],
-            answers: 0,
-            answer_bytes: 0,
         }
     }
 
@@ -154,7 +139,10 @@ impl Lanes {
         if is_answer(kind as u8) {
             buffer.answers = buffer.answers.saturating_add(1);
             buffer.answer_bytes = buffer.answer_bytes.saturating_add(whole);
+            self.answers = self.answers.saturating_add(1);
+            self.answer_bytes = self.answer_bytes.saturating_add(whole);
         }
+        self.small = self.small.saturating_add(whole);
         if buffer.ready.capacity() == 0 {
             buffer.ready.reserve(whole.max(buffer.usual));
         }
@@ -171,6 +159,7 @@ impl Lanes {
             buffer.ready.reserve(frames.len().max(buffer.usual));
         }
         buffer.ready.put_slice(frames);
+        self.small = self.small.saturating_add(frames.len());
     }
 
     pub(crate) fn put_large(
@@ -193,6 +182,7 @@ impl Lanes {
         if let Some(buffer) = self.lanes.get_mut(lane) {
             let queue = if whole { &mut buffer.whole } else { &mut buffer.waiting };
             queue.push_back(large);
+            self.large = self.large.saturating_add(1);
         }
     }
 
@@ -232,6 +222,7 @@ impl Lanes {
         for (lane, queue) in queues {
             if let Some(place) = queue.iter().position(|large| large.call == Some(call)) {
                 let large = queue.remove(place)?;
+                self.large = self.large.saturating_sub(1);
                 let begun = large.head.is_none();
                 if begun {
                     sub(&mut self.under_way, lane, large.total);
@@ -251,11 +242,7 @@ impl Lanes {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.control.is_empty()
-            && self.lanes.iter().all(|lane| {
-                let large = [&lane.whole, &lane.waiting, &lane.begun];
-                lane.ready.is_empty() && large.iter().all(|queue| queue.is_empty())
-            })
+        self.control.is_empty() && self.small == 0 && self.large == 0
     }
 
     /// Whether every small frame of a lane has gone out.
@@ -270,14 +257,12 @@ impl Lanes {
 
     /// Answers that wait for the socket.
     pub(crate) fn answers(&self) -> usize {
-        let small: usize = self.lanes.iter().map(|lane| lane.answers).sum();
-        self.answers.saturating_add(small)
+        self.answers
     }
 
     /// Their bytes. A large one counts until its last byte has gone.
     pub(crate) fn answer_bytes(&self) -> usize {
-        let small: usize = self.lanes.iter().map(|lane| lane.answer_bytes).sum();
-        self.answer_bytes.saturating_add(small)
+        self.answer_bytes
     }
 
     /// Moves about `budget` bytes out, in the order of the lanes.
@@ -286,12 +271,11 @@ impl Lanes {
         let mut left = budget;
         let mut before = std::mem::take(&mut self.control);
         for lane in 0..self.lanes.len() {
-            if left <= before.len() {
+            if left <= before.len() || self.small == 0 && self.large == 0 {
                 break;
             }
-            let Some(buffer) = self.lanes.get_mut(lane) else { break };
-            if !buffer.ready.is_empty() {
-                let part = take_ready(buffer, left.saturating_sub(before.len()));
+            if !self.ready_is_empty(lane) {
+                let part = self.take_ready(lane, left.saturating_sub(before.len()));
                 if !before.is_empty() && before.len().saturating_add(part.len()) <= JOINED {
                     before.put_slice(&part);
                 } else {
@@ -299,24 +283,53 @@ impl Lanes {
                 }
             }
             push(out, &mut left, std::mem::take(&mut before));
-            while left > 0
-                && let Some(large) = self.next_large(lane)
-            {
-                let before = large.body.len();
-                let large = send_part(large, lane, self.chunk, out);
-                left = left.saturating_sub(before.saturating_sub(large.body.len()).max(1));
-                if large.body.is_empty() {
-                    self.finished(lane, &large, &mut result);
-                } else if let Some(buffer) = self.lanes.get_mut(lane) {
-                    buffer.begun.push_back(large);
-                }
+            if self.large > 0 {
+                left = self.transmit_large(lane, left, out, &mut result);
             }
         }
         push(out, &mut left, before);
         result
     }
 
+    /// Parts of a lane's large bodies, up to `left` bytes; what is left of those.
+    #[inline(never)]
+    fn transmit_large(
+        &mut self,
+        lane: usize,
+        mut left: usize,
+        out: &mut VecDeque<Bytes>,
+        result: &mut Transmitted,
+    ) -> usize {
+        while left > 0
+            && let Some(large) = self.next_large(lane)
+        {
+            let before = large.body.len();
+            let large = send_part(large, lane, self.chunk, out);
+            left = left.saturating_sub(before.saturating_sub(large.body.len()).max(1));
+            if large.body.is_empty() {
+                self.finished(lane, &large, result);
+            } else if let Some(buffer) = self.lanes.get_mut(lane) {
+                buffer.begun.push_back(large);
+            }
+        }
+        left
+    }
+
+    /// Small frames of a lane that go now.
+    fn take_ready(&mut self, lane: usize, left: usize) -> BytesMut {
+        let Some(buffer) = self.lanes.get_mut(lane) else { return BytesMut::new() };
+        let (answers, answer_bytes) = (buffer.answers, buffer.answer_bytes);
+        let part = take_ready(buffer, left);
+        let answers = answers.saturating_sub(buffer.answers);
+        let answer_bytes = answer_bytes.saturating_sub(buffer.answer_bytes);
+        self.answers = self.answers.saturating_sub(answers);
+        self.answer_bytes = self.answer_bytes.saturating_sub(answer_bytes);
+        self.small = self.small.saturating_sub(part.len());
+        part
+    }
+
     fn finished(&mut self, lane: usize, large: &Large, result: &mut Transmitted) {
+        self.large = self.large.saturating_sub(1);
         if !large.whole {
             sub(&mut self.under_way, lane, large.total);
         }
@@ -380,9 +393,13 @@ impl Lanes {
     #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
         let begun = |lane: &LaneBuffer| lane.begun.iter().map(|large| large.total).sum::<usize>();
-        let large = self.lanes.iter().flat_map(LaneBuffer::large);
+        let large = || self.lanes.iter().flat_map(LaneBuffer::large);
+        let answers: usize = self.lanes.iter().map(|lane| lane.answers).sum();
+        let large_answers = large().filter(|large| large.then.is_none()).count();
         self.lanes.each_ref().map(begun) == self.under_way
-            && large.filter(|large| large.then.is_none()).count() == self.answers
+            && answers.saturating_add(large_answers) == self.answers
+            && large().count() == self.large
+            && self.lanes.iter().map(|lane| lane.ready.len()).sum::<usize>() == self.small
             && self.lanes.iter().all(|lane| lane.begun.len() <= MAX_BEGUN)
     }
 
@@ -403,6 +420,8 @@ impl Lanes {
             (lane.answers, lane.answer_bytes) = (0, 0);
             lane.large_queues().into_iter().for_each(VecDeque::clear);
         }
+        self.small = self.lanes.iter().map(|lane| lane.ready.len()).sum();
+        self.large = 0;
     }
 }
 
@@ -421,11 +440,6 @@ fn push(out: &mut VecDeque<Bytes>, left: &mut usize, bytes: BytesMut) {
 
 fn is_answer(kind: u8) -> bool {
     kind == Kind::Reply as u8 || kind == Kind::Failure as u8
-}
-
-/// The flag of what travels in a lane.
-pub(super) fn lane_flag(lane: usize) -> u8 {
-    if lane == 1 { FLAG_BULK } else { 0 }
 }
 
 /// Takes whole frames out of a lane's buffer, all of them if they fit.
@@ -459,30 +473,4 @@ fn take_ready(lane: &mut LaneBuffer, left: usize) -> BytesMut {
         lane.again = part.clone();
     }
     part
-}
-
-/// Sends the next part of a large body; what is left of it.
-fn send_part(mut large: Large, lane: usize, chunk: usize, out: &mut VecDeque<Bytes>) -> Large {
-    let bulk = lane_flag(lane);
-    let first = large.head.take();
-    let fields = first.as_ref().map_or(&[][..], |first| &first.fields);
-    let (stream, size) = (large.stream.to_be_bytes(), (large.body.len() as u64).to_be_bytes());
-    let (stream, size) = match (large.whole, &first) {
-        (true, _) => (&[][..], &[][..]),
-        (false, Some(_)) => (&stream[..], &size[..]),
-        (false, None) => (&stream[..], &[][..]),
-    };
-    let (kind, flags, message) = match &first {
-        Some(first) if large.whole => (first.kind, first.flags | bulk, first.message),
-        Some(first) => (first.kind, first.flags | bulk | FLAG_FIRST, first.message),
-        None => (Kind::Chunk, bulk, 0),
-    };
-    let fixed = stream.len().saturating_add(size.len()).saturating_add(fields.len());
-    let part = large.body.len().min(chunk.saturating_sub(fixed).max(1));
-    let mut head = BytesMut::with_capacity(HEADER.saturating_add(fixed));
-    frame::put_header(&mut head, fixed.saturating_add(part), kind, flags, message);
-    [stream, size, fields].into_iter().for_each(|field| head.put_slice(field));
-    out.push_back(head.freeze());
-    large.body.split_into(part, out);
-    large
 }

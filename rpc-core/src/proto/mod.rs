@@ -1,6 +1,7 @@
 //! The protocol without I/O: what two envs say to each other, as a machine that is given bytes
 //! and the time and gives back bytes and events.
 
+mod admitting;
 mod answering;
 mod arrivals;
 mod assembly;
@@ -17,6 +18,7 @@ mod incoming;
 mod known;
 mod landing;
 mod lanes;
+mod large;
 mod message_frame;
 mod named;
 mod notice;

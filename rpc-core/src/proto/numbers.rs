@@ -104,6 +104,11 @@ impl Numbers {
         }
     }
 
+    /// Whether none was given up: that is so nearly always.
+    pub(crate) fn all_in_use(&self) -> bool {
+        self.retired.is_empty() && self.done.is_empty()
+    }
+
     /// A retired number with which nothing is in the lanes any more, now that they have got to
     /// `gone`. It is still taken until [`free`](Self::free) is told.
     pub(crate) fn next_done(&mut self, gone: [u64; 2]) -> Option<WireNumber> {

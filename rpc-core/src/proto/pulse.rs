@@ -9,20 +9,21 @@ use std::time::Duration;
 
 /// What is under way on a connection, since when, and when there was life last.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Pulse {
+    /// When something came, and when something went out.
+    heard: Timestamp,
+    said: Timestamp,
+    /// Answers to pings since the last time that anything was written.
+    pub(super) pongs: usize,
+    /// When a peer that promises no heartbeats was pinged, if nothing has come since.
+    pinged: Option<Timestamp>,
     /// A frame that has begun to arrive.
     partial_since: Option<Timestamp>,
     /// Output that the socket does not take.
     stalled_since: Option<Timestamp>,
-    /// Answers to pings since the last time that anything was written.
-    pub(super) pongs: usize,
     /// The time that the peer's pings have used up: each has its share of it.
     pings: Timestamp,
-    /// When something came, and when something went out.
-    heard: Timestamp,
-    said: Timestamp,
-    /// When a peer that promises no heartbeats was pinged, if nothing has come since.
-    pinged: Option<Timestamp>,
     /// What the peer promises.
     heartbeat: Option<Duration>,
 }

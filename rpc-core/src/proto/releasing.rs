@@ -83,7 +83,15 @@ impl Session {
     }
 
     /// Tells the peer of numbers that are out of use; they may be chosen again at once.
+    #[inline]
     pub(super) fn release_numbers(&mut self) {
+        if !self.numbers.all_in_use() {
+            self.release_retired();
+        }
+    }
+
+    #[cold]
+    fn release_retired(&mut self) {
         let gone = self.lanes.gone();
         while let Some(number) = self.numbers.next_done(gone) {
             put_control(self.lanes.control(), Kind::Release, &number.to_be_bytes(), &[]);

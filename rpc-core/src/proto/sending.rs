@@ -4,7 +4,7 @@ use super::bodies::ResolveBody;
 use super::calls::Progress;
 use super::headers;
 use super::hello::RELAY;
-use super::lanes::{FirstFrame, lane_flag};
+use super::large::{FirstFrame, lane_flag};
 use super::named::MessageName;
 use super::queue::{Entry, Going, Pending, Queue};
 use super::session::Session;
@@ -20,6 +20,7 @@ use crate::wire::encoded::SMALL_BODY;
 use crate::wire::frame::{self, FLAG_HEADERS, FLAG_NAMED, Kind};
 use crate::wire::payload;
 use bytes::Bytes;
+use std::collections::VecDeque;
 
 impl Session {
     /// Asks the peer for a target that it has not been asked for on this connection.
@@ -204,6 +205,9 @@ impl Session {
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         self.left = self.left.wrapping_add(messages as u64);
         for system in [true, false] {
+            if self.waiting.get(usize::from(system)).is_none_or(VecDeque::is_empty) {
+                continue;
+            }
             let room = self.outbox_for(system).messages as u64;
             while let Some(queue) = self.waiting.get_mut(usize::from(system))
                 && let Some((call, place)) = queue.front().copied()

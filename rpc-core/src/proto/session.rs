@@ -5,7 +5,8 @@ use super::bodies::IncomingMessage;
 use super::calls::{Calls, Flights, Progress};
 use super::close::Close;
 use super::hello::PeerInfo;
-use super::lanes::{Lanes, lane_flag};
+use super::lanes::Lanes;
+use super::large::lane_flag;
 use super::named::{MessageName, Named};
 use super::numbers::Numbers;
 use super::pulse::Pulse;
@@ -17,7 +18,7 @@ use super::targets::Targets;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
-use crate::error::{ErrorKind, RpcError, shortened};
+use crate::error::{ErrorKind, RpcError};
 use crate::limits::Limits;
 use crate::plant::planted;
 use crate::seam::Outgoing;
@@ -31,57 +32,65 @@ use std::task::Waker;
 /// The protocol's state towards one peer. It does no I/O: it is given bytes and the time, and
 /// gives back bytes and events. Whoever holds it keeps it behind a short lock and wakes the
 /// connection's driver when [`has_output`](Self::has_output) turns true.
+///
+/// In this order, because a process may have thousands of connections and each ask passes through the
+/// cache anew: what every ask and answer touches is at the beginning and lies together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session {
-    pub(super) limits: Limits,
-    pub(super) peer_name: String,
-    pub(super) peer: Option<PeerInfo>,
-    /// How many connections there were, the present one included.
-    pub(super) connections: u64,
-    pub(super) calls: Calls,
-    pub(super) targets: Targets,
-    pub(super) numbers: Numbers,
     pub(super) lanes: Lanes,
-    pub(super) store: Store,
-    pub(super) serving: Serving,
-    pub(super) assemblies: Assemblies<IncomingMessage>,
+    pub(super) closing: Closing,
+    pub(super) wakes: Vec<Waker>,
+    /// Whether messages have left in company the last time.
+    pub(super) together: bool,
+    /// Whether the peer has said goodbye: nothing new is sent to it.
+    pub(super) leaving: bool,
+    /// Whether there is a connection, and how many there were, that one included.
+    pub(super) connected: bool,
+    pub(super) connections: u64,
+    /// The largest message, and the most calls in flight, that both sides take.
+    pub(super) max_message: usize,
+    pub(super) max_in_flight: usize,
+    pub(super) pulse: Pulse,
     /// The part of a large body that is in the middle of its frame: its stream, and what is to come.
     pub(super) middle: Option<(u32, usize)>,
-    /// Messages that have not been given to the socket, and their bytes.
-    pub(super) queued: usize,
-    pub(super) queued_bytes: usize,
-    /// Messages in the lanes' buffers: they leave the queue when the buffers do.
-    pub(super) ready: [(usize, usize); 2],
+    pub(super) limits: Arc<Limits>,
+    pub(super) assemblies: Assemblies<IncomingMessage>,
+    pub(super) serving: Serving,
+    /// Messages to the peer and their answers, and answers to the peer.
+    pub(super) served: Traffic,
+    pub(super) called: Traffic,
+    pub(super) calls: Calls,
+    /// Calls that the peer may be working on.
+    pub(super) flights: Flights,
+    pub(super) targets: Targets,
     /// The deadlines of asks, and the time of which this must be told, if nobody has heard it yet.
     pub(super) deadlines: Deadlines<u64>,
     pub(super) alarm: Option<Timestamp>,
-    /// Whether messages have left in company the last time.
-    pub(super) together: bool,
-    /// Calls that the peer may be working on.
-    pub(super) flights: Flights,
+    /// Messages that have not been given to the socket, and their bytes.
+    pub(super) queued: usize,
+    pub(super) queued_bytes: usize,
+    pub(super) entered: u64,
+    pub(super) left: u64,
+    /// Messages in the lanes' buffers: they leave the queue when the buffers do.
+    pub(super) ready: [(usize, usize); 2],
+    /// Targets of the system: room is kept for such.
+    pub(super) reserves: usize,
+    pub(super) store: Store,
     /// Endpoints of this side whose end is to be said when the normal lane has gone so far: at most
     /// one for each number that the peer has resolved.
     pub(super) going: VecDeque<(u64, WireNumber, Termination)>,
-    /// Targets to be asked for when there is a number for them.
-    pub(super) starved: VecDeque<TargetId>,
-    /// Targets with an ask that waits for one of those to end: others, and those of the system.
+    pub(super) numbers: Numbers,
+    /// `send_wait`s in the order of their places, and the place: to others, and to the system.
+    pub(super) waiting: [VecDeque<(u64, u64)>; 2],
+    /// Targets with an ask that waits for a call in flight to end: others, and those of the system.
     pub(super) blocked: [VecDeque<TargetId>; 2],
     /// The same of relayed ones, which have half of the places.
     pub(super) blocked_relayed: VecDeque<TargetId>,
-    /// `send_wait`s in the order of their places, and the place: to others, and to the system.
-    pub(super) waiting: [VecDeque<(u64, u64)>; 2],
-    pub(super) entered: u64,
-    pub(super) left: u64,
-    /// Targets of the system: room is kept for such.
-    pub(super) reserves: usize,
-    pub(super) wakes: Vec<Waker>,
-    pub(super) closing: Closing,
-    /// Whether the peer has said goodbye: nothing new is sent to it.
-    pub(super) leaving: bool,
-    pub(super) pulse: Pulse,
-    /// Messages to the peer and their answers, and answers to the peer.
-    pub(super) called: Traffic,
-    pub(super) served: Traffic,
+    /// Targets to be asked for when there is a number for them.
+    pub(super) starved: VecDeque<TargetId>,
+    pub(super) peer: Option<PeerInfo>,
+    pub(super) peer_name: String,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -93,13 +102,6 @@ pub(super) enum Closing {
     Soon(Close),
     /// It has been said: nothing may follow.
     Said,
-}
-
-/// Messages, and bytes of their bodies.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
 }
 
 /// A message to be queued.
@@ -136,14 +138,18 @@ impl<'a, 'b> Request<'a, 'b> {
 impl Session {
     /// A session without a connection. `peer` names the other side in messages to people.
     #[must_use]
-    pub fn new(limits: Limits, peer: impl Into<String>) -> Self {
+    pub fn new(limits: impl Into<Arc<Limits>>, peer: impl Into<String>) -> Self {
+        let limits = limits.into();
         Self {
             serving: Serving::new(limits.max_in_flight()),
             assemblies: Assemblies::new(limits.message_max_size(), limits.max_assembly()),
             middle: None,
             peer_name: peer.into(),
             peer: None,
+            connected: false,
             connections: 0,
+            max_message: limits.message_max_size(),
+            max_in_flight: 0,
             calls: Calls::default(),
             targets: Targets::default(),
             numbers: Numbers::default(),
@@ -281,144 +287,6 @@ impl Session {
         Ok(call)
     }
 
-    pub(super) fn admit(&self, request: &Request<'_, '_>, bytes: usize) -> Result<(), RpcError> {
-        if bytes > self.max_message() {
-            return Err(self.too_large(&Named::Ours(request.message.name), request.target, bytes));
-        }
-        // Only a name that was written by hand: the macro refuses others.
-        if !(1..=usize::from(u8::MAX)).contains(&request.message.name.len()) {
-            return Err(name_does_not_fit(request.message.name));
-        }
-        let room = self.outbox_for(self.is_system(request.target));
-        let queued_bytes = self.queued_bytes.saturating_add(bytes);
-        if request.submission == Submission::Send {
-            if self.queued >= room.messages {
-                let held = format!("{} messages wait", self.queued);
-                let limit = self.limit("rpc.outbox.maxMessages", room.messages);
-                return Err(self.overloaded(request, "", &held, &limit));
-            }
-            if self.queued > 0 && queued_bytes > room.bytes {
-                let what = format!("the {bytes} bytes of ");
-                let held = format!("{} bytes wait", self.queued_bytes);
-                let limit = self.limit("rpc.outbox.maxBytes", room.bytes);
-                return Err(self.overloaded(request, &what, &held, &limit));
-            }
-            return Ok(());
-        }
-        let most = self.limits.outbox_max_waiting();
-        let most = most.saturating_add(usize::from(planted!(OutboxOneMore)));
-        if self.queued >= room.messages.saturating_add(most) {
-            let waiting = self.queued.saturating_sub(room.messages);
-            let held = format!("{} messages wait, {waiting} of them for room,", self.queued);
-            let limit = self.limit("rpc.outbox.maxWaiting", most);
-            return Err(self.overloaded(request, "", &held, &limit));
-        }
-        let most = self.limits.outbox_max_waiting_bytes();
-        if self.queued > 0 && queued_bytes > room.bytes.saturating_add(most) {
-            let what = format!("the {bytes} bytes of ");
-            let waiting = self.queued_bytes.saturating_sub(room.bytes);
-            let held = format!("{} bytes wait, {waiting} of them for room,", self.queued_bytes);
-            let limit = self.limit("rpc.outbox.maxWaitingBytes", most);
-            return Err(self.overloaded(request, &what, &held, &limit));
-        }
-        Ok(())
-    }
-
-    /// A limit's key and value.
-    pub(super) fn limit(&self, key: &str, value: usize) -> String {
-        let whole = match key {
-            "rpc.outbox.maxMessages" => self.limits.outbox_max_messages(),
-            "rpc.outbox.maxBytes" => self.limits.outbox_max_bytes(),
-            _ => value,
-        };
-        if value < whole {
-            format!("{key} ({whole}, less an eighth for endpoints of the system)")
-        } else {
-            format!("{key} ({value})")
-        }
-    }
-
-    pub(super) fn is_system(&self, target: TargetId) -> bool {
-        self.targets.get(target).is_some_and(|target| target.system)
-    }
-
-    /// What the queue may hold when a message is added to it. The last eighth is for endpoints of
-    /// the system, if the peer has one that is called.
-    pub(super) fn outbox_for(&self, system: bool) -> Room {
-        let (messages, bytes) = (self.limits.outbox_max_messages(), self.limits.outbox_max_bytes());
-        if system || self.reserves == 0 {
-            return Room { messages, bytes };
-        }
-        Room {
-            messages: messages.saturating_sub(messages / 8),
-            bytes: bytes.saturating_sub(bytes / 8),
-        }
-    }
-
-    /// How many calls may be in flight when one to this target is added to them.
-    pub(super) fn in_flight_for(&self, target: TargetId) -> usize {
-        let most = self.max_in_flight();
-        if self.reserves == 0 || self.is_system(target) {
-            return most;
-        }
-        most.saturating_sub(most / 8)
-    }
-
-    /// The error of a message that its receiver would not take.
-    pub(super) fn too_large(&self, message: &Named, target: TargetId, bytes: usize) -> RpcError {
-        RpcError::new(
-            ErrorKind::TooLarge,
-            format!(
-                "{message} to {} at {}: {}",
-                self.target_name(target),
-                self.peer_name,
-                self.over_limit(bytes)
-            ),
-        )
-    }
-
-    pub(super) fn over_limit(&self, bytes: usize) -> String {
-        let max = self.max_message();
-        let whose = if max < self.limits.message_max_size() { " of the peer" } else { "" };
-        format!(
-            "its {bytes} bytes are over the limit of {max}{whose}. This limit is controlled by rpc.message.maxSize"
-        )
-    }
-
-    pub(super) fn target_name(&self, target: TargetId) -> &str {
-        self.targets.get(target).map_or("?", |target| target.key.name.as_str())
-    }
-
-    pub(super) fn overloaded(
-        &self,
-        request: &Request<'_, '_>,
-        what: &str,
-        held: &str,
-        limit: &str,
-    ) -> RpcError {
-        RpcError::new(
-            ErrorKind::Overloaded,
-            format!(
-                "no room for {what}{} to {} at {}: {held} to be sent there. This limit is controlled by {limit}",
-                request.message.name,
-                self.target_name(request.target),
-                self.peer_name
-            ),
-        )
-    }
-
-    /// The largest message that both sides take.
-    pub(super) fn max_message(&self) -> usize {
-        let ours = self.limits.message_max_size();
-        let theirs = self.peer.as_ref().map_or(u64::MAX, |peer| peer.hello.limits.message);
-        usize::try_from(theirs).unwrap_or(usize::MAX).min(ours)
-    }
-
-    pub(super) fn max_in_flight(&self) -> usize {
-        let theirs = self.peer.as_ref().map_or(0, |peer| peer.hello.limits.in_flight);
-        usize::try_from(theirs).unwrap_or(usize::MAX).min(self.limits.max_in_flight())
-    }
-
     pub(super) fn can_go_now(
         &self,
         target: TargetId,
@@ -480,10 +348,4 @@ impl Session {
         // What was in the lanes has left the queue as well, or places would never come again.
         self.left = self.entered.wrapping_sub(self.queued as u64);
     }
-}
-
-fn name_does_not_fit(name: &str) -> RpcError {
-    let (bytes, start) = (name.len(), shortened(name.to_owned(), 64));
-    let text = format!("the message name {start:?} has {bytes} bytes, the wire allows 1 to 255");
-    RpcError::new(ErrorKind::Encode, text)
 }

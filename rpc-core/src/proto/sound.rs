@@ -37,6 +37,7 @@ impl Session {
             self.left.wrapping_add(self.queued as u64) == self.entered,
             "a place was lost or made",
         );
+        hold(self.peer.is_some() == self.connected, "a connection is there or it is not");
         hold(self.peer.is_some() || self.lanes.is_empty(), "something waits for no connection");
         if !counted(messages, self.queued) {
             wrong.push(format!("{messages} messages wait, not {}", self.queued));

@@ -52,39 +52,41 @@ pub(crate) enum Phase {
     Resolved,
 }
 
+/// In this order: what every message touches is at the beginning.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Target {
-    pub(crate) key: TargetKey,
     pub(crate) phase: Phase,
-    /// By lane.
-    pub(crate) pending: [Queue; 2],
     /// Whether a large message of the lane is on its way: others wait behind it.
     pub(crate) large: [bool; 2],
-    /// What may be sent; bytes may go below zero by one message.
-    pub(crate) messages_left: i64,
-    pub(crate) bytes_left: i64,
-    pub(crate) resolvers: Vec<u64>,
-    /// Calls that wait for its end.
-    pub(crate) watchers: BTreeSet<u64>,
-    /// Which life of the endpoint is resolved.
-    pub(crate) incarnation: Option<Incarnation>,
-    /// What the peer knows it by, while it is resolved or being resolved.
-    pub(crate) number: Option<WireNumber>,
-    /// Those who may send to it.
-    pub(crate) users: usize,
-    /// Open calls to it, those included that nobody has looked at since they ended.
-    pub(crate) calls: usize,
     /// Whether it is in the queue for a place among the calls in flight.
     pub(crate) blocked: bool,
     /// Whether it is in the queue for a number.
     pub(crate) starved: bool,
     /// Whether room is kept for messages to it: what the peer said last.
     pub(crate) system: bool,
-    /// Set if it is somebody else's, who is told what becomes of it.
-    pub(crate) relayed: Option<Relayed>,
-    names: Vec<String>,
+    /// What the peer knows it by, while it is resolved or being resolved.
+    pub(crate) number: Option<WireNumber>,
+    /// What may be sent; bytes may go below zero by one message.
+    pub(crate) messages_left: i64,
+    pub(crate) bytes_left: i64,
+    /// Those who may send to it.
+    pub(crate) users: usize,
+    /// Open calls to it, those included that nobody has looked at since they ended.
+    pub(crate) calls: usize,
     /// Numbers found before, by the address of the name: names are constants.
     numbers: Vec<(&'static str, MessageName<'static>)>,
+    /// By lane.
+    pub(crate) pending: [Queue; 2],
+    /// Set if it is somebody else's, who is told what becomes of it.
+    pub(crate) relayed: Option<Relayed>,
+    pub(crate) key: TargetKey,
+    pub(crate) resolvers: Vec<u64>,
+    /// Calls that wait for its end.
+    pub(crate) watchers: BTreeSet<u64>,
+    /// Which life of the endpoint is resolved.
+    pub(crate) incarnation: Option<Incarnation>,
+    names: Vec<String>,
 }
 
 /// A count that is compared with credit.

@@ -1,6 +1,7 @@
 //! What a session has to say is given to the connection.
 
 use super::close::{Close, CloseCode};
+use super::lanes::Transmitted;
 use super::session::{Closing, Session};
 use crate::deadline::Timestamp;
 use bytes::{Bytes, BytesMut};
@@ -15,7 +16,7 @@ impl Session {
             Closing::Soon(_) => true,
             Closing::Said => false,
         };
-        self.peer.is_some() && lasts
+        lasts && self.connected
     }
 
     /// Whether an ask is all there is to say, and nothing else is under way: nothing that it could
@@ -60,7 +61,7 @@ impl Session {
         budget: usize,
         out: &mut VecDeque<Bytes>,
     ) {
-        if self.peer.is_none() || matches!(self.closing, Closing::Said) {
+        if !self.connected || matches!(self.closing, Closing::Said) {
             return;
         }
         if !self.lanes.is_empty() {
@@ -81,19 +82,15 @@ impl Session {
         let done = self.lanes.transmit(budget, out);
         self.together = self.ready.iter().any(|ready| ready.0 > 1);
         for lane in 0..2 {
-            let all_gone = self.lanes.ready_is_empty(lane);
-            if all_gone
-                && let Some((messages, bytes)) = self.ready.get_mut(lane).map(std::mem::take)
-                && messages > 0
+            if let Some((messages @ 1.., bytes)) = self.ready.get(lane).copied()
+                && self.lanes.ready_is_empty(lane)
             {
+                self.ready.get_mut(lane).map(std::mem::take);
                 self.leave(messages, bytes);
             }
         }
-        for (number, lane, bytes) in done.finished {
-            if !self.numbers.is_relayed(number) {
-                self.leave(1, bytes);
-            }
-            self.large_done(now, number, lane);
+        if !done.finished.is_empty() {
+            self.large_finished(now, done);
         }
         self.release_numbers();
         if !self.going.is_empty() {
@@ -101,6 +98,16 @@ impl Session {
         }
         if self.queued == 0 {
             self.store.clear();
+        }
+    }
+
+    #[cold]
+    fn large_finished(&mut self, now: Timestamp, done: Transmitted) {
+        for (number, lane, bytes) in done.finished {
+            if !self.numbers.is_relayed(number) {
+                self.leave(1, bytes);
+            }
+            self.large_done(now, number, lane);
         }
     }
 }

@@ -71,6 +71,7 @@ impl Session {
     }
 
     /// Says what was to wait for the normal lane.
+    #[cold]
     pub(super) fn say_gone(&mut self) {
         let [gone, _] = self.lanes.gone();
         while let Some((end, id, how)) = self.going.front().copied()

@@ -189,14 +189,18 @@ fn verdict(session: &Session) -> Option<String> {
 fn an_audit_names_what_does_not_add_up() {
     assert_eq!(audit(|_| {}), None);
     assert_eq!(audit(|session| session.queued = 8192 + 65_536), None);
-    let one = || Limits::default().with_max_in_flight(1).unwrap();
+    let one = |session: &mut Session| {
+        session.limits = Limits::default().with_max_in_flight(1).unwrap().into();
+        let peer = session.peer.take();
+        session.set_peer(peer);
+    };
     let refused = [
         audit(|session| session.queued = 8192 + 65_536 + 1),
         audit(|session| session.queued = 1),
         audit(|session| session.queued_bytes = 199),
-        audit(|session| session.limits = one()),
+        audit(one),
         audit(|session| {
-            session.limits = one();
+            one(session);
             session.flights.land(1);
         }),
     ];
@@ -220,7 +224,7 @@ fn an_audit_finds_who_was_not_told_of_room() {
     assert_eq!(place.unwrap(), "b: a call waits, and there is a place in flight");
     let lost = audit(|session| {
         session.flights.clear();
-        session.peer = None;
+        session.set_peer(None);
     });
     assert_eq!(lost, None, "without a connection there is no place");
     for system in [false, true] {
