@@ -32,7 +32,7 @@ all the time, over the same connection, and is answered after each case.
 it those whose names begin like that. They are in `tests/src/badpeer/`. Conversations that do not fit
 into a table are in `tests/tests/hostile_peer.rs`, connections that are lost at every byte in
 `rpc-core/src/proto/tests/cuts.rs`, and sessions that come in pieces in `tests/tests/pieces.rs`. `cargo run --release -p rpc-tests --bin checks -- badpeer` measures what a peer
-that behaves feels of each.
+that behaves feels of each; `-- badpeer listening/cancel` does so for the families whose names begin like that.
 
 This page is written by `UPDATE_DOCS=1 cargo test -p rpc-tests --test badpeer`.
 

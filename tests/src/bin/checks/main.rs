@@ -51,6 +51,8 @@ struct Size {
     seeds: simulate::Seeds,
     /// Which planted bugs are looked for, by their names; all if there is none.
     plants: plants::Wanted,
+    /// Beginnings of the names of the bad peer's families that are measured; all if there is none.
+    families: Vec<String>,
 }
 
 impl Size {
@@ -158,7 +160,7 @@ const CHECKS: &[Check] = &[
     Check {
         name: "badpeer",
         about: "every case of the bad peer has its exact outcome, and adds at most a fifth to others' p99",
-        run: |size| Box::pin(badpeer::run(size.short)),
+        run: |size| Box::pin(badpeer::run(size.short, size.families.clone())),
     },
     Check {
         name: "bench",
@@ -192,6 +194,7 @@ fn usage() -> ExitCode {
     say("       checks simulate [--seeds N] [--from SEED] [--hours H] [--events]");
     say("       checks soak [--minutes N]");
     say("       checks plants [BUG...] [--seeds N] [--hours H]");
+    say("       checks badpeer [SIDE/FAMILY...]");
     for check in CHECKS {
         say(&format!("  {:14} {}", check.name, check.about));
     }
@@ -206,12 +209,22 @@ fn main() -> ExitCode {
     {
         return child::main(serve(role, rest));
     }
-    let flag = |name: &str| args.iter().any(|arg| arg == name);
     let Some((args, seeds)) = simulate::Seeds::read(&args) else { return usage() };
     let Some((args, minutes)) = soak::minutes(args) else { return usage() };
     let (args, plants) = plants::Wanted::read(args);
-    let size = Size { short: flag("--short"), accept: flag("--accept"), minutes, seeds, plants };
-    let names: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let (flags, args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg.starts_with("--"));
+    if let Some(unknown) =
+        flags.iter().find(|flag| !["--short", "--accept"].contains(&flag.as_str()))
+    {
+        if unknown != "--help" {
+            say(&format!("unknown option {unknown}"));
+        }
+        return usage();
+    }
+    let flag = |name: &str| flags.iter().any(|flag| flag == name);
+    let (families, names): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg.contains('/'));
+    let (short, accept) = (flag("--short"), flag("--accept"));
+    let size = Size { short, accept, minutes, seeds, plants, families };
     if names.is_empty() || !names.iter().all(|name| is_check(name)) {
         return usage();
     }
