@@ -237,7 +237,8 @@ fn in_pieces(
         rest = &rest[length..];
         let mut events = Vec::new();
         loop {
-            let taken = session.receive_with(NOW, landing, &mut buffer, &mut events, 100).unwrap();
+            let taken =
+                session.receive_with(NOW, landing, &mut buffer, &mut events, &mut 100).unwrap();
             landing = taken.landing;
             if !taken.more {
                 break;

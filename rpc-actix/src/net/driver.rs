@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     landed: bool,
     /// Whether `read` has whole frames, which were too much for one turn.
     unread: bool,
+    /// How much of that this turn may do.
+    work: usize,
     events: Vec<Event>,
     pub(super) wakes: Vec<Waker>,
     pub(super) bindings: Bindings,
@@ -102,6 +104,7 @@ impl Driver {
             landing: None,
             landed: false,
             unread: false,
+            work: WORK,
             events: Vec::new(),
             wakes: Vec::new(),
             bindings: Bindings::default(),
@@ -127,8 +130,9 @@ impl Driver {
     fn process(&mut self) {
         let now = self.link.now();
         let (landing, read, events) = (self.landing.take(), &mut self.read, &mut self.events);
+        let work = &mut self.work;
         let received = self.link.drive(&mut self.wakes, |session| {
-            session.receive_with(now, landing, read, events, WORK)
+            session.receive_with(now, landing, read, events, work)
         });
         // Each of those who are woken is somebody else, as far as is known here.
         self.parties = self.wakes.len();
@@ -151,6 +155,14 @@ impl Driver {
             Err(close) => self.end(&close),
         }
         buffer::forget(&mut self.read);
+    }
+
+    /// What the peer said before the connection broke counts, and the reason above all.
+    fn process_all(&mut self) {
+        while self.unread && self.ending.is_none() {
+            self.work = WORK;
+            self.process();
+        }
     }
 
     fn act(&mut self, event: Event) -> Result<(), Close> {
@@ -220,6 +232,7 @@ impl Driver {
     /// Reads until there is nothing, or its turn is over.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Reading> {
         let mut taken = 0_usize;
+        self.work = WORK;
         for _ in 0..READS_PER_TURN {
             if taken >= TURN {
                 break;
@@ -399,7 +412,10 @@ impl Future for Driver {
                 rt::yield_now(cx);
             }
             match written {
-                Poll::Ready(Err(error)) => return Poll::Ready(this.broken(&error)),
+                Poll::Ready(Err(error)) => {
+                    this.process_all();
+                    return Poll::Ready(this.broken(&error));
+                }
                 Poll::Ready(Ok(Writing::More)) => return Poll::Pending,
                 Poll::Ready(Ok(Writing::Done)) => {
                     if let Some(error) = this.ending.take() {

@@ -177,7 +177,8 @@ impl Rig {
                 self.read.extend_from_slice(std::mem::take(&mut bytes));
             }
             let (session, read) = (&mut self.session, &mut self.read);
-            let taken = session.receive_with(self.now, landing, read, &mut self.events, 100)?;
+            let taken =
+                session.receive_with(self.now, landing, read, &mut self.events, &mut 100)?;
             (self.landing, more) = (taken.landing, taken.more);
         }
         Ok(())

@@ -335,8 +335,7 @@ impl Host<'_> {
     }
 
     fn asker(&mut self) -> Asker {
-        let (env, connection) = (3, Some(u64::from(self.input.byte() % 2)));
-        Asker::new(env, connection, Waker::noop().clone())
+        Asker::new(u64::from(self.input.byte() % 2), Waker::noop().clone())
     }
 
     /// Somebody else's messages to this peer: those that it has sent itself.

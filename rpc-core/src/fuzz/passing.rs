@@ -103,7 +103,7 @@ impl Middle {
             match event {
                 Event::Resolve(number, mut key) => {
                     key.env = None;
-                    let asker = Asker::new(2, Some(1), Waker::noop().clone());
+                    let asker = Asker::new(2, Waker::noop().clone());
                     if self.passages.contains_key(&number) {
                         self.lost = true;
                     } else if let Ok(id) = self.onward.session.relay(&key, asker) {

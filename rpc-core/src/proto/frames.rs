@@ -8,7 +8,7 @@ use super::known::{known_kind, plain_kind};
 use super::message_frame::{MessageFrame, Plain};
 use super::session::Session;
 use crate::deadline::Timestamp;
-use crate::wire::frame::{HEADER, Header, Kind, is_alone};
+use crate::wire::frame::{FLAG_FIRST, HEADER, Header, Kind, is_alone};
 use crate::wire::read::Reader;
 use bytes::{Bytes, BytesMut};
 
@@ -24,23 +24,23 @@ impl Session {
         bytes: &mut BytesMut,
         events: &mut Vec<Event>,
     ) -> Result<(), Close> {
-        self.take(now, bytes, events, usize::MAX).map(drop)
+        self.take(now, bytes, events, &mut { usize::MAX }).map(drop)
     }
 
-    /// The same, until so much work is done; whether whole frames are left then.
+    /// The same, until no work is left; whether whole frames are left then.
     pub(super) fn take(
         &mut self,
         now: Timestamp,
         bytes: &mut BytesMut,
         events: &mut Vec<Event>,
-        mut work: usize,
+        work: &mut usize,
     ) -> Result<bool, Close> {
         self.pulse.heard(now);
         loop {
             if !self.fill(now, bytes, events)? {
                 return Ok(false);
             }
-            let (whole, more) = whole_frames(bytes, &mut work);
+            let (whole, more) = whole_frames(bytes, work);
             if whole > 0 {
                 self.pulse.partial(now, false);
                 if !self.frames(now, bytes, whole, events)? {
@@ -226,11 +226,14 @@ fn whole_frames(bytes: &[u8], work: &mut usize) -> (usize, bool) {
     (end, false)
 }
 
-/// What a frame costs whoever reads it, in tens of nanoseconds or so. Nothing, if it carries a message:
-/// how many of those may come is bounded by windows and calls in flight, and how long by bytes.
+/// What a frame costs whoever reads it, in tens of nanoseconds or so. Nothing, if it carries a whole
+/// message: how many of those may come is bounded by windows and calls in flight, and how long by bytes.
+/// Replies may come to calls that are over.
 fn work_of(header: Header) -> usize {
     match Kind::from_byte(header.kind) {
-        Some(Kind::OneWay | Kind::Ask | Kind::Reply | Kind::Chunk) => 0,
+        Some(Kind::OneWay | Kind::Ask | Kind::Reply) if header.flags & FLAG_FIRST != 0 => 32,
+        Some(Kind::OneWay | Kind::Ask) => 0,
+        Some(Kind::Reply) => 2,
         Some(Kind::Resolve) => 256,
         Some(Kind::Resolved | Kind::Unresolved | Kind::Gone | Kind::Release | Kind::Failure) => 64,
         _ => 8,

@@ -46,9 +46,10 @@ impl Landing {
 
 impl Session {
     /// As [`receive`](Self::receive), for whoever reads into a landing as long as there is one: what
-    /// comes next belongs into the one that is returned, instead of behind `bytes`. Frames are taken until
-    /// so much `work` is done, in tens of nanoseconds or so: control frames are small, and a read of them
-    /// could keep others waiting for long. If there are more, call it again before anything is read.
+    /// comes next belongs into the one that is returned, instead of behind `bytes`. Frames are taken as
+    /// long as there is `work` left, in tens of nanoseconds or so, which they use up: control frames are
+    /// small, and a read of them could keep others waiting for long. If there are more, call it again
+    /// before anything is read.
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
@@ -58,7 +59,7 @@ impl Session {
         landing: Option<Landing>,
         bytes: &mut BytesMut,
         events: &mut Vec<Event>,
-        work: usize,
+        work: &mut usize,
     ) -> Result<Taken, Close> {
         if let Some(landing) = landing {
             let left = landing.left();

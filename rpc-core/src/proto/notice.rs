@@ -29,16 +29,14 @@ pub enum Notice {
 #[derive(Clone, Debug)]
 pub struct Asker {
     pub(super) env: u64,
-    pub(super) connection: Option<u64>,
     waker: Waker,
 }
 
 impl Asker {
-    /// An env, on one of its connections. `waker` is woken whenever there are
-    /// [`notices`](super::Session::notices).
+    /// An env. `waker` is woken whenever there are [`notices`](super::Session::notices).
     #[must_use]
-    pub fn new(env: u64, connection: Option<u64>, waker: Waker) -> Self {
-        Self { env, connection, waker }
+    pub fn new(env: u64, waker: Waker) -> Self {
+        Self { env, waker }
     }
 }
 
@@ -48,7 +46,7 @@ pub(crate) struct Relayed {
     pub(super) asker: Asker,
     pub(super) turn: u64,
     notices: VecDeque<Notice>,
-    /// Bytes of credit that the asker has used before it was the asker: what comes pays them first.
+    /// Bytes of credit that were used up before the asker asked: what comes pays them first.
     debt: u64,
     /// The bytes of what waits.
     pub(crate) pending_bytes: usize,

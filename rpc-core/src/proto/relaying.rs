@@ -63,12 +63,12 @@ impl Session {
         Ok(RelayedId { target, turn: 0 })
     }
 
-    /// The target that an earlier asker of the same env has left.
+    /// The target that an earlier asker of the same env has left. One that somebody has is left alone: an
+    /// env may have several connections, and resolve an endpoint again and again.
     fn take_over(&mut self, key: &TargetKey, asker: &Asker) -> Option<RelayedId> {
         let id = self.targets.find(key, Some(asker.env))?;
         let target = self.targets.get_mut(id).filter(|target| target.phase != Phase::Unknown)?;
-        let before = &target.relayed.as_ref()?.asker;
-        if target.users > 0 && before.connection == asker.connection {
+        if target.users > 0 {
             return None;
         }
         let resolution = target.hand_over(asker.clone());
@@ -105,6 +105,7 @@ impl Session {
     ) -> Result<Option<u64>, Refusal> {
         let bytes = message.body.len();
         let Some(target) = self.targets.get(id).filter(|t| t.phase == Phase::Resolved) else {
+            self.tally.add(Count::DeadLettersStopped, u64::from(message.call.is_none()));
             return Err(Refusal::Gone);
         };
         let Some(relayed) = &target.relayed else { return Err(Refusal::Gone) };

@@ -35,7 +35,9 @@ impl Session {
         self.settle(id);
     }
 
-    /// Forgets a target that nobody needs.
+    /// Forgets a target that nobody needs. One that is reached through the peer stays until what was sent
+    /// to it has gone out: whoever takes it again must not resolve it anew before its RELEASE, or the peer
+    /// had two ways to it, of which one might overtake the other.
     pub(super) fn settle(&mut self, id: TargetId) {
         let needed = |target: &Target| {
             target.users > 0
@@ -44,8 +46,17 @@ impl Session {
                 || target.has_pending()
                 || target.large.contains(&true)
         };
-        if self.targets.get(id).is_none_or(needed) {
+        let Some(target) = self.targets.get(id) else { return };
+        if needed(target) {
+            self.lingering.remove(&id);
             return;
+        }
+        if target.key.env.is_some() {
+            let ends = *self.lingering.entry(id).or_insert_with(|| self.lanes.ends());
+            if self.lanes.gone().iter().zip(ends).any(|(gone, end)| *gone < end) {
+                return;
+            }
+            self.lingering.remove(&id);
         }
         if let Some(target) = self.targets.remove(id) {
             self.leave_queues(id, &target);
@@ -79,6 +90,14 @@ impl Session {
         if let Some(number) = number {
             self.numbers.retire(number, self.lanes.ends());
             self.release_numbers();
+        }
+    }
+
+    /// Settles what had to wait until it has gone out.
+    pub(super) fn settle_lingering(&mut self) {
+        if !self.lingering.is_empty() {
+            let lingering: Vec<TargetId> = self.lingering.keys().copied().collect();
+            lingering.into_iter().for_each(|id| self.settle(id));
         }
     }
 

@@ -25,7 +25,7 @@ use crate::seam::Outgoing;
 use crate::termination::Termination;
 use crate::wire::encoded::SMALL_BODY;
 use crate::wire::rope::Rope;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -83,6 +83,8 @@ pub struct Session {
     pub(super) numbers: Numbers,
     /// `send_wait`s in the order of their places, and the place: to others, and to the system.
     pub(super) waiting: [VecDeque<(u64, u64)>; 2],
+    /// Targets at other envs that nobody needs, and where the lanes ended when that began.
+    pub(super) lingering: BTreeMap<TargetId, [u64; 2]>,
     /// Targets with an ask that waits for a call in flight to end: others, and those of the system.
     pub(super) blocked: [VecDeque<TargetId>; 2],
     /// The same of relayed ones, which have half of the places.
@@ -164,6 +166,7 @@ impl Session {
             flights: Flights::default(),
             going: VecDeque::new(),
             starved: VecDeque::new(),
+            lingering: BTreeMap::new(),
             blocked: Default::default(),
             blocked_relayed: VecDeque::new(),
             waiting: Default::default(),
@@ -340,6 +343,7 @@ impl Session {
         self.blocked.iter_mut().for_each(VecDeque::clear);
         self.blocked_relayed.clear();
         self.starved.clear();
+        self.lingering.clear();
         self.numbers.clear();
         for target in self.targets.iter_mut() {
             (target.blocked, target.starved) = (false, false);

@@ -92,6 +92,7 @@ impl Session {
         if !done.finished.is_empty() {
             self.large_finished(now, done);
         }
+        self.settle_lingering();
         self.release_numbers();
         if !self.going.is_empty() {
             self.say_gone();

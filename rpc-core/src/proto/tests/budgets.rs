@@ -181,7 +181,8 @@ fn frames_without_a_message_are_taken_as_far_as_the_work_goes() {
         let (mut found, mut seen, mut more) = (Vec::new(), 0, true);
         while more {
             let session = &mut pair.nodes[B].session;
-            let taken = session.receive_with(pair.now, None, &mut bytes, &mut found, 2048).unwrap();
+            let taken =
+                session.receive_with(pair.now, None, &mut bytes, &mut found, &mut 2048).unwrap();
             (more, seen) = (taken.more, seen + 1);
             assert!(found.len() <= seen * 8, "{} in {seen}", found.len());
         }

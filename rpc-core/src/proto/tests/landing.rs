@@ -31,7 +31,8 @@ fn receive(
     events: &mut Vec<Event>,
 ) -> Result<Option<Landing>, Close> {
     let session = &mut pair.nodes[B].session;
-    session.receive_with(pair.now, landing, bytes, events, usize::MAX).map(|taken| taken.landing)
+    let taken = session.receive_with(pair.now, landing, bytes, events, &mut { usize::MAX });
+    taken.map(|taken| taken.landing)
 }
 
 #[test]

@@ -425,7 +425,7 @@ impl Node {
                 self.read.extend_from_slice(std::mem::take(&mut bytes));
             }
             // A little at a time: how far a turn goes must not show.
-            let taken = self.session.receive_with(now, landing, &mut self.read, events, 1)?;
+            let taken = self.session.receive_with(now, landing, &mut self.read, events, &mut 1)?;
             self.landing = taken.landing;
             if bytes.is_empty() && !taken.more {
                 return Ok(());

@@ -34,22 +34,17 @@ struct Caller {
     unresolved: Option<u16>,
 }
 
-/// Who asks, over one of its connections.
-fn asker(env: u64, connection: u64, waker: Waker) -> Asker {
-    Asker::new(env, Some(connection), waker)
-}
-
 impl Caller {
     fn new(pair: &mut Pair, name: &str) -> Self {
-        Self::of(pair, name, (3, 1))
+        Self::of(pair, name, 3)
     }
 
-    /// One of an env, on one of its connections.
-    fn of(pair: &mut Pair, name: &str, (env, connection): (u64, u64)) -> Self {
+    /// One of an env.
+    fn of(pair: &mut Pair, name: &str, env: u64) -> Self {
         let bell = Arc::<Bell>::default();
         let key = TargetKey::new(name, None);
         let session = &mut pair.nodes[A].session;
-        let asker = asker(env, connection, Waker::from(bell.clone()));
+        let asker = Asker::new(env, Waker::from(bell.clone()));
         let target = session.relay(&key, asker).unwrap();
         Self { target, bell, left: (0, 0), resolved: false, gone: false, unresolved: None }
     }
@@ -271,7 +266,7 @@ fn a_lost_connection_ends_all_of_it() {
     assert_eq!(pair.error(A, sent).outcome(), Outcome::Unknown);
     assert_eq!(pair.error(A, unsent).outcome(), Outcome::NeverSent);
     let session = &mut pair.nodes[A].session;
-    let nobody = asker(3, 2, Waker::noop().clone());
+    let nobody = Asker::new(3, Waker::noop().clone());
     let error = session.relay(&TargetKey::new("echo", None), nobody).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     for caller in [caller, early] {
@@ -285,60 +280,57 @@ fn a_lost_connection_ends_all_of_it() {
 /// or with another number (seed 23825 of the simulation).
 #[test]
 fn the_next_connection_of_a_sender_does_not_overtake_the_last_one() {
-    for connection in [1, 2] {
-        let mut pair = Pair::new();
-        pair.start(B, "slow", (5, 100_000));
-        pair.nodes[B].hold = true;
-        let mut first = Caller::of(&mut pair, "slow", (3, 1));
-        let mut other = Caller::of(&mut pair, "slow", (4, 1));
+    let mut pair = Pair::new();
+    pair.start(B, "slow", (5, 100_000));
+    pair.nodes[B].hold = true;
+    let mut first = Caller::of(&mut pair, "slow", 3);
+    let mut other = Caller::of(&mut pair, "slow", 4);
+    pair.run();
+    first.look(&mut pair);
+    first.forward(&mut pair, (0, 150_000), Lane::Normal, None).unwrap();
+    pair.run();
+    // There is no credit for this one, and none for what comes behind it.
+    first.forward(&mut pair, (1, 90_000), Lane::Normal, None).unwrap();
+    first.release(&mut pair);
+    let mut next = Caller::of(&mut pair, "slow", 3);
+    pair.run();
+    next.look(&mut pair);
+    assert_eq!((next.resolved, next.left), (true, (3, 0)));
+    next.forward(&mut pair, (2, 4), Lane::Normal, None).unwrap();
+    pair.run();
+    other.look(&mut pair);
+    other.forward(&mut pair, (9, 4), Lane::Normal, None).unwrap();
+    pair.run();
+    while pair.handle(B) {
         pair.run();
-        first.look(&mut pair);
-        first.forward(&mut pair, (0, 150_000), Lane::Normal, None).unwrap();
-        pair.run();
-        // There is no credit for this one, and none for what comes behind it.
-        first.forward(&mut pair, (1, 90_000), Lane::Normal, None).unwrap();
-        if connection == 1 {
-            first.release(&mut pair);
-        }
-        let mut next = Caller::of(&mut pair, "slow", (3, connection));
-        pair.run();
-        next.look(&mut pair);
-        assert_eq!((next.resolved, next.left), (true, (3, 0)));
-        next.forward(&mut pair, (2, 4), Lane::Normal, None).unwrap();
-        pair.run();
-        other.look(&mut pair);
-        other.forward(&mut pair, (9, 4), Lane::Normal, None).unwrap();
-        pair.run();
-        while pair.handle(B) {
-            pair.run();
-        }
-        next.look(&mut pair);
-        let seen: Vec<_> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
-        assert_eq!(seen, [0, 9, 1, 2]);
-        let owed = pair.nodes[B].owed(0).unwrap();
-        let owed = (owed.0.cast_signed(), owed.1.cast_signed());
-        assert_eq!((next.left.0 + owed.0, next.left.1 + owed.1), (5, 100_000));
     }
+    next.look(&mut pair);
+    let seen: Vec<_> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
+    assert_eq!(seen, [0, 9, 1, 2]);
+    let owed = pair.nodes[B].owed(0).unwrap();
+    let owed = (owed.0.cast_signed(), owed.1.cast_signed());
+    assert_eq!((next.left.0 + owed.0, next.left.1 + owed.1), (5, 100_000));
 }
 
+/// An env may have several connections, and each its own window.
 #[test]
 fn an_asker_that_is_there_keeps_its_target() {
     let mut pair = Pair::new();
     pair.start(B, "echo", WINDOW);
-    let mut first = Caller::resolved(&mut pair, "echo");
-    let mut second = Caller::resolved(&mut pair, "echo");
-    assert_ne!(first.target, second.target);
-    first.ask(&mut pair, 1, 4);
-    second.ask(&mut pair, 2, 4);
+    let mut callers = [(); 3].map(|()| Caller::resolved(&mut pair, "echo"));
+    assert_eq!(pair.nodes[A].session.known_targets(), 3);
+    for number in 0..6 {
+        for caller in &mut callers {
+            caller.forward(&mut pair, (number, 4), Lane::Normal, None).unwrap();
+        }
+    }
     pair.run();
-    // What is told from here on is told to the third, who came over a later connection.
-    let mut third = Caller::of(&mut pair, "echo", (3, 2));
     pair.stop(B, "echo");
     pair.run();
-    for caller in [&mut first, &mut second, &mut third] {
+    for caller in &mut callers {
         caller.look(&mut pair);
+        assert!(caller.gone);
     }
-    assert_eq!([first.gone, second.gone, third.gone], [true, false, true]);
 }
 
 /// Whatever is sent, given up and handled in whatever order, and whoever goes and comes again: no
@@ -353,19 +345,13 @@ fn credit_comes_back_for_all_that_was_taken() {
         pair.start(B, "x", WINDOW);
         let mut caller = Caller::resolved(&mut pair, "x");
         let mut random = Random::new(seed + 100);
-        let mut connection = 1;
         let mut open = BTreeSet::new();
         for number in 0..800 {
             caller.look(&mut pair);
             match random.below(50) {
-                45 => {
-                    connection += 1;
-                    let next = Caller::of(&mut pair, "x", (3, connection));
-                    std::mem::replace(&mut caller, next).release(&mut pair);
-                }
-                46 => {
+                45 | 46 => {
                     caller.release(&mut pair);
-                    caller = Caller::of(&mut pair, "x", (3, connection));
+                    caller = Caller::of(&mut pair, "x", 3);
                 }
                 _ => caller.act(&mut pair, &mut random, number, &mut open),
             }

@@ -4,9 +4,10 @@ use super::pair::{A, B, Pair, SMALL, body};
 use crate::Lane;
 use crate::error::ErrorKind;
 use crate::limits::Limits;
-use crate::proto::{CloseCode, Submission, TargetKey};
+use crate::proto::{Asker, CloseCode, Notice, Submission, TargetKey};
 use crate::wire::frame::{Kind, put_control};
 use bytes::BytesMut;
+use std::task::Waker;
 
 const WINDOW: (u64, u64) = (1024, 64 << 20);
 
@@ -39,6 +40,29 @@ fn two_hundred_thousand_endpoints_one_after_the_other_leave_nothing() {
     pair.run();
     assert_eq!(left(&pair), (0, 0, 0));
     assert!(pair.nodes[A].session.numbers.highest() <= 2);
+}
+
+/// RESOLVE overtakes what waits in the lanes, RELEASE does not: the peer would have two ways to the endpoint.
+#[test]
+fn what_is_reached_through_the_peer_is_not_resolved_anew_before_its_release() {
+    let mut pair = Pair::new();
+    pair.start(B, "x", WINDOW);
+    let key = TargetKey::new("x", None).at_env(7);
+    let mut target = pair.nodes[A].session.target(&key).unwrap();
+    pair.send(A, target, 0, 4);
+    pair.run();
+    for number in 1..4 {
+        pair.send(A, target, number, 4);
+        pair.nodes[A].session.release(target);
+        assert_eq!(left(&pair), (1, 1, 1), "it has not gone out");
+        target = pair.nodes[A].session.target(&key).unwrap();
+    }
+    pair.run();
+    let seen: Vec<_> = pair.nodes[B].seen.iter().map(|seen| seen.number).collect();
+    assert_eq!((seen, left(&pair)), (vec![0, 1, 2, 3], (1, 1, 1)));
+    pair.nodes[A].session.release(target);
+    pair.run();
+    assert_eq!(left(&pair), (0, 0, 0));
 }
 
 #[test]
@@ -246,6 +270,14 @@ fn there_are_65536_numbers_and_whoever_finds_none_waits_for_one() {
     pair.run();
     assert_eq!(pair.answer(A, call), 3);
     assert_eq!(left(&pair), (65_536, 65_536, 65_536));
+    // Somebody else's waits for a number as well: that of a target whose last message has not gone out.
+    pair.send(A, targets[1].0, 4, 4);
+    pair.nodes[A].session.release(targets[1].0);
+    let asker = Asker::new(3, Waker::noop().clone());
+    let relayed = pair.nodes[A].session.relay(&TargetKey::new("more", None), asker).unwrap();
+    pair.run();
+    let notices = pair.nodes[A].session.notices(relayed);
+    assert!(matches!(notices.front(), Some(Notice::Resolved(_))), "{notices:?}");
 }
 
 #[test]
