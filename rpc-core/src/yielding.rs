@@ -33,7 +33,8 @@ impl Turn {
         if !looks && !call {
             return false;
         }
-        let tick = core.tick();
+        // What is no ask needs the length of the turn only.
+        let tick = if call { core.tick() } else { None };
         if !looks && tick.is_some() && self.tick == tick {
             return false;
         }

@@ -158,26 +158,56 @@ const fn fixed_sizes() -> [u8; 256] {
 /// The first rule that is broken, with its place: see [`PrescanError`].
 pub fn prescan(bytes: &[u8], limits: &PrescanLimits) -> Result<(), PrescanError> {
     let mut scan = Scan { bytes, rest: bytes, limits, elements: 0, depth: 0 };
-    // How many values are still to come in each collection around the innermost one, and in that one.
-    let mut outer = [0_usize; MAX_DEPTH];
+    let mut outer = Outer { near: [0; SHALLOW], far: None };
     let mut to_come = 1_usize;
     loop {
         to_come = scan.fixed_size_values(to_come)?;
         if let Some(after_this) = to_come.checked_sub(1) {
             to_come = after_this;
             if let Some(children) = scan.step()? {
-                // `open` has refused a depth that has no slot.
-                if let Some(slot) = outer.get_mut(scan.depth.saturating_sub(1)) {
-                    *slot = to_come;
-                }
+                outer.keep(scan.depth.saturating_sub(1), to_come);
                 to_come = children;
             }
         } else if let Some(above) = scan.depth.checked_sub(1) {
             scan.depth = above;
-            to_come = outer.get(above).copied().unwrap_or(0);
+            to_come = outer.kept(above);
         } else {
             return scan.end();
         }
+    }
+}
+
+/// Nesting that most bodies do not exceed: to clear a stack of `MAX_DEPTH` costs as much as to scan a small body.
+const SHALLOW: usize = 8;
+
+/// How many values are still to come in each collection around the innermost one.
+struct Outer {
+    near: [usize; SHALLOW],
+    /// The same of more, once there are.
+    far: Option<[usize; MAX_DEPTH]>,
+}
+
+impl Outer {
+    #[inline]
+    fn keep(&mut self, depth: usize, to_come: usize) {
+        match self.near.get_mut(depth) {
+            Some(slot) => *slot = to_come,
+            None => self.keep_far(depth, to_come),
+        }
+    }
+
+    #[cold]
+    fn keep_far(&mut self, depth: usize, to_come: usize) {
+        // `open` has refused a depth that has no slot.
+        if let Some(slot) = self.far.get_or_insert([0; MAX_DEPTH]).get_mut(depth) {
+            *slot = to_come;
+        }
+    }
+
+    #[inline]
+    fn kept(&self, depth: usize) -> usize {
+        let far = || self.far.as_ref().and_then(|far| far.get(depth));
+        self.near.get(depth).or_else(far).copied().unwrap_or(0)
     }
 }
 

@@ -163,6 +163,22 @@ fn nesting_is_refused_at_the_first_level_too_deep() {
 }
 
 #[test]
+fn what_follows_an_inner_collection_is_counted_at_every_depth() {
+    for depth in 1..=MAX_DEPTH {
+        // Two collections in each but the innermost one: what is beside them is scanned on both sides.
+        let mut bytes = vec![0x91, 7];
+        for _ in 1..depth {
+            bytes = [&[0x94, 1], &*bytes, &[0x91, 2], &[3]].concat();
+        }
+        assert_eq!(scan(&bytes), Ok(()), "{depth}");
+        let end = bytes.len() - 1;
+        assert!(matches!(scan(&bytes[..end]), Err(PrescanError::Truncated { .. })), "{depth}");
+        bytes.push(9);
+        assert_eq!(scan(&bytes), Err(PrescanError::Trailing { offset: end + 1, left: 1 }));
+    }
+}
+
+#[test]
 fn announced_counts_and_lengths_are_held_against_what_is_left() {
     // R23 and the attacks of reliability.md 1.4.
     for head in [0xdd_u8, 0xdf, 0xc6, 0xdb, 0xc9] {
