@@ -300,7 +300,7 @@ fn next<E: RpcEndpoint>(
         return Next::Refused;
     }
     if taken.gave_way() {
-        *turn = Turn::default();
+        turn.others_had_theirs();
     }
     if taken.waited() {
         turn.has_waited();

@@ -64,6 +64,12 @@ impl Turn {
         self.messages >= core.config().limits().yield_after()
     }
 
+    /// Other tasks of the thread have had their turn. Sockets may not have been looked at: a loop that is
+    /// polled where its asker waits is woken in its own task after each short turn.
+    pub(crate) fn others_had_theirs(&mut self) {
+        *self = Self { short: self.short, ..Self::default() };
+    }
+
     /// Ends the turn after its last message: whether it is enough that other tasks of the thread have
     /// theirs, and what comes from outside may wait for some such turns more.
     pub(crate) fn was_short(&mut self, core: &EnvCore) -> bool {

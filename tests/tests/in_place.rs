@@ -168,7 +168,8 @@ fn what_comes_from_outside_has_its_turn_too() {
             asked
         });
         let asked = asker.await.unwrap();
-        assert!(asked < 200, "a busy asker kept the thread to itself for {asked} asks");
+        // Four turns of 64 messages.
+        assert!(asked < 300, "a busy asker kept the thread to itself for {asked} asks");
         listener.await.unwrap();
     });
 }
