@@ -123,8 +123,10 @@ impl Session {
         self.numbers.free(number);
         while let Some(id) = self.starved.pop_front() {
             let waits = |target: &mut Target| std::mem::take(&mut target.starved);
+            // Nothing waits for one that is relayed, before whoever asked knows of it.
+            let wanted = |target: &Target| target.is_wanted() || target.relayed.is_some();
             let known = self.targets.get_mut(id);
-            if known.is_some_and(|target| waits(target) && target.is_wanted()) {
+            if known.is_some_and(|target| waits(target) && wanted(target)) {
                 return self.ask_for(id);
             }
         }

@@ -242,10 +242,7 @@ impl Target {
 
     /// Whether something waits for it to be resolved.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.has_pending()
-            || !self.resolvers.is_empty()
-            || !self.watchers.is_empty()
-            || (self.relayed.is_some() && self.users > 0)
+        self.has_pending() || !self.resolvers.is_empty() || !self.watchers.is_empty()
     }
 
     pub(crate) fn has_pending(&self) -> bool {

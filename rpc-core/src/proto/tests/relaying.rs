@@ -263,6 +263,7 @@ fn a_lost_connection_ends_all_of_it() {
     }
     assert!(caller.gone && !early.gone);
     assert_eq!(early.unresolved, Some(ErrorKind::Unreachable.wire_code()));
+    assert!(!pair.nodes[A].session.wants_connection(), "nothing of it waits for a connection");
     assert_eq!(pair.error(A, sent).outcome(), Outcome::Unknown);
     assert_eq!(pair.error(A, unsent).outcome(), Outcome::NeverSent);
     let session = &mut pair.nodes[A].session;
