@@ -141,11 +141,11 @@ async fn s110_s111_s130_a_failed_connect_fails_what_waits_and_the_next_message_t
 ) -> anyhow::Result<()> {
     let server = h.server("server").await?;
     let (watch, local) = Probe::at(&server, "p").await?;
-    let gate = Gate::default();
-    let open = gate.clone();
+    let (gate, refusal) = (Gate::default(), Gate::default());
+    let (open, refuses) = (gate.clone(), refusal.clone());
     let dials = Dials::new(move |n| match n {
         0 => Dial::Waits(open.clone()),
-        1 => Dial::Fails(io::ErrorKind::ConnectionRefused),
+        1 => Dial::FailsLater(io::ErrorKind::ConnectionRefused, refuses.clone()),
         _ => Dial::Connects,
     });
     let client = dials.env(quick("client")?).await?;
@@ -163,7 +163,9 @@ async fn s110_s111_s130_a_failed_connect_fails_what_waits_and_the_next_message_t
     // Whatever is queued when it fails shares its fate: the note as well, without a word.
     far.send(Note(1))?;
     let ask = far.ask(Echo::of("x"));
-    let error = ask.await.unwrap_err();
+    // Both wait for it now.
+    let refused = async { refusal.open() };
+    let error = tokio::join!(biased; ask, refused).0.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unreachable, Outcome::NeverSent));
     let text = format!("Failed to connect to {}: connection refused", other.address().unwrap());
     assert_eq!(error.text(), text);

@@ -19,6 +19,8 @@ pub(super) enum Dial {
     /// When the gate is open.
     Waits(Gate),
     Fails(io::ErrorKind),
+    /// The same, when the gate is open.
+    FailsLater(io::ErrorKind, Gate),
     Never,
 }
 
@@ -77,6 +79,10 @@ impl Transport for Dials {
                 Dial::Connects => {}
                 Dial::Waits(gate) => gate.wait().await,
                 Dial::Fails(kind) => return Err(kind.into()),
+                Dial::FailsLater(kind, gate) => {
+                    gate.wait().await;
+                    return Err(kind.into());
+                }
                 Dial::Never => std::future::pending().await,
             }
             let stream = TcpStream::connect((address.host(), address.port()))?;
