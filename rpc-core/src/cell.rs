@@ -18,7 +18,7 @@ use crate::reply_sink::Way;
 use crate::running::{Running, Taken};
 use crate::taking::Step;
 use crate::termination::Termination;
-use crate::yielding::{Turn, pause, yield_now};
+use crate::yielding::{Turn, yield_now};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -252,19 +252,9 @@ async fn serve<E: RpcEndpoint>(
             return End::Panicked;
         }
         if turn.is_over(inbox.core()) {
-            give_way(&mut turn, inbox, taken).await;
+            turn = Turn::default();
+            yield_now(inbox.core()).await;
         }
-    }
-}
-
-/// Lets others have their turn after the last message of the endpoint's.
-async fn give_way(turn: &mut Turn, inbox: &Inbox, taken: &Taken) {
-    if turn.was_short(inbox.core()) {
-        pause().await;
-        // That is not all that others are owed.
-        taken.gave_way();
-    } else {
-        yield_now(inbox.core()).await;
     }
 }
 
@@ -300,7 +290,7 @@ fn next<E: RpcEndpoint>(
         return Next::Refused;
     }
     if taken.gave_way() {
-        turn.others_had_theirs();
+        *turn = Turn::default();
     }
     if taken.waited() {
         turn.has_waited();

@@ -10,8 +10,6 @@ use std::task::{Context, Poll, Wake, Waker};
 #[derive(Default)]
 pub(crate) struct Turn {
     messages: usize,
-    /// Short ones just before, after which only other tasks had theirs.
-    short: usize,
     /// When the clock was looked at first.
     since: Option<Timestamp>,
     now: Timestamp,
@@ -21,9 +19,6 @@ pub(crate) struct Turn {
 
 /// Messages between two looks at the clock.
 const LOOK_AFTER: usize = 4;
-/// Turns after which only other tasks of the thread have theirs, if all took less than a quarter of the
-/// longest one together: a look at the sockets costs as much as some messages.
-const SHORT: usize = 3;
 
 impl Turn {
     /// Whether the turn has taken its time, before a message. The clock is read now and then; and for an
@@ -63,42 +58,9 @@ impl Turn {
         self.messages = self.messages.saturating_add(1);
         self.messages >= core.config().limits().yield_after()
     }
-
-    /// Other tasks of the thread have had their turn. Sockets may not have been looked at: a loop that is
-    /// polled where its asker waits is woken in its own task after each short turn.
-    pub(crate) fn others_had_theirs(&mut self) {
-        *self = Self { short: self.short, ..Self::default() };
-    }
-
-    /// Ends the turn after its last message: whether it is enough that other tasks of the thread have
-    /// theirs, and what comes from outside may wait for some such turns more.
-    pub(crate) fn was_short(&mut self, core: &EnvCore) -> bool {
-        let most = core.config().limits().max_turn() / 4;
-        let short =
-            self.short < SHORT && self.since.is_some_and(|since| self.now.since(since) < most);
-        if short {
-            (self.messages, self.short) = (0, self.short.saturating_add(1));
-        } else {
-            *self = Self::default();
-        }
-        short
-    }
 }
 
-/// Lets other tasks of the thread that are ready have their turn.
-pub(crate) async fn pause() {
-    let mut paused = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut paused, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Lets the others of the thread, and what comes from outside, have their turn. Nothing else that wakes the loop meanwhile ends it.
+/// Lets the others of the thread have their turn. Nothing else that wakes the loop meanwhile ends it.
 pub(crate) async fn yield_now(core: &EnvCore) {
     let mut turn: Option<Arc<OthersTurn>> = None;
     std::future::poll_fn(|cx| {
@@ -202,46 +164,5 @@ mod tests {
         assert_eq!(begins(40, 2, true), (40, 3), "time may have gone by as it will");
         assert_eq!(begins(50, 2, false), (50, 4), "the length of the turn is looked at");
         assert_eq!(begins(60, 2, false), (50, 4));
-    }
-
-    /// Turns of 64 messages, each of which takes so long, up to the one after which what comes from
-    /// outside has its turn.
-    fn turns(nanos_per_message: u64) -> usize {
-        let (core, clocks) =
-            (EnvCore::new(1, RpcEnvConfig::client("env"), None), Arc::new(Clocks::default()));
-        core.install(clocks.clone(), Weak::<EnvShared>::new());
-        let (mut turn, mut turns) = (Turn::default(), 0);
-        loop {
-            loop {
-                assert!(!turn.is_late(&core, false));
-                clocks.now.fetch_add(nanos_per_message, Ordering::Relaxed);
-                if turn.is_over(&core) {
-                    break;
-                }
-            }
-            turns += 1;
-            if !turn.was_short(&core) {
-                assert_eq!((turn.messages, turn.short, turn.since), (0, 0, None));
-                return turns;
-            }
-        }
-    }
-
-    #[test]
-    fn sockets_are_looked_at_after_some_short_turns_or_a_quarter_of_a_long_one() {
-        assert_eq!(turns(10), 4);
-        assert_eq!(turns(900), 4);
-        // A quarter of a millisecond is over in the third one, or in the first.
-        assert_eq!(turns(1_500), 3);
-        assert_eq!(turns(5_000), 1);
-    }
-
-    #[test]
-    fn a_turn_of_which_nobody_knows_the_time_is_not_short() {
-        let config = RpcEnvConfig::client("env").set("rpc.dispatcher.yieldAfter", "2").unwrap();
-        let core = EnvCore::new(1, config, None);
-        let mut turn = Turn::default();
-        assert!(!turn.is_over(&core) && turn.is_over(&core));
-        assert!(!turn.was_short(&core));
     }
 }

@@ -168,8 +168,7 @@ fn what_comes_from_outside_has_its_turn_too() {
             asked
         });
         let asked = asker.await.unwrap();
-        // Four turns of 64 messages.
-        assert!(asked < 300, "a busy asker kept the thread to itself for {asked} asks");
+        assert!(asked < 200, "a busy asker kept the thread to itself for {asked} asks");
         listener.await.unwrap();
     });
 }
