@@ -65,6 +65,8 @@ pub(crate) struct Driver {
     pub(super) parties: usize,
     /// Why this side is closing: the rest of the output is written, then it ends.
     ending: Option<RpcError>,
+    /// Whether the peer has closed: it reads nothing more, so nothing waits to be written.
+    left: bool,
     /// Whether the connection's end was counted: it has one cause.
     counted: bool,
     /// Whether the peer has given no sign of life, or taken nothing, for too long.
@@ -113,6 +115,7 @@ impl Driver {
             counted_before: false,
             parties: 0,
             ending: None,
+            left: false,
             counted: false,
             lost: false,
             fresh: true,
@@ -199,7 +202,7 @@ impl Driver {
             Event::Closed(close) => {
                 self.note_end(Count::close_received(close.code));
                 self.ending = Some(close.to_error(&self.sender.to_string()));
-                self.link.pen().take().queue().clear();
+                self.left = true;
                 Ok(())
             }
             _ => Ok(()),
@@ -397,6 +400,11 @@ impl Future for Driver {
                 Ok(reading) => reading,
                 Err(error) => return Poll::Ready(this.broken(&error)),
             };
+            if this.left
+                && let Some(error) = this.ending.take()
+            {
+                return Poll::Ready(error);
+            }
             if reading == Reading::Done
                 && let Some(error) = this.judge()
             {
