@@ -21,8 +21,9 @@ pub(crate) struct Tcp;
 /// system before it.
 const SENT: usize = 4;
 
-/// Connections that the system keeps ready while the env is busy.
-const BACKLOG: i32 = 1024;
+/// Connections that the system keeps ready while the env is busy. It takes what it allows of that
+/// (`net.core.somaxconn`, 4,096 by default); one that finds no place is tried again after a second.
+const BACKLOG: i32 = 4096;
 
 impl Transport for Tcp {
     fn bind(&self, address: &RpcAddress) -> io::Result<Box<dyn Listener>> {
