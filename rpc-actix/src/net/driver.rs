@@ -28,8 +28,8 @@ const READS_PER_TURN: usize = 16;
 /// Bytes to read, and bytes to write, in a turn: what a small message waits for behind a large one
 /// of the other direction. A copy of so much takes about 0.1 ms.
 pub(super) const TURN: usize = 256 * 1024;
-/// What a turn does about frames that carry no message, in tens of nanoseconds or so: what others
-/// wait for while one peer resolves or cancels very much. Others look at their sockets in between.
+/// What a turn does about frames that carry no message, in tens of nanoseconds or so: what others wait
+/// for while one peer resolves or cancels very much. Between two turns other sockets are looked at.
 const WORK: usize = 2048;
 /// How long, and how often, a connection that this side ends is still read from.
 const LINGER: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
 //! Peers that are too slow, silent, or do not read; and floods.
 
 use super::case::{Begin, Case, End, Side, Step};
-use super::scene::{ENV, Scene};
+use super::scene::{ENV, Scene, close};
 use super::victim::number::{ECHO, KEEP};
 use crate::raw_peer::{ask, bytes_of, frame, hello, kind, reply, resolve};
 use anyhow::Context;
@@ -92,10 +92,8 @@ fn silence(cases: &mut Vec<Case>) {
 /// Peers that do not read.
 fn unread(cases: &mut Vec<Case>) {
     let about = "a peer that asks for large answers and does not read them";
-    let text: String = "x".repeat(200_000);
-    let body = [&b"\x81\xa4text\xdb"[..], &200_000_u32.to_be_bytes(), text.as_bytes()].concat();
-    let asks: Vec<u8> = (0..5_u64).flat_map(|call| ask(ECHO, call, 60_000, &body)).collect();
-    let row = case("unread/answers", about).with(STALL).say(asks).step(Step::Do(until_cut_off));
+    let row =
+        case("unread/answers", about).with(STALL).say(large_asks()).step(Step::Do(until_cut_off));
     cases.push(row.ends(End::CutOff(TIMEOUT)).counts(&[("asks_received", 5), ("replies_sent", 5)]));
     let row = case("unread/pongs", "a flood of pings, and nothing is read").with(STALL);
     let pings = frame(kind::PING, &[7; 8]).repeat(4000);
@@ -113,6 +111,37 @@ fn unread(cases: &mut Vec<Case>) {
         Unknown,
         told,
     ));
+}
+
+/// Closes before it has read what it asked for: the env does not wait until that is written.
+fn closes_unread(cases: &mut Vec<Case>) {
+    let about = "a peer that closes with large answers on the way, and does not read them";
+    let row = dialled("unread/close", about).with(STALL).say(resolve(0, "probe"));
+    let row = row.gets(kind::RESOLVED, []).step(Step::Do(close_unread)).ends(End::Silently);
+    let counts = [("asks_received", 5), ("replies_sent", 5), ("closes_received_shutdown", 1)];
+    let told = "the connection to {at} was closed: the peer says: ";
+    cases.push(row.counts(&counts).told(Disconnected, Unknown, told));
+}
+
+fn close_unread(scene: &mut Scene<'_>) -> anyhow::Result<()> {
+    let before = scene.victim.env.counters();
+    scene.peer.send(&large_asks());
+    while scene.victim.env.counters().since(&before).replies_sent < 5 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    scene.peer.send(&close(6));
+    while scene.victim.env.counters().since(&before).connections_ended == 0 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    anyhow::ensure!(scene.peer.reason().is_none(), "it answered a CLOSE with another one");
+    Ok(())
+}
+
+/// Five asks whose answers no socket holds.
+fn large_asks() -> Vec<u8> {
+    let text: String = "x".repeat(200_000);
+    let body = [&b"\x81\xa4text\xdb"[..], &200_000_u32.to_be_bytes(), text.as_bytes()].concat();
+    (0..5_u64).flat_map(|call| ask(ECHO, call, 60_000, &body)).collect()
 }
 
 /// Waits, without reading, until the env has ended the connection.
@@ -208,6 +237,7 @@ pub(super) fn cases() -> Vec<Case> {
     frames(&mut cases);
     silence(&mut cases);
     unread(&mut cases);
+    closes_unread(&mut cases);
     much(&mut cases);
     cases
 }
