@@ -2,7 +2,7 @@
 //! off, what outlives a connection, silence, and the events that endpoints get of all that.
 #![cfg(test)]
 
-use rpc_actix::proto::CloseCode;
+use rpc_actix::proto::{CloseCode, Hello};
 use rpc_actix::{
     ErrorKind, HandlerResult, Outcome, RpcAddress, RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcError,
     RpcMessage, Untyped, endpoint,
@@ -331,6 +331,54 @@ async fn who_dials_again_by_the_same_address_has_lost_its_former_connection() {
         ["connected 127.0.0.1:1", "disconnected 127.0.0.1:1"],
         "it was there all the time"
     );
+    env.shutdown().await;
+}
+
+/// The same where this env had dialled: whoever dials back names the connection that it has lost (seed 4495).
+#[tokio::test]
+async fn who_dials_back_names_the_connection_that_it_has_lost() {
+    let (env, log, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let (listener, there) = listen();
+    let uri = format!("rpc://far@{there}");
+    let peers = by_hand(move || {
+        let numbers_of = |peer: &mut RawPeer| {
+            let hello: Hello = rmp_serde::from_slice(&peer.expect(kind::HELLO).payload).unwrap();
+            (hello.number.expect("a dialler's hello has a number"), hello.follows)
+        };
+        let mut first = RawPeer::accept(&listener);
+        let (number, follows) = numbers_of(&mut first);
+        assert_eq!(follows, None);
+        first.say(&hello(LARGE, Some(&there)));
+        serve(&mut first, 1024);
+        let back = |dialled: &str, number: u64, follows: u64| {
+            let mut peer = RawPeer::connect(&here);
+            let hello = hello(LARGE, Some(&there)).with_dialled(dialled);
+            peer.say(&hello.with_number(number, Some(follows)));
+            peer.expect(kind::HELLO);
+            peer
+        };
+        let beside = back("elsewhere", 1, number.wrapping_add(1));
+        first.send(&frame(kind::PING, &[1; 8]));
+        first.expect(kind::PONG);
+        let again = back("here", 2, number);
+        let reason = first.reason().expect("the former connection is ended");
+        assert_eq!(reason.code, CloseCode::Duplicate as u16, "{reason:?}");
+        assert_eq!(reason.text, "the env at the other end has dialled again");
+        drop((beside, again));
+        let mut last = RawPeer::accept(&listener);
+        let (next, follows) = numbers_of(&mut last);
+        assert_ne!(next, number);
+        assert_eq!(follows, Some(2));
+        last.say(&hello(LARGE, Some(&there)));
+        serve(&mut last, 1024);
+        last.expect(kind::ONE_WAY);
+        last
+    });
+    let far: RpcEndpointRef<Untyped> = env.endpoint_ref(&uri).await.unwrap();
+    log.reaches(2).await;
+    far.send(Note(1)).unwrap();
+    peers.await.unwrap();
     env.shutdown().await;
 }
 

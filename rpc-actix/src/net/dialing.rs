@@ -113,7 +113,7 @@ impl Node {
             .map_err(|error| failed(error.to_string()).with_source(error))?;
         let mut stream = socket.open().map_err(|error| failed(error.to_string()))?;
         self.tally.count(Count::ConnectionsDialed);
-        let greeted = introduce(self, &mut stream, &address.to_string()).await?;
+        let greeted = introduce(self, &mut stream, &address.to_string(), busy.follows()).await?;
         Ok((stream, greeted, address.clone()))
     }
 }

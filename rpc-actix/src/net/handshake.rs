@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub(crate) struct Greeted {
     pub(crate) peer: PeerInfo,
     pub(crate) rest: BytesMut,
+    /// What this side has called the connection, if it has dialled.
+    pub(crate) number: Option<u64>,
 }
 
 /// Why a dial came to nothing.
@@ -71,11 +73,14 @@ pub(crate) async fn introduce(
     node: &Node,
     stream: &mut Box<dyn ByteStream>,
     peer: &str,
+    follows: Option<u64>,
 ) -> Result<Greeted, NotTaken> {
     in_time(node, peer, async {
-        say(node, stream, peer, &node.hello().with_dialled(peer)).await?;
+        let number = node.next_number();
+        let hello = node.hello().with_dialled(peer).with_number(number, follows);
+        say(node, stream, peer, &hello).await?;
         match hear(node, stream, peer).await {
-            Ok(greeted) => Ok(greeted),
+            Ok(greeted) => Ok(Greeted { number: Some(number), ..greeted }),
             Err(unheard) if unheard.declined => Err(NotTaken::Declined),
             Err(unheard) => {
                 if let Some(close) = &unheard.tell {
@@ -101,7 +106,7 @@ pub(crate) async fn hear(
     let mut rest = BytesMut::with_capacity(1024);
     loop {
         match hellos.receive(&mut rest) {
-            Ok(Some(peer)) => return Ok(Greeted { peer, rest }),
+            Ok(Some(peer)) => return Ok(Greeted { peer, rest, number: None }),
             Ok(None) => {}
             Err(close) => {
                 let (error, theirs) = (close.to_error(peer), hellos.closed_by_peer());

@@ -5,7 +5,7 @@ use super::beside::wake_all;
 use super::pen::{Pen, SideWrite};
 use super::transport::SideDoor;
 use crate::rt::{self, Clock};
-use rpc_core::proto::{Close, PeerInfo, Session, Vital};
+use rpc_core::proto::{Close, Hello, PeerInfo, Session, Vital};
 use rpc_core::spi::Tally;
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
@@ -52,6 +52,9 @@ pub(super) struct State {
     limits: Arc<Limits>,
     /// Since when there is a connection.
     connected: Timestamp,
+    /// What this side has called the connection, and what the peer has: whoever has dialled it.
+    number: Option<u64>,
+    theirs: Option<u64>,
     /// As whose messages those of the peer are queued.
     whose: Option<EndpointLocation>,
     /// The same as `driver`, awake or asleep: whoever has orders for it wakes it.
@@ -108,6 +111,8 @@ impl Link {
             declines: 0,
             limits,
             connected: Timestamp::START,
+            number: None,
+            theirs: None,
             whose: None,
             driver: None,
             home: None,
@@ -349,11 +354,14 @@ impl Link {
         std::future::poll_fn(|cx| self.poll_idle(cx)).await;
     }
 
-    /// Whether its peer has dialled this env by that address.
-    pub(crate) fn was_dialled(&self, address: &str) -> bool {
+    /// Whether its peer, which says hello anew, has lost the connection: it had dialled it by the same
+    /// address, or names it.
+    pub(crate) fn was_lost_by(&self, hello: &Hello) -> bool {
         let state = self.lock();
         let known = state.session.peer().and_then(|peer| peer.hello.dialled.as_deref());
-        state.phase == Phase::Connected && known == Some(address)
+        let again = known.is_some() && known == hello.dialled.as_deref();
+        let named = state.number.is_some() && state.number == hello.follows;
+        state.phase == Phase::Connected && (again || named)
     }
 
     /// Takes no connection any more, and ends the one there is: in order, or at once.
@@ -397,8 +405,14 @@ impl Busy {
         true
     }
 
+    /// The last connection here, as the peer has called it, if it was the peer that had dialled. `None` as well
+    /// if a connection has come in meanwhile, which is not lost.
+    pub(crate) fn follows(&self) -> Option<u64> {
+        self.held()?.theirs
+    }
+
     /// The hellos are exchanged. `false` if this connection is not wanted any more.
-    pub(crate) fn connects(&mut self, peer: PeerInfo) -> bool {
+    pub(crate) fn connects(&mut self, peer: PeerInfo, number: Option<u64>) -> bool {
         let Some(mut state) = self.held() else { return false };
         if state.closing {
             return false;
@@ -407,6 +421,7 @@ impl Busy {
         state.phase = Phase::Connected;
         state.connected = now;
         state.declines = 0;
+        (state.number, state.theirs) = (number, peer.hello.number);
         state.session.attach(now, peer);
         drop(state);
         self.settled = false;

@@ -138,12 +138,11 @@ impl Node {
         self.link_of(peer, from).await
     }
 
-    /// Who dials again by an address has lost the connection that it had by it: what is still under way
-    /// on that one must not come behind what it says now.
+    /// Who dials where it had a connection has lost that one: what is still under way on it must not come
+    /// behind what it says now.
     async fn end_former(&self, hello: &Hello) {
-        let Some(dialled) = &hello.dialled else { return };
         for link in self.peers.of(hello.env) {
-            if link.was_dialled(dialled) {
+            if link.was_lost_by(hello) {
                 let text = "the env at the other end has dialled again";
                 link.give_way(Close::new(CloseCode::Duplicate, text)).await;
             }

@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(super) complaints: Complaints,
     /// For what is random about a link: follows from the env's number.
     seeds: AtomicU64,
+    /// What the next connection that is dialled is called. The first is that of the env, which is random.
+    numbers: AtomicU64,
 }
 
 /// The parts that a node is made of.
@@ -82,6 +84,7 @@ impl Node {
             admission: Arc::default(),
             complaints: Complaints::default(),
             seeds: AtomicU64::new(id),
+            numbers: AtomicU64::new(id),
         })
     }
 
@@ -119,6 +122,11 @@ impl Node {
 
     pub(crate) fn hello(&self) -> Hello {
         handshake::hello(self)
+    }
+
+    /// What a connection that this env dials is called: no other has the same, of this env or another.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn link(&self, address: Option<RpcAddress>, peer: String) -> Link {
@@ -220,7 +228,7 @@ impl Node {
         for former in self.peers.others(&sender, env) {
             former.give_way(address_taken()).await;
         }
-        if !busy.connects(greeted.peer) {
+        if !busy.connects(greeted.peer, greeted.number) {
             return handshake::displaced(&self, &mut stream).await;
         }
         self.tally.count(Count::ConnectionsOpened);

@@ -49,6 +49,12 @@ pub struct Hello {
     /// The address by which it has dialled the other side: it has no other connection by that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialled: Option<String>,
+    /// The number of this connection, which no other has, if it has dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The number of the connection that the other side had dialled, and that it has lost: this one takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<u64>,
 }
 
 /// What a side takes. The other side keeps to it.
@@ -102,7 +108,8 @@ impl Hello {
     pub fn new(env: u64, address: Option<String>, limits: PeerLimits) -> Self {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
         let capabilities = CAPABILITIES.map(str::to_owned).to_vec();
-        Self { versions, env, address, capabilities, limits, heartbeat: None, dialled: None }
+        let (heartbeat, dialled, number, follows) = (None, None, None, None);
+        Self { versions, env, address, capabilities, limits, heartbeat, dialled, number, follows }
     }
 
     /// The same of a side that promises to send something at least this often.
@@ -116,6 +123,13 @@ impl Hello {
     #[must_use]
     pub fn with_dialled(mut self, address: impl Into<String>) -> Self {
         self.dialled = Some(address.into());
+        self
+    }
+
+    /// The same for a connection of that number, in the place of one that the other side had dialled.
+    #[must_use]
+    pub fn with_number(mut self, number: u64, follows: Option<u64>) -> Self {
+        (self.number, self.follows) = (Some(number), follows);
         self
     }
 
