@@ -158,6 +158,10 @@ pub(crate) async fn create(
     })?;
     let bound = env.config().limits().memory_bound();
     tracing::info!(env = env.name(), bytes = bound.total(0, 0), "memory bound: {bound}");
+    if cfg!(feature = "dangerous-plaintext") {
+        let text = "built with `dangerous-plaintext`: whoever reaches this env can read, send and pose as another";
+        tracing::warn!(env = env.name(), "{text}");
+    }
     if let Some(address) = env.address() {
         tracing::info!(env = env.name(), %address, "listening");
     }
@@ -171,6 +175,14 @@ fn bind(
 ) -> Result<Option<Box<dyn Listener>>, RpcError> {
     let Some(wanted) = config.bind_address() else { return Ok(None) };
     require_loopback(wanted, "listen on")?;
+    let known_as = config.advertised_address(wanted.port());
+    if known_as.is_some_and(|address| ["0.0.0.0", "::"].contains(&address.host())) {
+        let text = format!(
+            "the RpcEnv {} would be known as {wanted}, by which nobody reaches it: say what its address is (rpc.advertise)",
+            config.name()
+        );
+        return Err(RpcError::new(ErrorKind::InvalidConfig, text));
+    }
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for port in config.candidate_ports() {
         match transport.bind(&wanted.with_port(port)) {

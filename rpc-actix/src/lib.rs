@@ -95,14 +95,15 @@ pub use factory::{ActixRpcEnvFactory, Random};
 pub use net::transport;
 pub use rpc_core::*;
 
-/// The factories that this crate knows: `actix`, and `local` in a world of its own.
+/// The factories that this crate knows: `actix`, and `local` in a world of its own: envs of two registries
+/// never meet in one.
 #[must_use]
 pub fn registry() -> RpcEnvFactoryRegistry {
     RpcEnvFactoryRegistry::new().with(ActixRpcEnvFactory::new()).with(LocalWorld::new().factory())
 }
 
 /// Makes an env with the factory that the configuration names: [`registry`] and
-/// [`RpcEnvFactoryRegistry::create`] in one.
+/// [`RpcEnvFactoryRegistry::create`] in one. For `local` envs that are to meet, keep one registry.
 ///
 /// # Errors
 /// As [`RpcEnvFactoryRegistry::create`].

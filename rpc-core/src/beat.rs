@@ -49,11 +49,13 @@ fn place_of(inbox: &Inbox) -> usize {
     std::ptr::from_ref(inbox) as usize
 }
 
-/// What the endpoint has begun last: a message by its name.
-fn message_of(inbox: &Inbox) -> &str {
+/// The message that the endpoint has begun last, by its name. `None` while it runs a hook.
+pub(crate) fn message_of(inbox: &Inbox) -> Option<&str> {
     match inbox.behind.handled() {
-        HOOK => "a hook",
-        handler => inbox.handlers().get(handler).map_or("an untyped message", |info| info.name),
+        HOOK => None,
+        handler => {
+            Some(inbox.handlers().get(handler).map_or("an untyped message", |info| info.name))
+        }
     }
 }
 
@@ -148,7 +150,7 @@ impl Known {
         let found = endpoints.endpoints().into_iter().find(|inbox| place_of(inbox) == seen.1);
         let Some(inbox) = found else { return };
         // What was read of it is worth something only if it is still in there.
-        let message = message_of(&inbox);
+        let message = message_of(&inbox).unwrap_or("a hook");
         if self.beat.seen() != seen {
             return;
         }

@@ -209,7 +209,7 @@ impl RpcEnvConfig {
         self
     }
 
-    /// Sets all limits.
+    /// Sets all limits, in place of whatever was set of them before.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

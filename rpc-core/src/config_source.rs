@@ -38,17 +38,20 @@ impl RpcEnvConfig {
     /// Sets what the variables with a prefix say: after it comes the key in capitals, with `_` for
     /// each dot and before each capital of the key. With the prefix `MYAPP_`, the variable
     /// `MYAPP_RPC_ASK_TIMEOUT` sets `rpc.askTimeout`. Variables without the prefix are not looked
-    /// at; `std::env::vars()` gives all of them.
+    /// at, nor are those that go on with another word than keys do (`MYAPP_LOG`), which are the
+    /// program's own; `std::env::vars()` gives all of them.
     ///
     /// # Errors
-    /// As [`RpcEnvConfig::set`]: a variable with the prefix that is no key is an error.
+    /// As [`RpcEnvConfig::set`]: a variable like `MYAPP_RPC_..` or `MYAPP_PORT_..` that is no key is an error.
     pub fn set_env_vars(
         self,
         prefix: &str,
         vars: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, RpcError> {
         let ours = vars.into_iter().filter_map(|(name, value)| {
-            name.strip_prefix(prefix).map(|rest| (rest.to_owned(), value))
+            let rest = name.strip_prefix(prefix)?;
+            let first = rest.split('_').next()?.to_lowercase();
+            FIRST_WORDS.contains(&&*first).then(|| (rest.to_owned(), value))
         });
         ours.into_iter().try_fold(self, |config, (name, value)| {
             let key = Self::known_keys().find(|key| variable(key.name) == name);
@@ -65,6 +68,9 @@ impl RpcEnvConfig {
         })
     }
 }
+
+/// How keys begin, and those of Spark, which are told what they are called here.
+const FIRST_WORDS: [&str; 3] = ["rpc", "port", "spark"];
 
 /// How a key is written as a variable.
 fn variable(key: &str) -> String {
@@ -135,7 +141,11 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             RpcEnvConfig::known_keys().map(|key| variable(key.name)).collect();
         assert_eq!(names.len(), RpcEnvConfig::known_keys().count(), "two keys, one variable");
-        let vars = [("A_RPC_ASK_TIMEOUT", "3s"), ("PATH", "/bin"), ("RPC_ASK_TIMEOUT", "9s")];
+        let first = |key: &crate::ConfigKey| key.name.split('.').next();
+        let looked_at = |key| first(key).is_some_and(|word| FIRST_WORDS.contains(&word));
+        assert!(RpcEnvConfig::known_keys().all(looked_at), "a key whose variable nobody looks at");
+        let own = ("A_LOG", "debug");
+        let vars = [("A_RPC_ASK_TIMEOUT", "3s"), ("PATH", "/bin"), ("RPC_ASK_TIMEOUT", "9s"), own];
         let vars = vars.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = RpcEnvConfig::client("c").set_env_vars("A_", vars).unwrap();
         assert_eq!(config.ask_timeout().duration(), Duration::from_secs(3));

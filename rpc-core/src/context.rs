@@ -1,6 +1,7 @@
 //! What a handler sees of the world: its own ref, its env, its caller.
 
 use crate::address::{EndpointName, RpcAddress};
+use crate::beat::message_of;
 use crate::call_context::{Deferred, ReplyKind, RpcCallContext};
 use crate::core::EnvCore;
 use crate::counters::Count;
@@ -186,6 +187,12 @@ impl<E> EndpointContext<E> {
         later::every(&self.inbox, period, move || msg.clone())
     }
 
+    /// Now, on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld) and in a simulation.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.core.now()
+    }
+
     /// Waits on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld). It holds
     /// the endpoint, as every await does; to do something later, [`send_after`](Self::send_after).
     ///
@@ -226,7 +233,7 @@ impl<E> EndpointContext<E> {
 
     /// Passes an error on to the env, which logs and counts it.
     pub fn report(&self, error: &RpcError) {
-        self.core.report(self.inbox.name().as_str(), error);
+        self.core.report(self.inbox.name().as_str(), message_of(&self.inbox), error);
     }
 
     fn way(&self) -> Option<&Way> {

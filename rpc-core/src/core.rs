@@ -229,9 +229,10 @@ impl EnvCore {
     }
 
     /// The last stop of an error that no endpoint handled: it is logged and counted.
-    pub(crate) fn report(&self, endpoint: &str, error: &RpcError) {
+    pub(crate) fn report(&self, endpoint: &str, message: Option<&str>, error: &RpcError) {
         self.tally.count(Count::ErrorsUnhandled);
-        tracing::error!(env = %self.config.name(), endpoint, kind = ?error.kind(), %error, "error in an endpoint");
+        let (env, kind) = (self.config.name(), error.kind());
+        tracing::error!(%env, endpoint, message_type = message, ?kind, %error, "error in an endpoint");
     }
 }
 

@@ -4,6 +4,7 @@ use crate::address::{EndpointAddress, EndpointLocation, EndpointName, EnvId, Rpc
 use crate::config::RpcEnvConfig;
 use crate::core::{EnvCore, Opaque, Owner};
 use crate::counters::{Count, Counters};
+use crate::deadline::Timestamp;
 use crate::dispatcher::Dispatcher;
 use crate::endpoint_ref::RpcEndpointRef;
 use crate::error::{ErrorKind, RpcError};
@@ -27,6 +28,7 @@ use std::time::Duration;
 ///
 /// Cheap to clone and usable from every thread. When the last clone is dropped the env shuts down
 /// as [`shutdown`](Self::shutdown) does, without anyone waiting for it; endpoints do not count.
+#[must_use = "an env shuts down when its last clone is dropped"]
 #[derive(Clone)]
 pub struct RpcEnv(Arc<Handle>);
 
@@ -150,6 +152,20 @@ impl RpcEnv {
         self.endpoint_ref(&format!("rpc://{name}@{}", address.host_port())).await
     }
 
+    /// A ref by name to an endpoint that nobody has looked for: it need not be there yet. Messages connect
+    /// and look it up, and fail as they do when an endpoint has ended; the next one tries again. A worker that
+    /// may start before its master needs no loop around [`endpoint_ref`](Self::endpoint_ref).
+    ///
+    /// # Errors
+    /// `EnvStopped`, `SecurityRequired` for an address that is not of this machine, or `Unreachable` for an
+    /// env that does not listen and is not connected.
+    pub fn unresolved_ref<P>(
+        &self,
+        address: EndpointAddress,
+    ) -> Result<RpcEndpointRef<P>, RpcError> {
+        Ok(RpcEndpointRef::from_raw(self.0.shared.raw_ref(address, None, None)?))
+    }
+
     /// A pinned ref to the endpoint of this env with that name, if there is one. Its type is not
     /// checked here, but by the endpoint.
     #[must_use]
@@ -226,6 +242,12 @@ impl RpcEnv {
             core.poll_terminated(cx)
         })
         .await;
+    }
+
+    /// Now, on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld) and in a simulation.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.shared.core.now()
     }
 
     /// Waits on the env's clock, which is virtual in a [`LocalWorld`](crate::LocalWorld). It ends

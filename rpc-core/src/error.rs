@@ -200,7 +200,7 @@ impl fmt::Display for Outcome {
 
 /// Why a call, a registration or a start failed. A clone is one reference count.
 ///
-/// `Display` says everything, the cause included; so [`source`](std::error::Error::source) is what is behind the
+/// `Display` says what went wrong, the cause included, and with `{error:#}` the kind and the outcome behind it; so [`source`](std::error::Error::source) is what is behind the
 /// cause, and a chain of errors is printed without doubles. The cause itself is [`cause`](Self::cause).
 #[derive(Clone)]
 pub struct RpcError {
@@ -319,7 +319,11 @@ impl RpcError {
 
 impl fmt::Display for RpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.text)
+        f.write_str(&self.inner.text)?;
+        if f.alternate() {
+            write!(f, " [{:?}, {}]", self.inner.kind, self.inner.outcome)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Users' code, and what a panic in it is: an error of the one call, never of the thread.
 
+use crate::beat::message_of;
 use crate::counters::Count;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
@@ -31,7 +32,7 @@ fn poll_guarded(
     let polled = catch_unwind(AssertUnwindSafe(poll));
     polled.unwrap_or_else(|panic| {
         note_panic(inbox);
-        Poll::Ready(Err(panicked(what, panic)))
+        Poll::Ready(Err(panicked(what, inbox, panic)))
     })
 }
 
@@ -63,17 +64,22 @@ pub(crate) fn construct<E>(
 ) -> Result<Value<E>, RpcError> {
     catch_unwind(AssertUnwindSafe(make)).map(Value).map_err(|panic| {
         note_panic(inbox);
-        panicked("constructor", panic)
+        panicked("constructor", inbox, panic)
     })
 }
 
-fn panicked(what: &str, panic: Box<dyn Any + Send>) -> RpcError {
+fn panicked(what: &str, inbox: &Inbox, panic: Box<dyn Any + Send>) -> RpcError {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without a text");
-    let error = RpcError::new(ErrorKind::HandlerPanicked, format!("{what} panicked: {text}"));
+    let at = match message_of(inbox) {
+        Some(message) => format!("{message} at {}", inbox.address()),
+        None => inbox.address().to_string(),
+    };
+    let text = format!("{what} panicked: {text} ({at})");
+    let error = RpcError::new(ErrorKind::HandlerPanicked, text);
     // What it was called with is a value of users, too.
     drop_quietly("a panic's value", panic);
     error

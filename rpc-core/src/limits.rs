@@ -251,7 +251,7 @@ limits! {
         "The body of one frame. A larger message travels in several, so this is how long a small one may have to wait behind a large one: 256 KiB are 2 ms at 1 Gbit/s.";
     message_max_size, with_message_max_size: usize = "rpc.message.maxSize", Bytes, "16MiB",
         16 * MIB, in 1, 2047 * MIB; "S150, S187";
-        "The encoded body of one message or reply. Larger ones are refused where they are encoded. Control messages are small; data belongs into streams.";
+        "The encoded body of one message or reply. Larger ones are refused where they are encoded. Control messages are small; larger data goes in several messages, in the bulk lane.";
     message_max_depth, with_message_max_depth: usize = "rpc.message.maxDepth", Count, "64",
         64, in 1, 64; "L11, R21";
         "How deeply collections may lie within each other in a message from the network. Types written by people nest less, and decoders recurse.";

@@ -235,7 +235,7 @@ async fn a_ref_that_leads_nowhere() {
         (
             "rpc://far@10.1.2.3:7077",
             ErrorKind::SecurityRequired,
-            "cannot reach 10.1.2.3:7077 without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)",
+            "cannot reach 10.1.2.3:7077 without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost), unless it is built with the feature `dangerous-plaintext` for a network that nobody else can reach",
         ),
     ] {
         let bytes = rmp_serde::to_vec_named(&Ref { at }).unwrap();
@@ -826,12 +826,12 @@ fn two_taken_ports() -> (u16, [TcpListener; 2]) {
 async fn an_address_that_needs_security() {
     for bind in ["0.0.0.0:7077", "10.1.2.3:7077", "[::]:7077", "node-1:7077"] {
         let text = format!(
-            "cannot listen on {bind} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)"
+            "cannot listen on {bind} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost), unless it is built with the feature `dangerous-plaintext` for a network that nobody else can reach"
         );
         let config = RpcEnvConfig::server("server", bind);
         fails_to_start(config, ErrorKind::SecurityRequired, &text).await;
     }
-    let text = "cannot reach 10.1.2.3:7077 without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)";
+    let text = "cannot reach 10.1.2.3:7077 without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost), unless it is built with the feature `dangerous-plaintext` for a network that nobody else can reach";
     let found = client(&[]).await.endpoint_ref::<Untyped>("rpc://echo@10.1.2.3:7077").await;
     refused(found, ErrorKind::SecurityRequired, text);
 }

@@ -342,7 +342,8 @@ async fn a_panic_costs_one_call_and_no_hook_runs_while_unwinding() {
         assert_eq!(queued.0.await.unwrap(), before + 1);
         let error = queued.1.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HandlerPanicked);
-        assert_eq!(error.text(), "a handler panicked: the handler panics");
+        let text = format!("a handler panicked: the handler panics (Panic at {fragile})");
+        assert_eq!(error.text(), text);
         assert_eq!(queued.2.await.unwrap(), before + 2, "with its state, behind the panic");
         fragile.send(PanicOneWay).unwrap();
         assert_eq!(fragile.ask(Note).await.unwrap(), before + 3);
@@ -371,7 +372,8 @@ fn a_panic_in_a_hook_ends_nothing_else() {
             let log = log.clone();
             let made = server.setup_endpoint_with("fragile", move || Fragile::new(&log, place));
             let error = made.await.unwrap_err();
-            assert_eq!((error.text(), error.kind()), (text, ErrorKind::HandlerPanicked));
+            let text = format!("{text} ({})", uri(&server, "fragile"));
+            assert_eq!((error.text(), error.kind()), (&*text, ErrorKind::HandlerPanicked));
         }
         for place in [PanicIn::Error, PanicIn::Connected, PanicIn::Stop, PanicIn::Drop] {
             // A client of its own, which connects once the endpoint is there to hear of it.

@@ -153,7 +153,8 @@ async fn resume_keeps_the_state(h: &Harness) -> anyhow::Result<()> {
     for (endpoint, before) in [(local, 0), (remote, 101)] {
         let error = endpoint.ask(Boom).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HandlerPanicked);
-        assert_eq!(error.text(), "a handler panicked: boom");
+        let text = format!("a handler panicked: boom (Boom at {endpoint})");
+        assert_eq!(error.text(), text);
         assert_eq!(endpoint.ask(Count).await?, (0, before + 101));
     }
     let log = seen.log.all();
@@ -183,10 +184,8 @@ async fn stop_ends_the_endpoint_at_once(h: &Harness) -> anyhow::Result<()> {
     assert!(pair.server.local_ref::<Bomb>("bomb").is_none(), "the name is free");
     let mut log = seen.log.all();
     log.retain(|entry| entry != "connected");
-    assert_eq!(
-        log,
-        ["start 0", "waits", "error a handler panicked: boom, later", "stop after 0", "drop"]
-    );
+    let error = format!("error a handler panicked: boom, later (BoomLater at {local})");
+    assert_eq!(log, ["start 0", "waits", &error, "stop after 0", "drop"]);
     Ok(())
 }
 
@@ -209,8 +208,8 @@ async fn restart_makes_a_new_value_and_keeps_the_queue(h: &Harness) -> anyhow::R
     assert_eq!((local.ask(Count).await?, remote.ask(Count).await?), ((1, 4), (1, 5)));
     let mut log = seen.log.all();
     log.retain(|entry| entry != "connected");
-    let error = "error a handler panicked: boom, later";
-    assert_eq!(log, ["start 0", "waits", error, "stop after 1", "drop", "start 1"]);
+    let error = format!("error a handler panicked: boom, later (BoomLater at {local})");
+    assert_eq!(log, ["start 0", "waits", &error, "stop after 1", "drop", "start 1"]);
     Ok(())
 }
 

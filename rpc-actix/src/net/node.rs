@@ -457,7 +457,7 @@ pub(crate) fn require_loopback(address: &RpcAddress, what: &str) -> Result<(), R
     Err(RpcError::new(
         ErrorKind::SecurityRequired,
         format!(
-            "cannot {what} {address} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost)"
+            "cannot {what} {address} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost), unless it is built with the feature `dangerous-plaintext` for a network that nobody else can reach"
         ),
     ))
 }

@@ -173,8 +173,7 @@ pub fn derive_rpc_message(input: TokenStream) -> TokenStream {
 /// - They are `async fn` or plain `fn`, and take `&mut self` or `&self`.
 /// - Last may come the context, `cx: &mut EndpointContext<Self>` (or `&EndpointContext<Self>`).
 /// - They cannot be generic, unsafe or under their own `#[cfg(..)]`. The block may be generic.
-/// - A message must be at least as visible as the endpoint, because the endpoint's list of
-///   handlers names it.
+/// - An endpoint has one such block: a second one would implement the same trait again.
 ///
 /// # `#[endpoint(protocol = Path)]`
 ///

@@ -22,7 +22,8 @@ pub(crate) struct LocalBackend {
     core: Weak<EnvCore>,
     tally: Arc<Tally>,
     dispatcher: Arc<Dispatcher>,
-    port: Option<u16>,
+    /// Where it listens, as it was told to.
+    bound: Option<RpcAddress>,
     next: Mutex<Option<Timestamp>>,
     /// Calls to other envs, by their number.
     links: Mutex<BTreeMap<u64, Arc<Link>>>,
@@ -33,7 +34,7 @@ impl LocalBackend {
         world: Arc<World>,
         core: &Arc<EnvCore>,
         dispatcher: Arc<Dispatcher>,
-        port: Option<u16>,
+        bound: Option<RpcAddress>,
     ) -> Arc<Self> {
         Arc::new(Self {
             world,
@@ -43,7 +44,7 @@ impl LocalBackend {
             core: Arc::downgrade(core),
             tally: core.tally().clone(),
             dispatcher,
-            port,
+            bound,
             next: Mutex::new(None),
             links: Mutex::new(BTreeMap::new()),
         })
@@ -69,8 +70,8 @@ impl LocalBackend {
         self.address.as_ref() == Some(address)
     }
 
-    pub(crate) fn bound_port(&self) -> Option<u16> {
-        self.port
+    pub(crate) fn is_bound_to(&self, address: &RpcAddress) -> bool {
+        self.bound.as_ref() == Some(address)
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {

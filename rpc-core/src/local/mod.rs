@@ -180,20 +180,19 @@ impl World {
         others.iter().for_each(|env| env.peer_gone(id));
     }
 
-    /// Finds the port to listen at, as a socket would.
-    fn bind(state: &mut State, config: &RpcEnvConfig) -> Result<Option<u16>, RpcError> {
+    /// Finds where to listen, as a socket would; each name of a host is a machine of its own.
+    fn bind(state: &mut State, config: &RpcEnvConfig) -> Result<Option<RpcAddress>, RpcError> {
         let Some(wanted) = config.bind_address() else { return Ok(None) };
         let taken =
-            |state: &State, port| state.envs.values().any(|env| env.bound_port() == Some(port));
+            |state: &State, at: &RpcAddress| state.envs.values().any(|env| env.is_bound_to(at));
         for port in config.candidate_ports() {
-            if port == 0 {
-                while taken(state, state.last_port) {
-                    state.last_port = state.last_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
-                }
-                return Ok(Some(state.last_port));
+            let mut at = wanted.with_port(if port == 0 { state.last_port } else { port });
+            while port == 0 && taken(state, &at) {
+                state.last_port = state.last_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+                at = wanted.with_port(state.last_port);
             }
-            if !taken(state, port) {
-                return Ok(Some(port));
+            if !taken(state, &at) {
+                return Ok(Some(at));
             }
         }
         Err(config.bind_error(wanted, "the port is taken"))
@@ -219,16 +218,16 @@ impl RpcEnvFactory for LocalRpcEnvFactory {
 
 fn create(world: &Arc<World>, config: RpcEnvConfig) -> Result<RpcEnv, RpcError> {
     config.validate()?;
-    let (id, port) = {
+    let (id, bound) = {
         let mut state = world.lock();
-        let port = World::bind(&mut state, &config)?;
+        let bound = World::bind(&mut state, &config)?;
         state.last_env += 1;
-        (state.last_env, port)
+        (state.last_env, bound)
     };
-    let address = port.and_then(|port| config.advertised_address(port));
+    let address = bound.as_ref().and_then(|bound| config.advertised_address(bound.port()));
     let parts = EnvParts::new(config, id);
     RpcEnv::assemble(parts, address, |core, dispatcher| {
-        let backend = LocalBackend::new(world.clone(), core, dispatcher.clone(), port);
+        let backend = LocalBackend::new(world.clone(), core, dispatcher.clone(), bound);
         world.lock().envs.insert(id, backend.clone());
         Ok(backend)
     })

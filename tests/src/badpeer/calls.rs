@@ -82,7 +82,11 @@ fn messages(cases: &mut Vec<Case>) {
     let row =
         case("panic", "a message that makes its handler panic").say(ask(BOOM, 1, 10_000, EMPTY));
     let counts = [("asks_received", 1), ("panics", 1), ("errors_unhandled", 1)];
-    cases.push(row.fails(1, 15, "a handler panicked: boom").served().counts(&counts));
+    cases.push(
+        row.fails(1, 15, "a handler panicked: boom (Boom at rpc://probe@{at})")
+            .served()
+            .counts(&counts),
+    );
 }
 
 fn calls(cases: &mut Vec<Case>) {

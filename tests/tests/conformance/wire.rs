@@ -36,7 +36,7 @@ async fn s140_a_failure_keeps_its_kind_outcome_and_text(h: &Harness) -> anyhow::
         (
             ErrorKind::HandlerPanicked,
             Outcome::FailedInHandler,
-            "a handler panicked: boom, with an answer".into()
+            format!("a handler panicked: boom, with an answer (Boom at {remote})")
         )
     );
     // A text is for people, and bounded.
