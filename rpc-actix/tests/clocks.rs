@@ -5,7 +5,7 @@
 use rpc_actix::sim::{Sim, SimNode, Simulation};
 use rpc_actix::{
     EndpointContext, ErrorKind, HandlerError, HandlerResult, RpcCallContext, RpcEndpointRef,
-    RpcEnvConfig, RpcMessage, endpoint,
+    RpcEnv, RpcEnvConfig, RpcError, RpcMessage, endpoint,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -172,4 +172,75 @@ fn what_is_under_way_is_missing_from_the_credit_and_comes_back() {
         })
         .await;
     });
+}
+
+/// Asks an endpoint how long is left, in the handler or in the scope of the handler's call.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+struct Through {
+    scoped: bool,
+}
+
+/// Has a ref of another env of its process.
+struct Between(RpcEndpointRef<Keeper>);
+
+#[endpoint]
+impl Between {
+    #[receive_and_reply]
+    async fn through(&mut self, msg: Through, call: RpcCallContext<u64>) -> HandlerResult<()> {
+        let keeper = self.0.clone();
+        if !msg.scoped {
+            call.reply(keeper.ask(Remaining).await?);
+            return Ok(());
+        }
+        tokio::task::spawn_local(async move {
+            match call.scope(|| keeper.ask(Remaining)).await {
+                Ok(left) => call.reply(left),
+                Err(error) => call.fail(error),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Makes an env, waits, and makes another one, whose clock begins then.
+async fn envs_apart(node: &SimNode, apart: Duration) -> Result<[RpcEnv; 2], RpcError> {
+    let older = node.create(RpcEnvConfig::client("older")).await?;
+    node.sim().sleep(apart).await;
+    Ok([older, node.create(RpcEnvConfig::client("younger")).await?])
+}
+
+/// The clocks of two envs of a process begin when those are made, so no time of one means anything to
+/// the other.
+#[test]
+fn a_deadline_goes_from_env_to_env_of_a_process_as_what_is_left_of_it() {
+    const LEFT: Duration = Duration::from_secs(5);
+    for apart in [0, 3, 5, 30].map(Duration::from_secs) {
+        Simulation::new(1).run(move |sim| async move {
+            let server = server(&sim, 1.0);
+            let node = sim.node("node");
+            sim.sleep(Duration::from_millis(10)).await;
+            let done = node.run(move |node| async move {
+                let [older, younger] = envs_apart(&node, apart).await?;
+                for (number, (of_the_ref, of_the_handler)) in
+                    [(&older, &younger), (&younger, &older)].into_iter().enumerate()
+                {
+                    let near = of_the_ref.setup_endpoint("near", Keeper::default()).await?;
+                    let far = of_the_ref.endpoint_ref(&server.uri("keeper", PORT)).await?;
+                    for (name, keeper) in [("by-near", near), ("by-far", far)] {
+                        let between = of_the_handler.setup_endpoint(name, Between(keeper)).await?;
+                        for scoped in [false, true] {
+                            let left = between.ask_with_timeout(Through { scoped }, LEFT).await?;
+                            let case = format!("{name}, {number}, {apart:?}, {scoped}");
+                            assert!((4_900..=5_000).contains(&left), "{case}: {left} ms");
+                        }
+                    }
+                }
+                older.shutdown().await;
+                younger.shutdown().await;
+                Ok::<_, HandlerError>(())
+            });
+            done.await.unwrap().unwrap();
+        });
+    }
 }

@@ -98,7 +98,7 @@ impl<R> RpcCallContext<R> {
         kind: ReplyKind,
     ) -> (Self, Deferred) {
         let (turn, deadline) = inbox.current_call();
-        let open = Arc::new(OpenCall::new(way, deadline));
+        let open = Arc::new(OpenCall::new(inbox.core().clone(), way, deadline));
         inbox.deferred(open.clone());
         let (answer, trace) = (Some(answer), inbox.trace());
         (Self { inbox, answer, open: open.clone(), kind, turn, trace }, Deferred(open))

@@ -205,10 +205,11 @@ fn terms(core: &EnvCore, timeout: Option<RpcTimeout>) -> (Terms, Option<TraceCon
     if timeout.is_none() && inherited.is_none() {
         return (Terms { now, deadline, special: None }, None);
     }
-    special_terms(timeout, now, deadline, inherited)
+    special_terms(core, timeout, now, deadline, inherited)
 }
 
 fn special_terms(
+    core: &EnvCore,
     mut timeout: Option<RpcTimeout>,
     now: Timestamp,
     mut deadline: Timestamp,
@@ -217,8 +218,9 @@ fn special_terms(
     let (mut behalf, mut trace) = (Behalf::default(), None);
     if let Some(inherited) = inherited {
         // No more time than the caller of the handler has that makes it.
-        if inherited.deadline < deadline {
-            deadline = inherited.deadline;
+        let until = inherited.deadline_by(core);
+        if until < deadline {
+            deadline = until;
             timeout = Some(RpcTimeout::inherited(deadline.since(now)));
         }
         (behalf, trace) = (inherited.behalf, inherited.trace);

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 /// A call that its handler has a context of, shared by the context, the endpoint's loop and those
 /// who work for the call: their own asks end with it.
 pub(crate) struct OpenCall {
+    /// The env that serves it, by whose clock the deadline is.
+    core: Arc<EnvCore>,
     way: Way,
     deadline: Timestamp,
     state: Mutex<State>,
@@ -25,12 +27,16 @@ struct State {
 }
 
 impl OpenCall {
-    pub(crate) fn new(way: Way, deadline: Timestamp) -> Self {
-        Self { way, deadline, state: Mutex::default() }
+    pub(crate) fn new(core: Arc<EnvCore>, way: Way, deadline: Timestamp) -> Self {
+        Self { core, way, deadline, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn core(&self) -> &EnvCore {
+        &self.core
     }
 
     pub(crate) fn way(&self) -> &Way {

@@ -1,6 +1,7 @@
 //! Whose turn it is: in which endpoint's handler the current thread is, who waits for it, and what
 //! its own asks and sends inherit.
 
+use crate::core::EnvCore;
 use crate::deadline::Timestamp;
 use crate::inbox::{Asker, Inbox, State};
 use crate::open_call::OpenCall;
@@ -8,6 +9,7 @@ use crate::reply_sink::Way;
 use crate::seam::Origin;
 use crate::trace::TraceContext;
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -192,9 +194,31 @@ impl TraceContext {
 /// What a call inherits from where it is made.
 pub(crate) struct Inherited {
     pub(crate) behalf: Behalf,
-    /// When the one on whose behalf it is made needs it no more.
-    pub(crate) deadline: Timestamp,
+    /// When the one on whose behalf it is made needs it no more, by the clock of that one's env.
+    deadline: Timestamp,
     pub(crate) trace: Option<TraceContext>,
+}
+
+impl Inherited {
+    /// The deadline by the clock of the env that the call goes out from. A handler may have a ref of
+    /// another env of its process, whose clock began at another time.
+    #[inline]
+    pub(crate) fn deadline_by(&self, core: &EnvCore) -> Timestamp {
+        match self.behalf.core() {
+            Some(other) if !ptr::eq(other, core) => self.deadline_from(other, core),
+            _ => self.deadline,
+        }
+    }
+
+    #[cold]
+    fn deadline_from(&self, other: &EnvCore, core: &EnvCore) -> Timestamp {
+        if self.deadline == Timestamp::MAX {
+            return self.deadline;
+        }
+        // In this order: it must not be over before the other clock says so.
+        let left = self.deadline.since(other.now());
+        core.now().saturating_add(left)
+    }
 }
 
 /// On whose behalf a call is made: it ends when that one's caller gives up.
@@ -207,6 +231,14 @@ pub(crate) struct Behalf {
 }
 
 impl Behalf {
+    /// The env of that one; none if it is made for nobody.
+    fn core(&self) -> Option<&EnvCore> {
+        match (&self.call, &self.asker) {
+            (Some(call), _) => Some(call.core()),
+            (None, asker) => asker.as_ref().map(|asker| &**asker.inbox.core()),
+        }
+    }
+
     /// Ready when that caller has given up: so is everything that is done for it.
     pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
         match (&self.call, &self.asker) {
