@@ -554,11 +554,44 @@ async fn refs_to_an_env_without_a_port_outlive_its_connection() {
     log.reaches(2).await;
     let error = far.ask(Number).await.unwrap_err();
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unreachable, Outcome::NeverSent));
+    // Nobody can be dialled, which is known at once.
+    let error = far.send(Note(1)).unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unreachable, Outcome::NeverSent));
+    assert_eq!(env.counters().dead_letters_unsent, 0);
     let second = connect().await.unwrap();
     log.reaches(3).await;
     let second = answers(second);
     assert_eq!(far.ask(Number).await.unwrap(), 7);
     drop(second.await.unwrap());
+    env.shutdown().await;
+}
+
+/// A second connection, under another name of this env say, comes and goes without them.
+#[tokio::test]
+async fn refs_to_an_env_without_a_port_have_the_connection_that_its_next_one_takes_up() {
+    let (env, _, _) = env(&[]).await;
+    let here = env.address().unwrap().to_string();
+    let peers = by_hand(move || {
+        [(); 2].map(|()| {
+            let mut peer = RawPeer::connect(&here);
+            peer.say(&hello(5, None));
+            peer.expect(kind::HELLO);
+            peer.send(&frame(kind::PING, &[1; 8]));
+            peer.expect(kind::PONG);
+            peer
+        })
+    });
+    let [mut first, second] = peers.await.unwrap();
+    let first = by_hand(move || {
+        serve(&mut first, 9);
+        first.expect(kind::ONE_WAY);
+        first
+    });
+    let far: RpcEndpointRef<Untyped> =
+        env.endpoint_ref("rpc-client://far@0000000000000005").await.unwrap();
+    drop(second);
+    far.send(Note(1)).unwrap();
+    first.await.unwrap();
     env.shutdown().await;
 }
 

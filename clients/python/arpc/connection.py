@@ -110,7 +110,12 @@ class Connection:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Returns when this side wants to end."""
-        hello = Hello(self._env.number, limits=self._env.limits, heartbeat=_millis(self._env.heartbeat))
+        hello = Hello(
+            self._env.number,
+            limits=self._env.limits,
+            heartbeat=_millis(self._env.heartbeat),
+            dialled=authority(self._host, self._port),
+        )
         writer.write(frames.MAGIC + frames.pack(frames.HELLO, hello.pack()))
         loop = asyncio.get_running_loop()
         late = f"the hellos were not through after {HANDSHAKE} s"

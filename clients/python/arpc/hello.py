@@ -38,6 +38,8 @@ class Hello:
     limits: Limits = field(default_factory=Limits)
     heartbeat: Optional[int] = None
     """The side sends something at least every so many milliseconds."""
+    dialled: Optional[str] = None
+    """How this side calls the one that it has dialled: it has no other connection by that name."""
 
     def pack(self) -> bytes:
         """The payload of the frame."""
@@ -56,6 +58,8 @@ class Hello:
         }
         if self.heartbeat is not None:
             value["heartbeat"] = self.heartbeat
+        if self.dialled is not None:
+            value["dialled"] = self.dialled
         return bodies.pack(value)
 
     @classmethod

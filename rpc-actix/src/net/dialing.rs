@@ -1,7 +1,7 @@
 //! Connections that this env makes.
 
 use super::handshake::{Greeted, NotTaken, introduce};
-use super::link::{Busy, Link, env_stopped};
+use super::link::{Busy, Link, env_stopped, nobody_to_dial};
 use super::node::{Node, require_loopback};
 use super::transport::{ByteStream, Socket, Transport};
 use crate::rt::{self, Clock};
@@ -81,17 +81,14 @@ impl Node {
     ) -> Result<(Box<dyn ByteStream>, Greeted, RpcAddress), NotTaken> {
         let link = busy.link();
         let Some(address) = link.address() else {
-            return Err(NotTaken::Failed(RpcError::new(
-                ErrorKind::Unreachable,
-                "Cannot send message to client endpoint with no listen address.",
-            )));
+            return Err(NotTaken::Failed(nobody_to_dial()));
         };
-        if let Some(text) = self.behind() {
-            return Err(NotTaken::Failed(RpcError::new(ErrorKind::Overloaded, text)));
-        }
         // A peer may have named it in its hello.
         require_loopback(address, "dial")?;
         self.clock.sleep_until(link.not_before()).await;
+        if let Some(text) = self.behind() {
+            return Err(NotTaken::Failed(RpcError::new(ErrorKind::Overloaded, text)));
+        }
         if !busy.dials() {
             // The peer was faster.
             return Err(NotTaken::Declined);

@@ -174,7 +174,7 @@ impl Link {
     /// Only what `f` returns is passed on: with each message, a result within a result would be moved.
     ///
     /// # Errors
-    /// `EnvStopped`, and those of `f`.
+    /// `EnvStopped`, `Unreachable` if there is no connection and nobody to dial, and those of `f`.
     pub(crate) fn with_dial<R>(
         self: &Arc<Self>,
         is_ask: bool,
@@ -184,6 +184,13 @@ impl Link {
         let mut state = self.lock();
         if state.closing {
             return Err(env_stopped());
+        }
+        if state.phase == Phase::Idle && self.address.is_none() {
+            // With what waited for a connection that did not come about.
+            let error = nobody_to_dial();
+            state.session.fail_queued(&error);
+            wake_all(state);
+            return Err(error);
         }
         let result = f(&mut state.session);
         if state.phase == Phase::Idle && state.session.wants_connection() {
@@ -486,6 +493,12 @@ impl Busy {
         *declines = declines.saturating_add(1);
         *declines
     }
+}
+
+/// The error of what is for an env that does not listen, and is not connected.
+pub(super) fn nobody_to_dial() -> RpcError {
+    let text = "Cannot send message to client endpoint with no listen address.";
+    RpcError::new(ErrorKind::Unreachable, text)
 }
 
 /// The error of everything that is begun on a link whose env has ended.

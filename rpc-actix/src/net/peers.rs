@@ -58,9 +58,14 @@ impl Peers {
         link
     }
 
-    /// The link to an env that is connected.
+    /// The link to an env that is connected: the one that its next connection will have as well, if it does
+    /// not listen and that one is connected.
     pub(crate) fn env(&self, id: u64) -> Option<Arc<Link>> {
-        self.lock().by_env.get(&id)?.links.iter().rev().find_map(Weak::upgrade)
+        let state = self.lock();
+        let links = &state.by_env.get(&id)?.links;
+        let lasting =
+            state.clients.get(&id).filter(|lasting| links.iter().any(|link| link.ptr_eq(lasting)));
+        lasting.into_iter().chain(links.iter().rev()).find_map(Weak::upgrade)
     }
 
     /// The connections with envs that are known by that name, but for one env.
