@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::address::RpcAddress;
 use crate::deadline::RpcTimeout;
 use crate::error::{ErrorKind, RpcError};
-use crate::limits::{ConfigKey, Limits};
+use crate::limits::{ConfigKey, Limits, Unit};
 use crate::own_keys::{
     ADVERTISE, ASK_TIMEOUT, BACKEND_PREFIX, BIND, CONNECT_TIMEOUT, DEFAULT_CALL_TIMEOUT,
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_DRAIN_TIMEOUT, DEFAULT_FACTORY, DEFAULT_NAME, DRAIN_TIMEOUT,
@@ -126,7 +126,12 @@ impl RpcEnvConfig {
             PORT_RETRIES => {
                 self.max_port_retries = u16::try_from(row.read(value)?).unwrap_or(u16::MAX);
             }
-            _ if key.starts_with(BACKEND_PREFIX) => return Ok(self.with_backend_option(key, value)),
+            _ if key.starts_with(BACKEND_PREFIX) => {
+                if row.unit != Unit::Text {
+                    row.read(value)?;
+                }
+                return Ok(self.with_backend_option(key, value));
+            }
             _ => match self.limits.with_key(key, row.read(value)?) {
                 Some(limits) => self.limits = limits?,
                 None => return Err(unknown_key(key, Self::known_keys())),

@@ -85,16 +85,16 @@ pub(crate) static OWN_KEYS: [ConfigKey; 12] = [
         "How many further ports are tried when the one to bind is in use. Off, because a fixed port that moves silently is a trap.",
         "S9, S10, S11, S12, S205",
     ),
-    ConfigKey::text(
-        "rpc.actix.arbiters",
-        "",
+    ConfigKey::number(
+        ("rpc.actix.arbiters", Unit::Count, "1"),
+        (1, 1024),
         "How many arbiters the actix backend spreads endpoints and connections over.",
         "S191",
     ),
     ConfigKey::text(
         "rpc.actix.mode",
-        "",
-        "Where the actix backend runs its System: on threads of its own, or inline in the caller's.",
+        "threads",
+        "Where the actix backend runs its System: threads, of its own, or inline, in the caller's.",
         "S189, S191",
     ),
 ];

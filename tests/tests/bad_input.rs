@@ -906,9 +906,13 @@ async fn a_bad_value_of_a_backend_key() {
             "rpc.actix.arbiters cannot be \"0\"; expected a number from 1 to 1024",
         ),
     ] {
-        let config = RpcEnvConfig::client("client").set(key, value).unwrap();
+        let config = RpcEnvConfig::client("client").with_backend_option(key, value);
         fails_to_start(config, ErrorKind::InvalidConfig, text).await;
     }
+    // What is no number is known to be none where it is set.
+    let text = "rpc.actix.arbiters cannot be \"many\"; expected a number from 1 to 1024";
+    let set = RpcEnvConfig::client("client").set("rpc.actix.arbiters", "many");
+    refused(set, ErrorKind::InvalidConfig, text);
 }
 
 #[tokio::test]

@@ -215,6 +215,22 @@ impl Node {
         ))
     }
 
+    /// Lets endpoints hear, and whoever reads the log, of a connection that has ended; of the peer as well, if that
+    /// was the last one with it.
+    fn tell_of_end(&self, whose: &EndpointLocation, peer: RpcAddress, error: RpcError, last: bool) {
+        if self.is_closed() {
+            return;
+        }
+        if error.kind() == ErrorKind::Disconnected {
+            self.complain(&peer, &error, "a connection was lost");
+        } else {
+            self.dispatcher.network_event(whose, &NetworkEvent::Error(error, peer.clone()));
+        }
+        if last {
+            self.dispatcher.network_event(whose, &NetworkEvent::Disconnected(peer));
+        }
+    }
+
     /// Drives a connection to its end.
     pub(super) async fn run(
         self: Arc<Self>,
@@ -245,6 +261,7 @@ impl Node {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);
         }
+        tracing::info!(env = self.config.name(), peer = %sender, "connected");
         if first {
             self.dispatcher.network_event(&whose, &NetworkEvent::Connected(sender.clone()));
         }
@@ -263,16 +280,9 @@ impl Node {
         let broke = error.kind() == ErrorKind::Disconnected;
         let keep = link.address().is_some() && broke;
         let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));
-        tracing::debug!(peer = %sender, ?ended, %error, "a connection has ended");
-        if !self.is_closed() {
-            if !broke {
-                let event = NetworkEvent::Error(error, sender.clone());
-                self.dispatcher.network_event(&whose, &event);
-            }
-            if last && !(driver.lost && planted!(DisconnectedMissing)) {
-                self.dispatcher.network_event(&whose, &NetworkEvent::Disconnected(sender));
-            }
-        }
+        tracing::info!(env = self.config.name(), peer = %sender, ?ended, %error, "disconnected");
+        let missing = driver.lost && planted!(DisconnectedMissing);
+        self.tell_of_end(&whose, sender, error, last && !missing);
         // Only now may a successor come: its events follow these.
         drop(busy);
         self.dial_if_wanted(&link);
