@@ -8,6 +8,7 @@ use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::Kind;
 use crate::plant::planted;
 use crate::proto::Arrival;
+use crate::quiet::drop_quietly;
 use crate::reply_sink::{ReplySink, Way, in_time};
 use crate::row::Row;
 use crate::seam::Origin;
@@ -23,6 +24,8 @@ impl<E> EndpointContext<E> {
             Kind::Tell { tell, ticket } => {
                 turn::begin_one_way();
                 if ticket.is_some_and(|ticket| ticket.is_withdrawn()) {
+                    let what = tell.name();
+                    drop_quietly(format_args!("{what} to {}", self.inbox.address()), tell);
                     return None;
                 }
                 let handler = self.inbox.handler_of(tell.message_type(), || tell.name());

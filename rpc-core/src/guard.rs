@@ -4,6 +4,7 @@ use crate::beat::message_of;
 use crate::counters::Count;
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::Inbox;
+use crate::quiet::drop_quietly;
 use crate::raw::{HandlerError, HandlerResult};
 use std::any::Any;
 use std::future::Future;
@@ -100,14 +101,5 @@ impl<E> Drop for Value<E> {
     fn drop(&mut self) {
         let endpoint = self.0.take();
         drop_quietly(std::any::type_name::<E>(), endpoint);
-    }
-}
-
-/// Drops what users made.
-pub(crate) fn drop_quietly<T>(what: &str, dropped: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(dropped))) {
-        // Its value may have a destructor that panics, and so on: it is leaked instead.
-        std::mem::forget(panic);
-        tracing::error!(what, "panic in a destructor");
     }
 }

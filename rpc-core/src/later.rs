@@ -6,14 +6,15 @@ use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::local_call::Tell;
 use crate::message::OneWay;
+use crate::quiet::{drop_quietly, quietly};
 use crate::seam::Expire;
 use crate::ticket::Ticket;
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
 use crate::turn;
+use std::any::type_name;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ impl<M: OneWay> Schedule<M> {
             Some(Source::Every { make, period }) => {
                 // An endpoint that is behind gets no pile of them, and neither does a clock that
                 // has jumped.
-                let msg = if waits { None } else { made(make) };
+                let msg = if waits { None } else { quietly(M::NAME, make) };
                 let next = due.saturating_add(*period);
                 let next = if next > now { next } else { now.saturating_add(*period) };
                 state.due = next;
@@ -132,15 +133,7 @@ impl<M: OneWay> Schedule<M> {
     }
 }
 
-/// Users' code, on the thread that keeps everybody's time.
-fn made<M: OneWay>(make: &mut (dyn FnMut() -> M + Send)) -> Option<M> {
-    let made = catch_unwind(AssertUnwindSafe(make));
-    if made.is_err() {
-        tracing::error!(message = M::NAME, "panic while a scheduled message was made");
-    }
-    made.ok()
-}
-
+// What users' code does here, it does on the thread that keeps everybody's time.
 impl<M: OneWay> Expire for Schedule<M> {
     fn expire(&self, _id: u64) {
         let (Some(core), Some(inbox)) = (self.core.upgrade(), self.inbox.upgrade()) else { return };
@@ -154,12 +147,15 @@ impl<M: OneWay> Expire for Schedule<M> {
             let ticket = Arc::new(Ticket::default());
             let (tell, trace) = (Box::new(Tell(msg)), self.trace.clone());
             let forever = Timestamp::MAX;
-            let told = inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), forever, trace);
+            let told = quietly(M::NAME, || {
+                inbox.tell_in_turn(tell, size_of::<M>(), ticket.clone(), forever, trace)
+            });
             match told {
-                Ok(()) => self.lock().last = Arc::downgrade(&ticket),
-                Err(error) => {
+                Some(Ok(())) => self.lock().last = Arc::downgrade(&ticket),
+                Some(Err(error)) => {
                     tracing::warn!(message = M::NAME, %error, "a scheduled message was lost")
                 }
+                None => {}
             }
         }
         if let Some(next) = next {
@@ -176,7 +172,14 @@ impl<M: OneWay> Cancel for Schedule<M> {
         if let (Some(timer), Some(core)) = (timer, self.core.upgrade()) {
             core.cancel_timer(timer);
         }
-        drop(source);
+        drop_quietly(M::NAME, source);
+    }
+}
+
+impl<M> Drop for Schedule<M> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop_quietly(type_name::<M>(), state.source.take());
     }
 }
 

@@ -224,6 +224,7 @@ mod plant;
 pub mod plant;
 mod policy;
 pub mod proto;
+mod quiet;
 mod raw;
 mod raw_ref;
 mod remote_failure;

@@ -2,6 +2,7 @@
 
 use crate::error::{ErrorKind, RpcError};
 use crate::message::{Ask, Encoding, RpcMessage};
+use crate::quiet::drop_quietly;
 use crate::seam::{CallEnd, Expire};
 use crate::wakers::Wakers;
 use crate::wire::payload;
@@ -191,17 +192,20 @@ impl<M: Ask> LocalCall<M> {
         Self::wake(state, before);
     }
 
-    /// Tells everyone who waits, and drops what is over, both outside of the lock.
+    /// Tells everyone who waits, and then drops what is over, both outside of the lock.
     #[inline]
     fn wake(mut state: MutexGuard<'_, State<M>>, before: Phase<M>) {
         let (asker, waiting) = (state.asker.take(), state.waiting.take());
         drop(state);
-        drop(before);
         if let Some(asker) = asker {
             asker.wake();
         }
         if let Some(waiting) = waiting {
             waiting.into_iter().for_each(Waker::wake);
+        }
+        // A message, or a reply that nobody wants.
+        if !matches!(before, Phase::Handling) {
+            drop_quietly(M::NAME, before);
         }
     }
 
@@ -281,6 +285,9 @@ impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
         if let Phase::Handling = state.phase {
             state.phase = Phase::Replied(reply);
             Self::wake(state, Phase::Handling);
+        } else {
+            drop(state);
+            drop_quietly(M::NAME, reply);
         }
     }
 

@@ -2,9 +2,9 @@
 
 use crate::beat;
 use crate::error::RpcError;
-use crate::guard::drop_quietly;
 use crate::handoff::Loop;
 use crate::inbox::{Inbox, Item};
+use crate::quiet::drop_quietly;
 use crate::termination::Termination;
 use crate::turn;
 use crate::turn_end;

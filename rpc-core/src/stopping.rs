@@ -7,9 +7,9 @@ use crate::delivery::WireMessage;
 use crate::error::{ErrorKind, Outcome, RpcError};
 use crate::inbox::{Inbox, Item, Kind, Phase};
 use crate::plant::planted;
+use crate::quiet::drop_quietly;
 use crate::seam::Expire;
 use crate::termination::Termination;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -149,7 +149,7 @@ impl Inbox {
         let mut dropped = 0_usize;
         for item in items {
             match item.kind {
-                Kind::Ask { sink, .. } => quietly(|| sink.fail(error)),
+                Kind::Ask { sink, .. } => sink.fail(error),
                 Kind::Wire(message) => {
                     let WireMessage { origin, body, call, .. } = *message;
                     // Its room, so that what the peer holds back comes, and is refused as well.
@@ -168,7 +168,8 @@ impl Inbox {
                     }
                 }
                 Kind::Tell { tell, .. } => {
-                    quietly(|| drop(tell));
+                    let what = tell.name();
+                    drop_quietly(format_args!("{what} to {}", self.address()), tell);
                     dropped = dropped.saturating_add(1);
                 }
                 Kind::Network(_) | Kind::Terminated(_) => {}
@@ -255,20 +256,13 @@ impl Expire for Inbox {
             self.fail_queued(&error);
             // Those that the loop has taken are out of reach while a handler blocks its thread.
             let calls: Vec<_> = self.lock().deadlines.calls().filter_map(Weak::upgrade).collect();
-            return calls.iter().for_each(|call| quietly(|| call.refuse(&error)));
+            return calls.iter().for_each(|call| call.refuse(&error));
         }
         let mut state = self.lock();
         state.overdue = true;
         let running = state.running.take();
         drop(state);
         running.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// Drops messages of users: a panic in a destructor must not keep others from hearing of the end.
-fn quietly(drops: impl FnOnce()) {
-    if std::panic::catch_unwind(AssertUnwindSafe(drops)).is_err() {
-        tracing::error!("panic while dropping a message");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::deadline::Timestamp;
 use crate::plant::planted;
+use crate::quiet::quietly;
 use crate::seam::Expire;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -85,7 +86,11 @@ impl Timers {
             next
         };
         for (target, id) in expired {
-            target.expire(id);
+            // Whoever keeps the time keeps everybody's.
+            quietly("a deadline", || {
+                target.expire(id);
+                drop(target);
+            });
         }
         next
     }
@@ -176,6 +181,33 @@ mod tests {
         assert_eq!(timers.fire(at(25)), Some(at(30)));
         assert_eq!(timers.fire(at(40)), None);
         assert_eq!(*log.0.lock().unwrap(), [1, 2, 3]);
+    }
+
+    /// Panics at its deadline, and when it is dropped.
+    struct Bomb;
+
+    impl Expire for Bomb {
+        fn expire(&self, id: u64) {
+            assert_ne!(id, 0, "boom");
+        }
+    }
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "boom");
+        }
+    }
+
+    #[test]
+    fn a_panic_at_a_deadline_costs_no_other() {
+        let (timers, log) = (Timers::default(), Arc::new(Log::default()));
+        for id in 0..3 {
+            timers.add(at(id), Arc::new(Bomb), id);
+            timers.add(at(id), log.clone(), id);
+        }
+        assert_eq!(timers.fire(at(1)), Some(at(2)));
+        assert_eq!(timers.fire(at(2)), None);
+        assert_eq!(*log.0.lock().unwrap(), [0, 1, 2]);
     }
 
     #[test]

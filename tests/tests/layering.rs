@@ -21,6 +21,7 @@ const CORE: &[&[&str]] = &[
         "address/mod",
         "limits",
         "wakers",
+        "quiet",
         "trace",
         "counters",
         "policy",
