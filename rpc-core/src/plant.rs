@@ -66,7 +66,7 @@ mod list {
         InFlightOneMore, "proto/session", "one more call goes out than the peer allows";
         QueueOvertaken, "proto/session", "a small message passes those that wait for credit";
         LargeOvertaken, "proto/session", "a small message passes the large one before it";
-        OutboxOneMore, "proto/session", "the queue to a peer takes one message more than its limit";
+        OutboxOneMore, "proto/admitting", "the queue to a peer takes one message more than its limit";
         ServedKept, "proto/connection", "what a lost connection's peer has asked for stays open";
         MiddleKept, "proto/connection", "a part that a lost connection cut short is waited for on the next";
         AssembliesKept, "proto/connection", "large bodies that a lost connection cut short are kept";
@@ -82,7 +82,7 @@ mod list {
         RefundTwice, "proto/ending", "a cancelled call comes back as credit on both sides";
         FlightKept, "proto/ending", "a call that was given up keeps its place among those in flight";
         CancelForgotten, "proto/ending", "the peer is not told that a call was given up";
-        WaiterMissed, "proto/sending", "of those who wait for room one at a time is woken";
+        WaiterMissed, "proto/admitting", "of those who wait for room one at a time is woken";
         BlockedMissed, "proto/sending", "a place in flight is offered to one target, whether it needs it or not";
         DeadlineForgotten, "proto/sending", "the peer is not told how long a caller waits";
         BytesKept, "proto/incoming", "the bytes of messages that are refused stay in the queue's sum";

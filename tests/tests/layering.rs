@@ -54,6 +54,7 @@ const CORE: &[&[&str]] = &[
         "proto/resolution",
         "proto/notice",
         "proto/named",
+        "proto/waiting",
         "proto/queue",
         "proto/target",
         "proto/numbers",

@@ -1,11 +1,14 @@
-//! What is taken from callers, and sent at once: within the limits of both sides.
+//! What is taken from callers, and sent at once: within the limits of both sides. What waits for room,
+//! and what gets it.
 
 use super::hello::PeerInfo;
 use super::named::Named;
 use super::session::{Request, Session, Submission};
 use super::target::TargetId;
+use super::waiting::Place;
 use crate::error::{ErrorKind, RpcError, shortened};
 use crate::plant::planted;
+use bytes::Bytes;
 
 /// Messages, and bytes of their bodies.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +17,20 @@ pub(super) struct Room {
     pub(super) bytes: usize,
 }
 
+impl Room {
+    /// Whether it takes one more beside so many messages and bytes. One that is larger than all of it
+    /// goes alone.
+    pub(super) fn takes(self, (messages, all): (usize, usize), bytes: usize) -> bool {
+        messages < self.messages && (messages == 0 || all.saturating_add(bytes) <= self.bytes)
+    }
+}
+
 impl Session {
-    pub(super) fn admit(&self, request: &Request<'_, '_>, bytes: usize) -> Result<(), RpcError> {
+    /// Whether a message has room at once, and not in front of one that waits for it.
+    ///
+    /// # Errors
+    /// If it may not wait, or too much does.
+    pub(super) fn admit(&self, request: &Request<'_, '_>, bytes: usize) -> Result<bool, RpcError> {
         if bytes > self.max_message() {
             return Err(self.too_large(&Named::Ours(request.message.name), request.target, bytes));
         }
@@ -23,22 +38,43 @@ impl Session {
         if !(1..=usize::from(u8::MAX)).contains(&request.message.name.len()) {
             return Err(name_does_not_fit(request.message.name));
         }
-        let room = self.outbox_for(self.is_system(request.target));
-        let queued_bytes = self.queued_bytes.saturating_add(bytes);
-        if request.submission == Submission::Send {
-            if self.queued >= room.messages {
-                let held = format!("{} messages wait", self.queued);
-                let limit = self.limit("rpc.outbox.maxMessages", room.messages);
-                return Err(self.overloaded(request, "", &held, &limit));
-            }
-            if self.queued > 0 && queued_bytes > room.bytes {
-                let what = format!("the {bytes} bytes of ");
-                let held = format!("{} bytes wait", self.queued_bytes);
-                let limit = self.limit("rpc.outbox.maxBytes", room.bytes);
-                return Err(self.overloaded(request, &what, &held, &limit));
-            }
-            return Ok(());
+        let system = self.is_system(request.target);
+        let room = self.outbox_for(system);
+        // If somebody waits, this is too much: else that one would have room as well.
+        if room.takes(self.ahead(system), bytes) {
+            return Ok(true);
         }
+        match request.submission {
+            Submission::Send => Err(self.has_no_room(request, self.ahead(system), room, bytes)),
+            Submission::SendWait | Submission::Ask => self.may_wait(request, room, bytes),
+        }
+    }
+
+    #[cold]
+    fn has_no_room(
+        &self,
+        request: &Request<'_, '_>,
+        (messages, all): (usize, usize),
+        room: Room,
+        bytes: usize,
+    ) -> RpcError {
+        if messages >= room.messages {
+            let limit = self.limit("rpc.outbox.maxMessages", room.messages);
+            return self.overloaded(request, "", &format!("{messages} messages wait"), &limit);
+        }
+        let limit = self.limit("rpc.outbox.maxBytes", room.bytes);
+        let what = format!("the {bytes} bytes of ");
+        self.overloaded(request, &what, &format!("{all} bytes wait"), &limit)
+    }
+
+    /// Whether one more may wait for room.
+    #[cold]
+    fn may_wait(
+        &self,
+        request: &Request<'_, '_>,
+        room: Room,
+        bytes: usize,
+    ) -> Result<bool, RpcError> {
         let most = self.limits.outbox_max_waiting();
         let most = most.saturating_add(usize::from(planted!(OutboxOneMore)));
         if self.queued >= room.messages.saturating_add(most) {
@@ -48,6 +84,7 @@ impl Session {
             return Err(self.overloaded(request, "", &held, &limit));
         }
         let most = self.limits.outbox_max_waiting_bytes();
+        let queued_bytes = self.queued_bytes.saturating_add(bytes);
         if self.queued > 0 && queued_bytes > room.bytes.saturating_add(most) {
             let what = format!("the {bytes} bytes of ");
             let waiting = self.queued_bytes.saturating_sub(room.bytes);
@@ -55,7 +92,7 @@ impl Session {
             let limit = self.limit("rpc.outbox.maxWaitingBytes", most);
             return Err(self.overloaded(request, &what, &held, &limit));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A limit's key and value.
@@ -74,7 +111,7 @@ impl Session {
     }
 
     pub(super) fn is_system(&self, target: TargetId) -> bool {
-        self.targets.get(target).is_some_and(|target| target.system)
+        self.reserves > 0 && self.targets.get(target).is_some_and(|target| target.system)
     }
 
     /// What the queue may hold when a message is added to it. The last eighth is for endpoints of
@@ -87,6 +124,61 @@ impl Session {
         Room {
             messages: messages.saturating_sub(messages / 8),
             bytes: bytes.saturating_sub(bytes / 8),
+        }
+    }
+
+    /// The messages that are in front of the next one, and their bytes. Those that wait for room
+    /// which the system may not take are not in front of it.
+    pub(super) fn ahead(&self, system: bool) -> (usize, usize) {
+        let (messages, bytes) = if system { self.waiting.of(false) } else { (0, 0) };
+        (self.queued.saturating_sub(messages), self.queued_bytes.saturating_sub(bytes))
+    }
+
+    /// The room that is taken: messages in the queue that do not wait for it, and their bytes.
+    pub(super) fn room_taken(&self) -> (usize, usize) {
+        let (messages, bytes) = self.ahead(true);
+        let waiting = self.waiting.of(true);
+        (messages.saturating_sub(waiting.0), bytes.saturating_sub(waiting.1))
+    }
+
+    /// Messages have left the queue: there is room for those that wait.
+    pub(super) fn leave(&mut self, messages: usize, bytes: usize) {
+        self.queued = self.queued.saturating_sub(messages);
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        if !self.waiting.is_empty() {
+            self.give_room();
+        }
+    }
+
+    /// Gives room to those who wait, each in its turn.
+    pub(super) fn give_room(&mut self) {
+        while let Some(system) = self.next_has_room() {
+            if let Some(call) = self.waiting.pop(system) {
+                self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+                if planted!(WaiterMissed) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether there is room for the next one that waits, and whether that is one of the system.
+    pub(super) fn next_has_room(&self) -> Option<bool> {
+        for system in [true, false] {
+            if let Some(bytes) = self.waiting.next(system) {
+                let fits = self.outbox_for(system).takes(self.room_taken(), bytes);
+                // The others are behind it.
+                return fits.then_some(system);
+            }
+        }
+        None
+    }
+
+    /// A message is given up, or was sent as a whole: it does not wait for room any more.
+    pub(super) fn waits_no_more(&mut self, place: Option<Place>, sent: bool) {
+        let taken = place.and_then(|place| self.waiting.take(place));
+        if let Some((_, Some(call))) = taken.filter(|_| sent) {
+            self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
         }
     }
 

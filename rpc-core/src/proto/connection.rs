@@ -224,6 +224,7 @@ impl Session {
     pub fn close(&mut self, close: &Close) {
         if !close.is(CloseCode::Shutdown) {
             self.lanes.clear();
+            self.waiting.lanes_cleared();
         }
         self.closing = Closing::Soon(close.clone());
     }

@@ -52,7 +52,7 @@ impl Session {
             format!("{} bytes, and {bytes} wait", self.queued_bytes)
         } else if self.queued == 0 && self.queued_bytes > 0 {
             format!("no message is queued, and has {} bytes", self.queued_bytes)
-        } else if self.room_unheard() {
+        } else if self.next_has_room().is_some() {
             "there is room, and who waits for it was not told".to_owned()
         } else if self.place_unheard() {
             "a call waits, and there is a place in flight".to_owned()
@@ -64,14 +64,6 @@ impl Session {
             return None;
         };
         Some(text)
-    }
-
-    /// Whether somebody waits for room in the queue that is there.
-    fn room_unheard(&self) -> bool {
-        [true, false].into_iter().zip(self.waiting.iter().rev()).any(|(system, waiting)| {
-            let room = self.outbox_for(system).messages as u64;
-            waiting.front().is_some_and(|(_, place)| place.saturating_sub(self.left) < room)
-        })
     }
 
     /// Whether a target waits for a place among the calls in flight that is there.

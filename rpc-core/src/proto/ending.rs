@@ -1,6 +1,7 @@
 //! Calls of this side that end: answered, given up, or out of time.
 
 use super::calls::{Call, Progress};
+use super::large::Then;
 use super::notice::Notice;
 use super::session::Session;
 use super::target::TargetId;
@@ -96,14 +97,12 @@ impl Session {
         match call.progress {
             Progress::Pending | Progress::Waiting => {
                 let target = self.targets.get_mut(call.target);
-                if let Some(bytes) = target.and_then(|target| target.withdraw(id)) {
+                if let Some(entry) = target.and_then(|target| target.withdraw(id)) {
                     if call.relayed {
-                        self.tell_refund(call.target, bytes);
+                        self.tell_refund(call.target, entry.bytes());
                     } else {
-                        for waiting in &mut self.waiting {
-                            waiting.retain(|(waiting, _)| *waiting != id);
-                        }
-                        self.leave(1, bytes);
+                        self.waits_no_more(entry.place(), false);
+                        self.leave(1, entry.bytes());
                     }
                 }
             }
@@ -146,14 +145,16 @@ impl Session {
 
     pub(super) fn withdraw_sent(&mut self, now: Timestamp, id: u64, flight: Option<u64>) -> bool {
         if let Some(large) = self.lanes.drop_large(id) {
-            if let Some((number, lane)) = large.then {
+            if let Some(Then { number, lane, place }) = large.then {
+                self.waits_no_more(place, false);
                 self.refund(number, large.total);
                 if !self.numbers.is_relayed(number) {
                     self.leave(1, large.total);
                 }
                 self.large_done(now, number, lane);
             }
-            if !large.begun {
+            // A one-way message of which the end does not come is not handled.
+            if !large.begun || flight.is_none() {
                 return false;
             }
         }

@@ -312,6 +312,7 @@ impl Session {
         self.reserves = self.reserves.saturating_sub(usize::from(target.system));
         self.reserves = self.reserves.saturating_add(usize::from(body.system));
         target.resolved(resolution);
+        self.give_room();
         for call in resolvers {
             self.finish(now, call, Ok(Bytes::new()));
         }
@@ -343,6 +344,7 @@ impl Session {
                 bytes = bytes.saturating_add(entry.bytes());
             }
             let end = |error: &RpcError| Err(CallEnd::Failed(error.clone()));
+            entry.place().and_then(|place| self.waiting.take(place));
             let call = entry.call();
             let told = call.and_then(|id| self.calls.finish(id, end(error), &mut self.wakes));
             if told.is_none() {

@@ -1,6 +1,6 @@
 //! What goes out: control frames first, then normal ones, then bulk, large bodies in chunks.
 
-use super::large::{FirstFrame, Large, send_part};
+use super::large::{FirstFrame, Large, Then, send_part};
 use crate::plant::planted;
 use crate::wire::frame::{self, HEADER, Header, Kind};
 use crate::wire::rope::Rope;
@@ -65,8 +65,8 @@ impl LaneBuffer {
 /// What a call of `transmit` has let go.
 #[derive(Debug, Default)]
 pub(crate) struct Transmitted {
-    /// Large messages that have gone completely: their target's number on the wire, lane and size.
-    pub(crate) finished: Vec<(u32, usize, usize)>,
+    /// Large messages that have gone completely: who waited for that, and their size.
+    pub(crate) finished: Vec<(Then, usize)>,
 }
 
 /// A large body that will not be sent to its end.
@@ -76,8 +76,8 @@ pub(crate) struct Dropped {
     pub(crate) begun: bool,
     /// The size of the whole body.
     pub(crate) total: usize,
-    /// Who waited for its end: the target's number on the wire, and the lane.
-    pub(crate) then: Option<(u32, usize)>,
+    /// Who waited for its end.
+    pub(crate) then: Option<Then>,
 }
 
 /// Control frames and small ones behind them are copied together up to this: one slice to write
@@ -167,7 +167,7 @@ impl Lanes {
         lane: usize,
         head: FirstFrame,
         body: Rope,
-        then: Option<(u32, usize)>,
+        then: Option<Then>,
         call: Option<u64>,
     ) {
         let next = lane == 0 || !planted!(StreamAgain);
@@ -334,7 +334,7 @@ impl Lanes {
             sub(&mut self.under_way, lane, large.total);
         }
         match large.then {
-            Some((target, lane)) => result.finished.push((target, lane, large.total)),
+            Some(then) => result.finished.push((then, large.total)),
             None => {
                 self.answers = self.answers.saturating_sub(1);
                 self.answer_bytes = self.answer_bytes.saturating_sub(large.total);
@@ -382,11 +382,11 @@ impl Lanes {
         fits(together, self.budget) && !yields
     }
 
-    /// The large messages that have not gone out wholly: their target's number, and their size.
+    /// The large messages that have not gone out wholly: who waits for that, and their size.
     #[cfg(any(test, fuzzing, feature = "audit"))]
-    pub(crate) fn requests(&self) -> impl Iterator<Item = (u32, usize)> {
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (Then, usize)> {
         let large = self.lanes.iter().flat_map(LaneBuffer::large);
-        large.filter_map(|large| large.then.map(|(number, _)| (number, large.total)))
+        large.filter_map(|large| large.then.map(|then| (then, large.total)))
     }
 
     /// Whether what is under way is what has begun, and the answers are those that wait.

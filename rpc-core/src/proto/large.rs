@@ -1,5 +1,6 @@
 //! Large bodies on their way out, and the parts that they go in.
 
+use super::waiting::Place;
 use crate::wire::frame::{self, FLAG_BULK, FLAG_FIRST, HEADER, Kind};
 use crate::wire::rope::Rope;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,9 +17,19 @@ pub(super) struct Large {
     pub(super) total: usize,
     /// Whether one frame has room for it.
     pub(super) whole: bool,
-    /// Who waits for its end: the target's number on the wire, and the lane. Nobody for an answer.
-    pub(super) then: Option<(u32, usize)>,
+    /// Who waits for its end. Nobody for an answer.
+    pub(super) then: Option<Then>,
     pub(super) call: Option<u64>,
+}
+
+/// Who waits until a large message has gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Then {
+    /// The target, by its number on the wire, and its lane.
+    pub(crate) number: u32,
+    pub(crate) lane: usize,
+    /// Where the message waits for room.
+    pub(crate) place: Option<Place>,
 }
 
 #[derive(Debug)]

@@ -37,6 +37,7 @@ mod store;
 mod target;
 mod targets;
 mod transmitting;
+mod waiting;
 mod watching;
 
 pub(crate) use arrivals::Arrival;

@@ -1,6 +1,7 @@
 //! What waits for one target in one lane: messages, and runs of frames that are ready to go.
 
 use super::named::Named;
+use super::waiting::Place;
 use crate::deadline::Timestamp;
 use crate::trace::TraceContext;
 use crate::wire::frame::{self, HEADER, Header, Kind};
@@ -25,6 +26,8 @@ pub(crate) struct Pending {
     pub(crate) body: Rope,
     pub(crate) deadline: Timestamp,
     pub(crate) trace: Option<TraceContext>,
+    /// Where it waits for room.
+    pub(crate) place: Option<Place>,
 }
 
 /// A message on its way into a lane, but for its body.
@@ -36,6 +39,8 @@ pub(super) struct Going<'a> {
     pub(super) ask: bool,
     pub(super) deadline: Timestamp,
     pub(super) trace: Option<&'a TraceContext>,
+    /// Where it waits for room.
+    pub(super) place: Option<Place>,
 }
 
 /// One-way messages without a call and a trace, whose bodies cost no bytes of credit, as frames under
@@ -84,6 +89,14 @@ impl Entry {
     pub(crate) fn call(&self) -> Option<u64> {
         match self {
             Self::One(pending) => pending.call,
+            Self::Run(_) => None,
+        }
+    }
+
+    /// Where it waits for room, if it does.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::One(pending) => pending.place,
             Self::Run(_) => None,
         }
     }
@@ -185,11 +198,11 @@ impl Queue {
         (messages, bytes)
     }
 
-    /// Takes a call out; the size of its body.
-    pub(crate) fn withdraw(&mut self, call: u64) -> Option<usize> {
+    /// Takes a call out.
+    pub(crate) fn withdraw(&mut self, call: u64) -> Option<Entry> {
         let place = self.entries.iter().position(|entry| entry.call() == Some(call))?;
         self.messages = self.messages.saturating_sub(1);
-        Some(self.entries.remove(place)?.bytes())
+        self.entries.remove(place)
     }
 
     /// Takes all out.
@@ -237,8 +250,15 @@ impl Run {
             at = at.saturating_add(HEADER).saturating_add(header.length);
             let body = Rope::from(frames.slice_ref(payload.get(4..).unwrap_or_default()));
             let (name, deadline) = (name(header.message), Timestamp::MAX);
-            let one = Pending { call: None, ask: false, name, body, deadline, trace: None };
-            into.push_back(Entry::One(one));
+            into.push_back(Entry::One(Pending {
+                call: None,
+                ask: false,
+                name,
+                body,
+                deadline,
+                trace: None,
+                place: None,
+            }));
         }
     }
 }
@@ -255,6 +275,7 @@ mod tests {
             body: Rope::from(Bytes::from_static(b"one")),
             deadline: Timestamp::MAX,
             trace: None,
+            place: None,
         }
     }
 
@@ -322,7 +343,8 @@ mod tests {
         queue.push(one(2));
         queue.push_frame(7, 0, 0, b"last");
         assert!(queue.pop().is_none(), "a run is in front");
-        assert_eq!((queue.withdraw(1), queue.withdraw(1), queue.len()), (Some(3), None, 5));
+        let mut withdraw = || queue.withdraw(1).map(|entry| entry.bytes());
+        assert_eq!((withdraw(), withdraw(), queue.len()), (Some(3), None, 5));
         assert_eq!(queue.take_run(10, |frames| assert_eq!(read(frames), expected(0..3))).0, 3);
         assert_eq!(queue.take_run(10, |_| panic!("a call is in front")), (0, 0));
         assert_eq!((queue.pop().unwrap().call, queue.len()), (Some(2), 1));

@@ -130,7 +130,7 @@ impl Session {
         let call = if ask { Some(self.open_relayed(id)?) } else { None };
         self.tally.count(if ask { Count::AsksRelayed } else { Count::SendsRelayed });
         let body = Rope::from(body);
-        let pending = Pending { call, ask, name, body, deadline, trace };
+        let pending = Pending { call, ask, name, body, deadline, trace, place: None };
         if let Some(target) = self.targets.get_mut(id) {
             if let Some(relayed) = &mut target.relayed {
                 relayed.pending_bytes = relayed.pending_bytes.saturating_add(charged(bytes));

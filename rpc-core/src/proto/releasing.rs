@@ -62,6 +62,8 @@ impl Session {
             self.leave_queues(id, &target);
             self.reserves = self.reserves.saturating_sub(usize::from(target.system));
             self.retire(target.number);
+            // There may be more of it, if none is kept any more.
+            self.give_room();
         }
     }
 

@@ -4,7 +4,7 @@ use super::bodies::ResolveBody;
 use super::calls::Progress;
 use super::headers;
 use super::hello::RELAY;
-use super::large::{FirstFrame, lane_flag};
+use super::large::{FirstFrame, Then, lane_flag};
 use super::named::MessageName;
 use super::queue::{Entry, Going, Pending, Queue};
 use super::session::Session;
@@ -19,8 +19,6 @@ use crate::seam::CallEnd;
 use crate::wire::encoded::SMALL_BODY;
 use crate::wire::frame::{self, FLAG_HEADERS, FLAG_NAMED, Kind};
 use crate::wire::payload;
-use bytes::Bytes;
-use std::collections::VecDeque;
 
 impl Session {
     /// Asks the peer for a target that it has not been asked for on this connection.
@@ -113,8 +111,8 @@ impl Session {
             // The peer's limit was not known when it was queued.
             return self.refuse(id, &next);
         }
-        let Pending { call, ask, ref name, deadline, ref trace, body } = next;
-        let going = Going { name, call, ask, deadline, trace: trace.as_ref() };
+        let Pending { call, ask, ref name, deadline, ref trace, body, place } = next;
+        let going = Going { name, call, ask, deadline, trace: trace.as_ref(), place };
         if body.len() <= SMALL_BODY {
             self.put_small(now, id, lane, &going, body.first());
             return;
@@ -133,7 +131,7 @@ impl Session {
         let fields = head.with_headers(self.headers(&going).as_deref());
         let RequestHead { kind, flags, message, .. } = head;
         let head = FirstFrame { kind, flags, message, fields };
-        self.lanes.put_large(lane, head, body, Some((number, lane)), call);
+        self.lanes.put_large(lane, head, body, Some(Then { number, lane, place }), call);
     }
 
     fn refuse(&mut self, id: TargetId, message: &Pending) {
@@ -144,6 +142,7 @@ impl Session {
             self.tally.count(Count::DeadLettersUnsent);
             tracing::warn!(%error, "a one-way message was lost");
         }
+        self.waits_no_more(message.place, false);
         self.leave(1, message.body.len());
     }
 
@@ -172,6 +171,9 @@ impl Session {
         if !relayed {
             self.is_ready(lane, 1, body.len());
         }
+        if let Some(place) = going.place {
+            self.waiting.is_ready(lane, offset, place);
+        }
         self.goes(going, flight, Progress::Ready { lane, offset, bytes: body.len(), number });
     }
 
@@ -196,29 +198,6 @@ impl Session {
         {
             call.progress = progress;
             call.flight = flight;
-        }
-    }
-
-    /// Messages have left the queue: there is room for those that wait.
-    pub(super) fn leave(&mut self, messages: usize, bytes: usize) {
-        self.queued = self.queued.saturating_sub(messages);
-        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-        self.left = self.left.wrapping_add(messages as u64);
-        for system in [true, false] {
-            if self.waiting.get(usize::from(system)).is_none_or(VecDeque::is_empty) {
-                continue;
-            }
-            let room = self.outbox_for(system).messages as u64;
-            while let Some(queue) = self.waiting.get_mut(usize::from(system))
-                && let Some((call, place)) = queue.front().copied()
-                && place.saturating_sub(self.left) < room
-            {
-                queue.pop_front();
-                self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
-                if planted!(WaiterMissed) {
-                    break;
-                }
-            }
         }
     }
 

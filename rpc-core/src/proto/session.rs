@@ -15,6 +15,7 @@ use super::serving::Serving;
 use super::store::Store;
 use super::target::{Phase, TargetId, WireNumber, lane_index};
 use super::targets::Targets;
+use super::waiting::Waiting;
 use crate::counters::{Tally, Traffic};
 use crate::deadline::Timestamp;
 use crate::deadlines::Deadlines;
@@ -70,8 +71,7 @@ pub struct Session {
     /// Messages that have not been given to the socket, and their bytes.
     pub(super) queued: usize,
     pub(super) queued_bytes: usize,
-    pub(super) entered: u64,
-    pub(super) left: u64,
+    pub(super) waiting: Waiting,
     /// Messages in the lanes' buffers: they leave the queue when the buffers do.
     pub(super) ready: [(usize, usize); 2],
     /// Targets of the system: room is kept for such.
@@ -81,8 +81,6 @@ pub struct Session {
     /// one for each number that the peer has resolved.
     pub(super) going: VecDeque<(u64, WireNumber, Termination)>,
     pub(super) numbers: Numbers,
-    /// `send_wait`s in the order of their places, and the place: to others, and to the system.
-    pub(super) waiting: [VecDeque<(u64, u64)>; 2],
     /// Targets at other envs that nobody needs, and where the lanes ended when that began.
     pub(super) lingering: BTreeMap<TargetId, [u64; 2]>,
     /// Targets with an ask that waits for a call in flight to end: others, and those of the system.
@@ -169,9 +167,7 @@ impl Session {
             lingering: BTreeMap::new(),
             blocked: Default::default(),
             blocked_relayed: VecDeque::new(),
-            waiting: Default::default(),
-            entered: 0,
-            left: 0,
+            waiting: Waiting::default(),
             reserves: 0,
             wakes: Vec::new(),
             closing: Closing::No,
@@ -201,11 +197,9 @@ impl Session {
         request: Request<'_, '_>,
     ) -> Result<Option<u64>, RpcError> {
         let bytes = request.message.body.len();
-        self.admit(&request, bytes)?;
+        let fits = self.admit(&request, bytes)?;
         let lane = lane_index(request.message.lane);
         let ask = request.submission == Submission::Ask;
-        let system = self.is_system(request.target);
-        let fits = self.queued < self.outbox_for(system).messages;
         let call = match request.submission {
             Submission::Send => None,
             Submission::SendWait if fits => None,
@@ -216,19 +210,19 @@ impl Session {
                 Some(call)
             }
         };
-        if request.submission == Submission::SendWait
-            && !fits
-            && let Some(waiting) = self.waiting.get_mut(usize::from(system))
-        {
-            waiting.extend(call.map(|call| (call, self.entered)));
-        }
+        let place = if fits {
+            None
+        } else {
+            let system = self.is_system(request.target);
+            self.waiting.add(system, bytes, call.filter(|_| !ask))
+        };
         self.called.message(ask);
         self.queued = self.queued.saturating_add(1);
         self.queued_bytes = self.queued_bytes.saturating_add(bytes);
-        self.entered = self.entered.wrapping_add(1);
         if bytes <= SMALL_BODY && self.can_go_now(request.target, lane, ask, bytes) {
             let (name, trace) = (Named::Ours(request.message.name), request.message.trace.as_ref());
-            let going = Going { name: &name, call, ask, deadline: request.message.deadline, trace };
+            let deadline = request.message.deadline;
+            let going = Going { name: &name, call, ask, deadline, trace, place };
             // One way, the time says nothing.
             let now = if ask { now() } else { Timestamp::START };
             self.put_small(now, request.target, lane, &going, request.message.body.own());
@@ -244,7 +238,7 @@ impl Session {
         };
         let Outgoing { name, deadline, ref mut trace, .. } = *request.message;
         let (name, trace) = (Named::Ours(name), trace.take());
-        let pending = Pending { call, ask, name, body, deadline, trace };
+        let pending = Pending { call, ask, name, body, deadline, trace, place };
         if let Some(target) = self.targets.get_mut(request.target) {
             if let Some(queue) = target.pending.get_mut(lane) {
                 queue.push(pending);
@@ -349,7 +343,10 @@ impl Session {
             (target.blocked, target.starved) = (false, false);
         }
         (self.queued, self.queued_bytes) = self.targets.waiting();
-        // What was in the lanes has left the queue as well, or places would never come again.
-        self.left = self.entered.wrapping_sub(self.queued as u64);
+        // What was in the lanes has left the queue as well.
+        self.waiting.lanes_cleared();
+        if !self.waiting.is_empty() {
+            self.waiting.keep(&self.targets.places());
+        }
     }
 }

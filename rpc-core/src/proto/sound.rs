@@ -6,7 +6,8 @@ use super::session::{Closing, Session};
 #[cfg(feature = "audit")]
 use super::target::WireNumber;
 use super::target::{Phase, Target, TargetId};
-use std::collections::BTreeMap;
+use super::waiting::Place;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Session {
     /// Says what does not hold of the tables: each of them against the others, and against its limit.
@@ -33,9 +34,12 @@ impl Session {
         // What was in the lanes is dropped when this side closes, and counted when the connection is gone.
         let closing = !matches!(self.closing, Closing::No);
         let counted = |found: usize, queued: usize| found == queued || closing && found < queued;
+        hold(self.waiting.is_counted(), "those who wait for room are counted wrong");
+        hold(self.waiters_agree(closing), "who waits for room is not who is said to");
+        let (room, (taken, bytes_taken)) = (self.outbox_for(true), self.room_taken());
         hold(
-            self.left.wrapping_add(self.queued as u64) == self.entered,
-            "a place was lost or made",
+            taken <= room.messages && (bytes_taken <= room.bytes || taken == 1),
+            "more has room than there is",
         );
         hold(self.peer.is_some() == self.connected, "a connection is there or it is not");
         hold(self.peer.is_some() || self.lanes.is_empty(), "something waits for no connection");
@@ -82,6 +86,19 @@ impl Session {
         self.calls.iter().all(agrees) && ours == self.flights.len()
     }
 
+    /// Who waits for room has a message in a queue or a lane, and a `send_wait` that has not ended is
+    /// among them.
+    fn waiters_agree(&self, closing: bool) -> bool {
+        let in_lanes = self.lanes.requests().filter_map(|(then, _)| then.place);
+        let queued = self.targets.places().into_iter();
+        let found: BTreeSet<Place> =
+            queued.chain(in_lanes).chain(self.waiting.in_lanes()).collect();
+        let told: BTreeSet<u64> = self.waiting.places().filter_map(|(_, call)| call).collect();
+        let waits = |call: &Call| matches!(call.progress, Progress::Waiting);
+        self.waiting.places().all(|(place, _)| closing || found.contains(&place))
+            && self.calls.iter().all(|(id, call)| !waits(call) || told.contains(&id))
+    }
+
     fn targets_agree(&self) -> bool {
         let mut calls = BTreeMap::<TargetId, usize>::new();
         for (_, call) in self.calls.iter() {
@@ -116,7 +133,7 @@ impl Session {
 
     /// The messages that have not been given to the socket, and their bytes, as they are found.
     fn queue_found(&self) -> (usize, usize) {
-        let large = self.lanes.requests().filter(|(number, _)| !self.numbers.is_relayed(*number));
+        let large = self.lanes.requests().filter(|(then, _)| !self.numbers.is_relayed(then.number));
         let large = large.map(|(_, bytes)| (1, bytes));
         let all = large.chain([self.targets.waiting()]).chain(self.ready);
         all.fold((0, 0), |(messages, bytes), (more, size)| (messages + more, bytes + size))

@@ -2,7 +2,7 @@
 
 use super::named::{MessageName, Named};
 use super::notice::{Asker, Relayed};
-use super::queue::Queue;
+use super::queue::{Entry, Queue};
 use super::resolution::Resolution;
 use crate::message::Lane;
 use crate::plant::planted;
@@ -222,15 +222,11 @@ impl Target {
         number
     }
 
-    /// Takes a call out of the queue; the size of its body.
-    pub(crate) fn withdraw(&mut self, call: u64) -> Option<usize> {
-        for queue in &mut self.pending {
-            if let Some(bytes) = queue.withdraw(call) {
-                self.left_queue(bytes);
-                return Some(bytes);
-            }
-        }
-        None
+    /// Takes a call out of the queue.
+    pub(crate) fn withdraw(&mut self, call: u64) -> Option<Entry> {
+        let entry = self.pending.iter_mut().find_map(|queue| queue.withdraw(call))?;
+        self.left_queue(entry.bytes());
+        Some(entry)
     }
 
     /// A message of that size waits no more.

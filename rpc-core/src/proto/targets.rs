@@ -1,8 +1,9 @@
 //! The targets of a session, by their number here and by what they are.
 
 use super::notice::Relayed;
-use super::queue::Queue;
+use super::queue::{Entry, Queue};
 use super::target::{Target, TargetId, TargetKey};
+use super::waiting::Place;
 use std::collections::BTreeMap;
 
 /// A slab: a target that nobody needs leaves it, and its place is used again.
@@ -84,6 +85,15 @@ impl Targets {
         entries.fold((0, 0), |(messages, bytes), entry| {
             (messages.saturating_add(entry.messages()), bytes.saturating_add(entry.bytes()))
         })
+    }
+
+    /// The places of those that wait for room as well, in order.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let queues = self.iter().flat_map(|target| &target.pending);
+        let mut places: Vec<Place> =
+            queues.flat_map(Queue::iter).filter_map(Entry::place).collect();
+        places.sort_unstable();
+        places
     }
 
     /// The numbers of the targets for which `pick` says so.

@@ -31,6 +31,8 @@ mod releasing;
 mod upkeep;
 #[cfg(test)]
 mod violations;
+#[cfg(test)]
+mod waiting;
 pub(crate) mod walk;
 #[cfg(test)]
 mod watches;

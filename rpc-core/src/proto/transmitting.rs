@@ -2,6 +2,7 @@
 
 use super::close::{Close, CloseCode};
 use super::lanes::Transmitted;
+use super::large::Then;
 use super::session::{Closing, Session};
 use crate::deadline::Timestamp;
 use bytes::{Bytes, BytesMut};
@@ -82,6 +83,9 @@ impl Session {
         let done = self.lanes.transmit(budget, out);
         self.together = self.ready.iter().any(|ready| ready.0 > 1);
         for lane in 0..2 {
+            if self.waiting.is_in(lane) {
+                self.waiters_sent(lane);
+            }
             if let Some((messages @ 1.., bytes)) = self.ready.get(lane).copied()
                 && self.lanes.ready_is_empty(lane)
             {
@@ -104,11 +108,32 @@ impl Session {
 
     #[cold]
     fn large_finished(&mut self, now: Timestamp, done: Transmitted) {
-        for (number, lane, bytes) in done.finished {
+        for (Then { number, lane, place }, bytes) in done.finished {
+            self.waits_no_more(place, true);
             if !self.numbers.is_relayed(number) {
                 self.leave(1, bytes);
             }
             self.large_done(now, number, lane);
         }
+    }
+
+    /// Frames of a lane's buffer have gone out: those who waited with them have waited enough. They are
+    /// counted apart from the rest of the buffer, which may have to wait.
+    pub(super) fn waiters_sent(&mut self, lane: usize) {
+        let (mut messages, mut all) = (0_usize, 0_usize);
+        let lanes = &self.lanes;
+        while let Some(place) = self.waiting.next_sent(lane, |at| lanes.has_gone(lane, at)) {
+            let Some((bytes, call)) = self.waiting.take(place) else { continue };
+            if let Some(call) = call {
+                self.calls.finish(call, Ok(Bytes::new()), &mut self.wakes);
+            }
+            messages = messages.saturating_add(1);
+            all = all.saturating_add(bytes);
+        }
+        if let Some(ready) = self.ready.get_mut(lane) {
+            ready.0 = ready.0.saturating_sub(messages);
+            ready.1 = ready.1.saturating_sub(all);
+        }
+        self.leave(messages, all);
     }
 }

@@ -241,7 +241,7 @@ fn an_audit_finds_who_was_not_told_of_room() {
         }
         let session = &mut pair.nodes[A].session;
         assert_eq!(verdict(session), None);
-        session.left += 1;
+        session.limits = Limits::default().into();
         let text = verdict(session).unwrap();
         assert_eq!(text, "b: there is room, and who waits for it was not told");
     }

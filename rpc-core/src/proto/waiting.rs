@@ -1,0 +1,197 @@
+//! Those who wait for room in the queue to the peer: an ask or a `send_wait` each, in its place. They
+//! are in the queue as well; what is there beside them has room.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+
+/// A place among those who wait. It is nobody else's ever after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(NonZeroU64);
+
+/// A message that waits.
+#[derive(Debug)]
+struct Waiter {
+    place: Place,
+    bytes: usize,
+    /// Whom to tell of room: whoever waits for an answer is told of nothing else.
+    call: Option<u64>,
+    /// Its message has left the queue, before those in front of it.
+    gone: bool,
+}
+
+/// Messages that wait in one line, and the bytes of their bodies.
+#[derive(Debug, Default)]
+struct Line {
+    messages: usize,
+    bytes: usize,
+    /// By place; those in front and at the end have not gone.
+    waiters: VecDeque<Waiter>,
+}
+
+/// Those who wait: to others, and to endpoints of the system.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    lines: [Line; 2],
+    last: u64,
+    /// Those in a lane's buffer, by where their frames begin.
+    ready: [VecDeque<(u64, Place)>; 2],
+}
+
+/// Waiters below which none that has gone is thrown out of the middle.
+const FEW: usize = 64;
+
+/// A queue that was long once does not keep its memory.
+fn free<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > FEW {
+        *queue = VecDeque::new();
+    }
+}
+
+impl Line {
+    fn count(&mut self, bytes: usize) {
+        self.messages = self.messages.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn uncount(&mut self, bytes: usize) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn take(&mut self, place: Place) -> Option<(usize, Option<u64>)> {
+        let index = self.waiters.binary_search_by_key(&place, |waiter| waiter.place).ok()?;
+        let waiter = self.waiters.get_mut(index).filter(|waiter| !waiter.gone)?;
+        waiter.gone = true;
+        let (bytes, call) = (waiter.bytes, waiter.call);
+        self.uncount(bytes);
+        self.trim();
+        Some((bytes, call))
+    }
+
+    /// Throws out those that have gone: at the ends, and wherever they are if they are most of all.
+    fn trim(&mut self) {
+        while self.waiters.front().is_some_and(|waiter| waiter.gone) {
+            self.waiters.pop_front();
+        }
+        while self.waiters.back().is_some_and(|waiter| waiter.gone) {
+            self.waiters.pop_back();
+        }
+        if self.waiters.len() > self.messages.saturating_mul(2).saturating_add(FEW) {
+            self.waiters.retain(|waiter| !waiter.gone);
+        }
+        free(&mut self.waiters);
+    }
+}
+
+impl Waiting {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.iter().all(|line| line.waiters.is_empty())
+    }
+
+    /// The messages that wait, and their bytes: to endpoints of the system, or to others.
+    pub(crate) fn of(&self, system: bool) -> (usize, usize) {
+        self.lines.get(usize::from(system)).map_or((0, 0), |line| (line.messages, line.bytes))
+    }
+
+    /// Adds a message at the end of its line. `call` is told when there is room.
+    pub(crate) fn add(&mut self, system: bool, bytes: usize, call: Option<u64>) -> Option<Place> {
+        self.last = self.last.wrapping_add(1);
+        let place = Place(NonZeroU64::new(self.last)?);
+        let line = self.lines.get_mut(usize::from(system))?;
+        line.count(bytes);
+        line.waiters.push_back(Waiter { place, bytes, call, gone: false });
+        Some(place)
+    }
+
+    /// The bytes of the next one of a line.
+    pub(crate) fn next(&self, system: bool) -> Option<usize> {
+        let line = self.lines.get(usize::from(system))?;
+        line.waiters.front().map(|waiter| waiter.bytes)
+    }
+
+    /// There is room for the next one of a line; whom to tell.
+    pub(crate) fn pop(&mut self, system: bool) -> Option<u64> {
+        let line = self.lines.get_mut(usize::from(system))?;
+        let waiter = line.waiters.pop_front()?;
+        line.uncount(waiter.bytes);
+        line.trim();
+        waiter.call
+    }
+
+    /// The message waits no more: it has left the queue. Its bytes, and whom to tell if that is
+    /// because it has been sent.
+    pub(crate) fn take(&mut self, place: Place) -> Option<(usize, Option<u64>)> {
+        self.lines.iter_mut().find_map(|line| line.take(place))
+    }
+
+    /// Its frame is in a lane's buffer.
+    pub(super) fn is_ready(&mut self, lane: usize, offset: u64, place: Place) {
+        if let Some(ready) = self.ready.get_mut(lane) {
+            ready.push_back((offset, place));
+        }
+    }
+
+    /// The next one whose frame in a lane's buffer has gone out.
+    pub(super) fn next_sent(
+        &mut self,
+        lane: usize,
+        has_gone: impl Fn(u64) -> bool,
+    ) -> Option<Place> {
+        let ready = self.ready.get_mut(lane)?;
+        let (offset, place) = ready.front().copied()?;
+        has_gone(offset).then(|| ready.pop_front())?;
+        free(ready);
+        Some(place)
+    }
+
+    /// Whether there was one that waited in a lane's buffer.
+    pub(super) fn is_in(&self, lane: usize) -> bool {
+        self.ready.get(lane).is_some_and(|ready| !ready.is_empty())
+    }
+
+    /// The lanes' buffers are empty, and nothing of them has gone.
+    pub(crate) fn lanes_cleared(&mut self) {
+        self.ready.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Forgets all but those with these places, which are in order.
+    pub(crate) fn keep(&mut self, places: &[Place]) {
+        for line in &mut self.lines {
+            line.waiters
+                .retain(|waiter| !waiter.gone && places.binary_search(&waiter.place).is_ok());
+            line.messages = line.waiters.len();
+            line.bytes = line.waiters.iter().map(|waiter| waiter.bytes).sum();
+        }
+    }
+
+    /// The places of those who wait, and whom they tell.
+    #[cfg(any(test, fuzzing, feature = "audit"))]
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Place, Option<u64>)> {
+        let waiters = self.lines.iter().flat_map(|line| &line.waiters);
+        waiters.filter(|waiter| !waiter.gone).map(|waiter| (waiter.place, waiter.call))
+    }
+
+    /// The places of those in the lanes' buffers.
+    #[cfg(any(test, fuzzing, feature = "audit"))]
+    pub(crate) fn in_lanes(&self) -> impl Iterator<Item = Place> {
+        self.ready.iter().flatten().map(|(_, place)| *place)
+    }
+
+    /// How many are remembered, those included that have gone.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.lines.iter().map(|line| line.waiters.len()).sum()
+    }
+
+    /// Whether the sums are those of the waiters, and few have gone.
+    #[cfg(any(test, fuzzing, feature = "audit"))]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.lines.iter().all(|line| {
+            let live = || line.waiters.iter().filter(|waiter| !waiter.gone);
+            live().count() == line.messages
+                && live().map(|waiter| waiter.bytes).sum::<usize>() == line.bytes
+                && line.waiters.len() <= line.messages.saturating_mul(2).saturating_add(FEW)
+                && line.waiters.iter().is_sorted_by_key(|waiter| waiter.place)
+        })
+    }
+}
