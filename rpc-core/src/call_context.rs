@@ -12,6 +12,7 @@ use crate::trace::TraceContext;
 use crate::turn;
 use serde::Serialize;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,15 @@ impl<R> RpcCallContext<R> {
     /// answer, what is left of those asks goes on by their own timeouts.
     pub fn scope<T>(&self, f: impl FnOnce() -> T) -> T {
         turn::within(Some(self.open.clone()), self.trace.clone(), f)
+    }
+
+    /// As [`scope`](Self::scope), for a future: whatever it asks, behind any number of awaits, is on behalf
+    /// of this call: `let all = call.scoped(async { .. }).await; call.reply(all)`.
+    ///
+    /// # Cancel safety
+    /// That of the future.
+    pub fn scoped<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F, R> {
+        turn::within_each_poll(Some(self.open.clone()), self.trace.clone(), future)
     }
 }
 

@@ -9,6 +9,8 @@ use crate::reply_sink::Way;
 use crate::seam::Origin;
 use crate::trace::TraceContext;
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -179,7 +181,25 @@ pub(crate) fn within<R>(
     f()
 }
 
+/// A future each poll of which is in that scope.
+pub(crate) async fn within_each_poll<F: Future>(
+    call: Option<Arc<OpenCall>>,
+    trace: Option<TraceContext>,
+    future: F,
+) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|cx| within(call.clone(), trace.clone(), || future.as_mut().poll(cx))).await
+}
+
 impl TraceContext {
+    /// As [`scope`](Self::scope), for a future: whatever it asks and sends, behind any number of awaits.
+    ///
+    /// # Cancel safety
+    /// That of the future.
+    pub fn scoped<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        within_each_poll(None, Some(self.clone()), future)
+    }
+
     /// Runs `f`; what it asks and sends is part of this trace, with this span as the sender's.
     ///
     /// That is decided when `ask` and `send` are *called*, not when a future is polled, so a scope

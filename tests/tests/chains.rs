@@ -448,6 +448,36 @@ async fn work_for_a_deferred_call_inherits_from_it(h: &Harness) -> anyhow::Resul
     Ok(())
 }
 
+async fn work_of_a_scoped_future_inherits_behind_each_await(h: &Harness) -> anyhow::Result<()> {
+    for chain in Chain::both(h).await? {
+        let timeout = Duration::from_secs(7);
+        let ask = trace().scope(|| chain.b.ask_with_timeout(Defer { asks: None }, timeout));
+        let call = chain.at_b.calls.next().await;
+        let parent = call.trace().map(|own| own.span_id());
+        let pass = || Pass { route: Vec::new(), wait: Duration::ZERO };
+        let work = call.scoped(async {
+            let seen = chain.c_from_b.ask(pass()).await?;
+            assert_eq!(seen[0].parent, parent);
+            chain.c_from_b.ask(Stay { route: Vec::new() }).await
+        });
+        let mut work = pin!(work);
+        let stays = async { drop(chain.at_c.seen.reaches(1).await) };
+        assert!(first(&mut work, stays).await.is_none());
+        let seen = &chain.at_c.seen.reaches(1).await[0];
+        assert!(seen.remaining.is_some_and(|left| left <= timeout), "{:?}", seen.remaining);
+        assert_eq!(seen.parent, parent);
+        drop(ask);
+        assert_eq!(work.await.unwrap_err().kind(), ErrorKind::Cancelled);
+        // A trace alone has a scope as well.
+        let second = trace().scoped(async {
+            chain.c.ask(pass()).await?;
+            chain.c.ask(pass()).await
+        });
+        assert_eq!(second.await?[0].parent, Some(trace().span_id()));
+    }
+    Ok(())
+}
+
 /// An ask that the handler of a deferred call made belongs to the call, not to the handler.
 async fn an_ask_of_a_handler_that_defers_ends_with_the_call(h: &Harness) -> anyhow::Result<()> {
     for chain in Chain::both(h).await? {
@@ -617,6 +647,7 @@ both! {
     a_deadline_ends_the_whole_chain,
     a_send_that_waits_ends_with_its_handlers_caller,
     work_for_a_deferred_call_inherits_from_it,
+    work_of_a_scoped_future_inherits_behind_each_await,
     an_ask_of_a_handler_that_defers_ends_with_the_call,
     work_goes_on_when_the_call_has_its_answer,
     an_ask_may_outlive_its_handler,
