@@ -14,6 +14,7 @@ use crate::message::Encoding;
 use crate::raw_ref::RawRef;
 use crate::scope;
 use crate::seam::{EnvBackend, EnvParts, Incarnation};
+use crate::status::EndpointStatus;
 use crate::trace::TraceContext;
 use crate::turn;
 use crate::wire::payload;
@@ -101,6 +102,14 @@ impl RpcEnv {
     #[must_use]
     pub fn unhandled_errors(&self) -> u64 {
         self.0.shared.core.tally().get(Count::ErrorsUnhandled)
+    }
+
+    /// The endpoints of this env, in the order of their names: what waits for each, and what it is at. It takes the
+    /// lock of each endpoint once.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointStatus> {
+        let endpoints = self.0.shared.dispatcher.endpoints();
+        endpoints.iter().map(|inbox| EndpointStatus::of(inbox)).collect()
     }
 
     /// What the env has counted since it was made: messages, connections, and whatever went wrong,

@@ -3,7 +3,7 @@
 
 use rpc_core::{Counters, RpcEndpointRef, RpcEnv, Untyped};
 use rpc_tests::both;
-use rpc_tests::harness::{Boom, Echo, Fail, Harness, Hold, Note, NoteBoom, Probe};
+use rpc_tests::harness::{Boom, Echo, Fail, Harness, Hold, Note, NoteBoom, Probe, Wait};
 use std::time::Duration;
 
 type Grown = Vec<(&'static str, u64)>;
@@ -94,8 +94,40 @@ async fn an_endpoint_that_ends(h: &Harness) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What waits for an endpoint, from here and from elsewhere, and what it is at.
+async fn an_endpoint_that_is_behind(h: &Harness) -> anyhow::Result<()> {
+    let pair = h.pair().await?;
+    let (watch, local) = pair.probe("probe").await?;
+    let remote: RpcEndpointRef<Probe> = pair.from_client(&local).await?;
+    let (_, other) = pair.probe("other").await?;
+    let other = pair.from_client(&other).await?;
+    let held = local.ask(Wait(0));
+    watch.log.reaches(2).await;
+    for number in 0..20 {
+        local.send(Note(number))?;
+        remote.send(Note(number))?;
+    }
+    // It goes the same way behind them.
+    other.ask(Echo::of("x")).await?;
+    let of = |name: &str| {
+        let found = pair.server.endpoints().into_iter().find(|known| known.name.as_str() == name);
+        found.expect("an endpoint of the env")
+    };
+    let behind = of("probe");
+    assert_eq!((behind.queued, behind.message.as_deref()), (40, Some("Wait")));
+    assert!(behind.queued_bytes > 0 && behind.is_open && behind.restarts == 0, "{behind:?}");
+    assert_eq!((of("other").queued, of("other").message.as_deref()), (0, Some("Echo")));
+    watch.gate.open();
+    held.await?;
+    local.ask(Echo::of("x")).await?;
+    remote.ask(Echo::of("x")).await?;
+    assert_eq!((of("probe").queued, of("probe").message.as_deref()), (0, Some("Echo")));
+    Ok(())
+}
+
 both! {
     messages_of_this_env,
     messages_of_another_env,
     an_endpoint_that_ends,
+    an_endpoint_that_is_behind,
 }

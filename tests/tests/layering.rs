@@ -109,6 +109,7 @@ const CORE: &[&[&str]] = &[
         "turn",
         "turn_end",
         "later",
+        "status",
     ],
     &["raw", "raw_ref", "watch", "call_context", "ask", "endpoint_ref"],
     &["env"],
