@@ -21,7 +21,7 @@ use crate::row::Row;
 use crate::seam::{Expire, Incarnation, Origin};
 use crate::terminated::WatchId;
 use crate::termination::Termination;
-use crate::ticket::Ticket;
+use crate::ticket::{Placed, Ticket};
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
 use crate::turns::{HERE, Turns, Weigh};
@@ -138,13 +138,14 @@ pub(crate) struct State {
     pub(crate) events: usize,
     /// Messages of peers that are gone.
     pub(crate) abandoned: Credit,
-    /// Local messages that ever entered and left: a ticket waits until the difference allows it.
-    entered: u64,
+    /// Local messages, and their bytes, that ever entered and left: a ticket waits until what is
+    /// before its message allows it. Those that are held have entered, and no others.
     pub(crate) left: u64,
+    pub(crate) left_bytes: u64,
     /// Messages that were queued: of this env, and of others.
     local: Traffic,
     received: Traffic,
-    pub(crate) tickets: VecDeque<(u64, Arc<Ticket>)>,
+    pub(crate) tickets: VecDeque<Placed>,
     /// Those of local calls, whether they are queued or being handled.
     pub(crate) deadlines: Deadlines<Weak<dyn Expire>>,
     pub(crate) alarm: Option<TimerKey>,
@@ -200,8 +201,8 @@ impl Inbox {
             pool: Pool::new(room, system),
             events: 0,
             abandoned: Credit::default(),
-            entered: 0,
             left: 0,
+            left_bytes: 0,
             local: Traffic::default(),
             received: Traffic::default(),
             tickets: VecDeque::new(),
@@ -362,12 +363,13 @@ impl Inbox {
         trace: Option<TraceContext>,
     ) -> Result<(), RpcError> {
         let mut state = self.admit(tell.name(), bytes, true)?;
-        let number = state.entered;
-        state.tickets.push_back((number, ticket.clone()));
+        let before = state.left.wrapping_add(state.held as u64);
         let alarm = state.expires(deadline, &ticket);
-        state.enter(Item { kind: Kind::Tell { tell, ticket: Some(ticket) }, bytes, trace });
-        let left = state.left.wrapping_add(self.begun.load(Ordering::Relaxed) as u64);
-        let granted = state.grant_tickets(self.max_messages(), left);
+        let kind = Kind::Tell { tell, ticket: Some(ticket.clone()) };
+        state.enter(Item { kind, bytes, trace });
+        let end = state.left_bytes.wrapping_add(state.held_bytes as u64);
+        state.tickets.push_back(Placed { before, end, ticket });
+        let granted = self.grant_tickets(&mut state);
         self.wake(state);
         granted.into_iter().for_each(|ticket| ticket.grant());
         if let Some(at) = alarm {
@@ -471,21 +473,8 @@ impl State {
     fn enter(&mut self, item: Item) {
         self.held = self.held.saturating_add(1);
         self.held_bytes = self.held_bytes.saturating_add(item.bytes);
-        self.entered = self.entered.wrapping_add(1);
         self.local.message(matches!(item.kind, Kind::Ask { .. }));
         self.queue.push(HERE, item);
-    }
-
-    /// Takes the tickets off whose messages are within the limit now.
-    pub(crate) fn grant_tickets(&mut self, max: usize, left: u64) -> VecDeque<Arc<Ticket>> {
-        let room = max.saturating_sub(self.pool.promised().messages) as u64;
-        let mut granted = VecDeque::new();
-        while let Some((number, _)) = self.tickets.front()
-            && number.saturating_sub(left) < room
-        {
-            granted.extend(self.tickets.pop_front().map(|(_, ticket)| ticket));
-        }
-        granted
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::error::{ErrorKind, RpcError};
 use crate::inbox::{Inbox, Phase, State};
-use std::sync::MutexGuard;
+use crate::ticket::Ticket;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 impl Inbox {
     /// Whether as many network events wait as messages may. None is ever dropped: nobody connects
@@ -28,12 +30,36 @@ impl Inbox {
     /// Whether a local message has room without waiting.
     #[inline]
     pub(crate) fn has_room(&self, state: &State, bytes: usize) -> bool {
+        let (held, held_bytes) = self.held(state);
+        self.takes(state, held, held_bytes.saturating_add(bytes))
+    }
+
+    /// Whether there is room for a message with so many in front of it, where all of them have so many
+    /// bytes.
+    #[inline]
+    fn takes(&self, state: &State, before: usize, bytes: usize) -> bool {
         let promised = state.pool.promised();
         let limits = self.core().config().limits();
         let room = self.max_messages().saturating_sub(promised.messages);
-        let (held, held_bytes) = self.held(state);
-        let all_bytes = held_bytes.saturating_add(promised.bytes).saturating_add(bytes);
-        held < room && (held == 0 || all_bytes <= limits.inbox_max_bytes())
+        let all_bytes = bytes.saturating_add(promised.bytes);
+        before < room && (before == 0 || all_bytes <= limits.inbox_max_bytes())
+    }
+
+    /// Takes the tickets off whose messages are within the limits now.
+    pub(crate) fn grant_tickets(&self, state: &mut State) -> VecDeque<Arc<Ticket>> {
+        let begun = self.begun.load(Ordering::Relaxed) as u64;
+        let begun_bytes = self.begun_bytes.load(Ordering::Relaxed) as u64;
+        let left = state.left.wrapping_add(begun);
+        let left_bytes = state.left_bytes.wrapping_add(begun_bytes);
+        let count =
+            |all: u64, left| usize::try_from(all.saturating_sub(left)).unwrap_or(usize::MAX);
+        let mut granted = VecDeque::new();
+        while let Some(next) = state.tickets.front()
+            && self.takes(state, count(next.before, left), count(next.end, left_bytes))
+        {
+            granted.extend(state.tickets.pop_front().map(|next| next.ticket));
+        }
+        granted
     }
 
     /// Checks that a local message may enter. One that can wait may enter above the limit, up to
@@ -113,5 +139,106 @@ impl Inbox {
                 self.address()
             ),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::RpcEnvConfig;
+    use crate::context::EndpointContext;
+    use crate::endpoint::RpcEndpoint;
+    use crate::factory::RpcEnvFactory;
+    use crate::limits::Limits;
+    use crate::local::LocalWorld;
+    use crate::message::{OneWay, RpcMessage};
+    use crate::raw::{HandlerResult, RawMessage};
+    use serde::{Deserialize, Serialize};
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll, Waker};
+
+    /// 1,024 bytes, as messages within an env are counted.
+    #[derive(Serialize, Deserialize)]
+    struct Kilobyte([[u64; 16]; 8]);
+
+    impl RpcMessage for Kilobyte {
+        const NAME: &'static str = "Kilobyte";
+    }
+
+    impl OneWay for Kilobyte {}
+
+    #[derive(Serialize, Deserialize)]
+    struct Byte(u8);
+
+    impl RpcMessage for Byte {
+        const NAME: &'static str = "Byte";
+    }
+
+    impl OneWay for Byte {}
+
+    /// Handles as many messages as it is let.
+    #[derive(Clone, Default)]
+    struct Slow(Arc<Mutex<(usize, Option<Waker>)>>);
+
+    impl Slow {
+        fn may_end_one(&self) {
+            let mut state = self.0.lock().unwrap();
+            state.0 += 1;
+            let waker = state.1.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl RpcEndpoint for Slow {
+        type Handlers = ();
+
+        async fn receive(
+            &mut self,
+            _msg: RawMessage,
+            _cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            let may_end = |cx: &mut Context<'_>| {
+                let mut state = self.0.lock().unwrap();
+                if state.0 == 0 {
+                    state.1 = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                state.0 -= 1;
+                Poll::Ready(Ok(()))
+            };
+            poll_fn(may_end).await
+        }
+    }
+
+    #[test]
+    fn who_waits_is_ready_when_its_bytes_have_room() {
+        let world = LocalWorld::new();
+        let limits = Limits::default().with_inbox_max_bytes(5 * 1024).unwrap();
+        let config = RpcEnvConfig::client("env").with_limits(limits);
+        let env = world.block_on(world.factory().create(config)).unwrap();
+        let slow = Slow::default();
+        let to = world.block_on(env.setup_endpoint("slow", slow.clone())).unwrap().into_untyped();
+        // It has begun with the first.
+        to.send(Byte(0)).unwrap();
+        world.run();
+        let mut sent: Vec<_> =
+            (0..10).map(|_| to.send_wait(Kilobyte(Default::default()))).collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut ready = || {
+            sent.retain_mut(|sent| Pin::new(sent).poll(&mut cx).is_pending());
+            10 - sent.len()
+        };
+        assert_eq!(ready(), 5);
+        let error = to.send(Byte(1)).unwrap_err();
+        assert!(error.text().contains("rpc.inbox.maxBytes (5120)"), "{error}");
+        let mut behind = std::pin::pin!(to.send_wait(Byte(1)));
+        for begun in 1..=5 {
+            assert!(behind.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            slow.may_end_one();
+            world.run();
+            assert_eq!(ready(), 5 + begun);
+        }
     }
 }

@@ -138,8 +138,8 @@ impl Inbox {
         let queue = state.queue.drain();
         let tickets = std::mem::take(&mut state.tickets);
         drop(state);
-        for (_, ticket) in tickets {
-            ticket.fail(error.clone());
+        for placed in tickets {
+            placed.ticket.fail(error.clone());
         }
         self.refuse(queue, error);
     }

@@ -125,12 +125,14 @@ impl Inbox {
         let begun = self.begun.load(Ordering::Relaxed);
         (state.held, state.held_bytes) = self.held(state);
         state.left = state.left.wrapping_add(begun as u64);
+        let begun_bytes = self.begun_bytes.load(Ordering::Relaxed);
+        state.left_bytes = state.left_bytes.wrapping_add(begun_bytes as u64);
         self.begun.store(0, Ordering::Relaxed);
         self.begun_bytes.store(0, Ordering::Relaxed);
         if state.tickets.is_empty() {
             return None;
         }
-        Some(state.grant_tickets(self.max_messages(), state.left))
+        Some(self.grant_tickets(state))
     }
 
     /// Wakes the endpoint's loop after the lock is gone.

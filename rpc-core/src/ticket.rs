@@ -3,13 +3,21 @@
 use crate::error::RpcError;
 use crate::local_call::LocalReply;
 use crate::seam::{CallEnd, Expire};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Resolves when the message has found room.
 #[derive(Default)]
 pub(crate) struct Ticket {
     state: Mutex<State>,
+}
+
+/// A ticket, and where its message is among all local ones that ever entered its inbox.
+pub(crate) struct Placed {
+    /// Those before it, and the bytes of all up to it.
+    pub(crate) before: u64,
+    pub(crate) end: u64,
+    pub(crate) ticket: Arc<Ticket>,
 }
 
 #[derive(Default)]

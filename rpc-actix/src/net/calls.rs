@@ -42,6 +42,10 @@ impl Drop for Looking<'_> {
     #[inline]
     fn drop(&mut self) {
         let Some(mut state) = self.0.take() else { return };
+        if state.session.has_wakes() {
+            // Room that was kept for it is given to those who wait.
+            return wake_with_driver(state);
+        }
         if state.driver.is_none() || state.put_off || !state.session.has_output() {
             return;
         }
