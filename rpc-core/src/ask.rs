@@ -132,7 +132,7 @@ impl<R> AskFuture<R> {
             let timer = core.add_timer(deadline, call.calls.clone(), call.id);
             special.get_or_insert_default().timer = Some(timer);
         } else if let Some(at) = call.alarm {
-            call_alarm(&core, at, Arc::downgrade(&call.calls));
+            call_alarm(&core, at, &call.calls);
         }
         let RemoteCall { calls, id, .. } = call;
         Self { state: State::Remote(Remote { calls, id, decode, core, target }), special }
@@ -260,23 +260,34 @@ impl<R> AskFuture<R> {
 }
 
 /// Tells a table of calls of the time at its earliest deadline, and then at the next one.
-fn call_alarm(core: &Arc<EnvCore>, at: Timestamp, calls: Weak<dyn RemoteCalls>) {
-    core.add_timer(at, Arc::new(CallAlarm { core: Arc::downgrade(core), calls }), 0);
+#[cold]
+fn call_alarm(core: &Arc<EnvCore>, at: Timestamp, calls: &Arc<dyn RemoteCalls>) {
+    let Some(alarm) = calls.alarm() else { return };
+    let Some(number) = alarm.begins(at) else { return };
+    let env = Arc::downgrade(core);
+    let ring = Ring { number, core: env.clone(), calls: Arc::downgrade(calls) };
+    let timer = core.add_timer(at, Arc::new(ring), 0);
+    let cancel = move || env.upgrade().into_iter().for_each(|core| core.cancel_timer(timer));
+    alarm.is_set(number, Box::new(cancel));
 }
 
-struct CallAlarm {
+struct Ring {
+    number: u64,
     core: Weak<EnvCore>,
     /// Whoever waits for an answer holds the table; nobody else needs the alarm.
     calls: Weak<dyn RemoteCalls>,
 }
 
-impl Expire for CallAlarm {
+impl Expire for Ring {
     fn expire(&self, _id: u64) {
         let (Some(core), Some(calls)) = (self.core.upgrade(), self.calls.upgrade()) else { return };
+        if let Some(alarm) = calls.alarm() {
+            alarm.rings(self.number);
+        }
         // When the env has ended nobody keeps the time: every call is due.
         let now = if core.is_terminated() { Timestamp::MAX } else { core.now() };
         if let Some(next) = calls.expire_due(now) {
-            call_alarm(&core, next, self.calls.clone());
+            call_alarm(&core, next, &calls);
         }
     }
 }
@@ -356,5 +367,104 @@ impl<R> fmt::Debug for AskFuture<R> {
             State::Done => "done",
         };
         f.debug_struct("AskFuture").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call_alarm::CallAlarm;
+    use crate::config::RpcEnvConfig;
+    use crate::deadlines::Deadlines;
+    use crate::factory::RpcEnvFactory;
+    use crate::local::LocalWorld;
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Calls that are open, and their deadlines.
+    #[derive(Default)]
+    struct Table {
+        calls: Mutex<(BTreeSet<u64>, Deadlines<u64>)>,
+        expired: Mutex<Vec<u64>>,
+        alarm: CallAlarm,
+    }
+
+    impl Table {
+        fn ask(self: &Arc<Self>, core: &Arc<EnvCore>, call: u64, timeout: Duration) {
+            let at = core.now().saturating_add(timeout);
+            let mut calls = self.calls.lock().unwrap();
+            let (open, deadlines) = &mut *calls;
+            open.insert(call);
+            let earlier = deadlines.add(at, call, |call| open.contains(call));
+            drop(calls);
+            if earlier {
+                let table: Arc<dyn RemoteCalls> = self.clone();
+                call_alarm(core, at, &table);
+            }
+        }
+
+        fn answered(&self, call: u64) {
+            self.calls.lock().unwrap().0.remove(&call);
+        }
+    }
+
+    impl Expire for Table {
+        fn expire(&self, _id: u64) {}
+    }
+
+    impl RemoteCalls for Table {
+        fn poll(&self, _id: u64, _cx: &mut Context<'_>) -> Poll<Result<Bytes, CallEnd>> {
+            Poll::Pending
+        }
+
+        fn abandon(&self, _id: u64) {}
+
+        fn expire_due(&self, now: Timestamp) -> Option<Timestamp> {
+            let mut calls = self.calls.lock().unwrap();
+            let (open, deadlines) = &mut *calls;
+            let (due, next) = deadlines.due(now, |call| open.contains(call));
+            open.retain(|call| !due.contains(call));
+            self.expired.lock().unwrap().extend(due);
+            next
+        }
+
+        fn alarm(&self) -> Option<&CallAlarm> {
+            Some(&self.alarm)
+        }
+    }
+
+    #[test]
+    fn short_asks_beside_a_long_one_leave_no_alarms() {
+        let world = LocalWorld::new();
+        let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
+        let core = &env.shared().core;
+        let (table, before) = (Arc::new(Table::default()), core.timers_left());
+        let (hour, short) = (Duration::from_secs(3600), Duration::from_millis(10));
+        table.ask(core, 0, hour);
+        for call in 1..=1000 {
+            table.ask(core, call, short);
+            table.answered(call);
+            world.advance(short);
+            assert!(core.timers_left() <= before + 2, "{}", core.timers_left());
+        }
+        // Those of which each is due earlier, as well.
+        for call in 1001..=2000 {
+            table.ask(core, call, short - Duration::from_micros(call - 1000));
+            table.answered(call);
+        }
+        assert_eq!(core.timers_left(), before + 1);
+        world.advance(short);
+        table.ask(core, 2001, short);
+        world.advance(short);
+        assert_eq!(*table.expired.lock().unwrap(), [2001]);
+        world.advance(hour);
+        assert_eq!(*table.expired.lock().unwrap(), [2001, 0]);
+        assert_eq!(core.timers_left(), before);
+        // Nor does one stay for a table that is gone.
+        table.ask(core, 3000, hour);
+        assert_eq!(core.timers_left(), before + 1);
+        drop(table);
+        assert_eq!(core.timers_left(), before);
     }
 }

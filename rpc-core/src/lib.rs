@@ -182,6 +182,7 @@ mod ask;
 mod beat;
 mod behind;
 mod block;
+mod call_alarm;
 mod call_context;
 mod cell;
 mod config;

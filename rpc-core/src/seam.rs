@@ -2,6 +2,7 @@
 //! runtime's types. Backends see it as [`spi`](crate::spi).
 
 use crate::address::{EndpointAddress, EndpointLocation, RpcAddress};
+use crate::call_alarm::CallAlarm;
 use crate::config::RpcEnvConfig;
 use crate::deadline::Timestamp;
 use crate::error::{ErrorKind, RpcError};
@@ -282,9 +283,10 @@ impl RemoteCall {
 
     /// The same of a table that keeps the deadlines of its calls itself, as it was given them with the
     /// messages. It must be told of the time at `alarm`, if that is before all alarms that it asked
-    /// for: see [`RemoteCalls::expire_due`].
+    /// for: see [`RemoteCalls::expire_due`] and [`RemoteCalls::alarm`].
     #[must_use]
     pub fn keeping_time(mut self, alarm: Option<Timestamp>) -> Self {
+        debug_assert!(self.calls.alarm().is_some(), "a table that keeps time has an alarm");
         (self.kept, self.alarm) = (true, alarm);
         self
     }
@@ -308,6 +310,12 @@ pub trait RemoteCalls: Expire {
     /// to be called again. Of a table whose calls are [`keeping_time`](RemoteCall::keeping_time).
     fn expire_due(&self, now: Timestamp) -> Option<Timestamp> {
         let _ = now;
+        None
+    }
+
+    /// Where such a table keeps the alarm that it has asked for: there is never more than one, and none
+    /// without it.
+    fn alarm(&self) -> Option<&CallAlarm> {
         None
     }
 }

@@ -2,6 +2,7 @@
 //! given. Everything here is object-safe and free of any runtime's types.
 
 pub use crate::beat::{Beat, Watchdog};
+pub use crate::call_alarm::CallAlarm;
 pub use crate::core::EnvCore;
 pub use crate::counters::{Count, Tally};
 pub use crate::credit::Credit;

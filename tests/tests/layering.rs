@@ -41,7 +41,7 @@ const CORE: &[&[&str]] = &[
         "wire/wire_type",
         "wire/mod",
     ],
-    &["seam", "terminated", "deadlines"],
+    &["call_alarm", "seam", "terminated", "deadlines"],
     &[
         "proto/close",
         "proto/known",

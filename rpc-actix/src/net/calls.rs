@@ -4,7 +4,7 @@ use super::beside::wake_with_driver;
 use super::link::{Link, State};
 use bytes::Bytes;
 use rpc_core::Timestamp;
-use rpc_core::spi::{CallEnd, Expire, RemoteCalls};
+use rpc_core::spi::{CallAlarm, CallEnd, Expire, RemoteCalls};
 use std::sync::MutexGuard;
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +31,10 @@ impl RemoteCalls for Link {
         let next = state.session.expire_due(now, until);
         wake_with_driver(state);
         next
+    }
+
+    fn alarm(&self) -> Option<&CallAlarm> {
+        Some(&self.alarm)
     }
 }
 

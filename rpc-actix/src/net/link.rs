@@ -6,7 +6,7 @@ use super::pen::{Pen, SideWrite};
 use super::transport::SideDoor;
 use crate::rt::{self, Clock};
 use rpc_core::proto::{Close, Hello, PeerInfo, Session, Vital};
-use rpc_core::spi::Tally;
+use rpc_core::spi::{CallAlarm, Tally};
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,7 @@ pub(crate) struct Link {
     state: Mutex<State>,
     /// Where to dial it; `None` for an env that does not listen.
     address: Option<RpcAddress>,
+    pub(super) alarm: CallAlarm,
 }
 
 /// In this order, so that what an ask touches, the session's beginning included, lies together.
@@ -124,7 +125,8 @@ impl Link {
             closing: false,
         };
         let (ordered, spread) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { clock, address, ordered, spread, state: Mutex::new(state), pen: Pen::default() }
+        let (state, pen, alarm) = (Mutex::new(state), Pen::default(), CallAlarm::default());
+        Self { clock, address, ordered, spread, state, pen, alarm }
     }
 
     pub(crate) fn address(&self) -> Option<&RpcAddress> {
