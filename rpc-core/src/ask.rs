@@ -69,6 +69,8 @@ pub(crate) struct Terms {
 #[derive(Default)]
 pub(crate) struct Special {
     pub(crate) behalf: Behalf,
+    /// Where the call that it is for keeps its task, if that has to be taken back.
+    pub(crate) place: Option<usize>,
     /// How long it may take, if that is not `rpc.askTimeout`.
     pub(crate) timeout: Option<RpcTimeout>,
     /// The env's timer, unless the table of the call keeps its deadline.
@@ -149,7 +151,17 @@ impl<R> AskFuture<R> {
         self.special.as_ref()?.timer
     }
 
+    /// It has ended: whoever it is for need not tell it any more.
+    fn forget(&mut self) {
+        if let Some(special) = &mut self.special
+            && let Some(place) = special.place.take()
+        {
+            special.behalf.forget(place);
+        }
+    }
+
     fn cancel(&mut self) {
+        self.forget();
         match std::mem::replace(&mut self.state, State::Done) {
             State::Local(local) | State::Idle(local) => local.call.abandon(),
             State::Remote(remote) => {
@@ -160,9 +172,15 @@ impl<R> AskFuture<R> {
         }
     }
 
-    /// Why the call ends before its endpoint says so, if it does.
-    fn ends_early(&mut self, cx: &mut Context<'_>) -> Option<RpcError> {
-        let error = if self.special.as_ref()?.behalf.poll_cancelled(cx).is_ready() {
+    /// Why the call ends before its endpoint says so, if it does. With a task that is kept, to be woken when
+    /// that is so.
+    fn ends_early(&mut self, cx: Option<&mut Context<'_>>) -> Option<RpcError> {
+        let Special { behalf, place, .. } = &mut **self.special.as_mut()?;
+        let given_up = match cx {
+            Some(cx) => behalf.poll_cancelled(place, cx).is_ready(),
+            None => behalf.is_cancelled(),
+        };
+        let error = if given_up {
             let text = "the caller of the handler that made this ask gave up";
             RpcError::new(ErrorKind::Cancelled, text)
         } else {
@@ -173,9 +191,9 @@ impl<R> AskFuture<R> {
     }
 
     /// Lets the endpoint handle the message here, if it is on this thread and still idle.
-    fn hand_over(&mut self, cx: &mut Context<'_>) {
+    fn hand_over(&mut self) {
         // Before: whether it waits for its own asker is seen only while nobody has begun.
-        if let Some(error) = self.ends_early(cx) {
+        if let Some(error) = self.ends_early(None) {
             self.state = State::Failed(error);
             return;
         }
@@ -331,14 +349,15 @@ impl<R> Future for AskFuture<R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let State::Idle(_) = this.state {
-            this.hand_over(cx);
+            this.hand_over();
         }
         // One value all the way, so that a reply is not moved once more.
         let mut polled = this.poll_end(cx);
         if polled.is_ready() {
             this.state = State::Done;
+            this.forget();
         } else if this.special.is_some()
-            && let Some(error) = this.ends_early(cx)
+            && let Some(error) = this.ends_early(Some(cx))
         {
             polled = Poll::Ready(Err(error));
         }

@@ -59,7 +59,9 @@ pub(crate) trait LocalAsk: Any + Send + Sync {
     fn fail(&self, error: RpcError);
     /// Answers with the bytes of a value; the call is still open if they are no reply of it.
     fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError>;
-    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()>;
+    /// As [`Origin::poll_cancelled`](crate::seam::Origin::poll_cancelled).
+    fn poll_cancelled(&self, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<()>;
+    fn forget(&self, place: usize);
     fn is_cancelled(&self) -> bool;
     /// Whether a handler waits for this in its own body, where it can do nothing else.
     fn is_awaited(&self) -> bool;
@@ -201,7 +203,7 @@ impl<M: Ask> LocalCall<M> {
             asker.wake();
         }
         if let Some(waiting) = waiting {
-            waiting.into_iter().for_each(Waker::wake);
+            (*waiting).into_iter().for_each(Waker::wake);
         }
         // A message, or a reply that nobody wants.
         if !matches!(before, Phase::Handling) {
@@ -253,13 +255,23 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
         Ok(())
     }
 
-    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_cancelled(&self, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.phase.is_cancelled() {
             return Poll::Ready(());
         }
-        state.waiting.get_or_insert_default().add(cx);
+        // What has its answer is not cancelled any more.
+        if !state.phase.has_ended() {
+            state.waiting.get_or_insert_default().add(place, cx);
+        }
         Poll::Pending
+    }
+
+    fn forget(&self, place: usize) {
+        let mut state = self.lock();
+        let waker = state.waiting.as_mut().and_then(|waiting| waiting.remove(place));
+        drop(state);
+        drop(waker);
     }
 
     fn is_cancelled(&self) -> bool {

@@ -75,12 +75,21 @@ impl OpenCall {
     }
 
     /// Ready when its caller has given up; never once it has its answer.
-    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_cancelled(
+        &self,
+        place: &mut Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         // Asked after: on the wire an answered call is over just as one that was given up.
-        if self.way.poll_cancelled(cx).is_ready() && !self.lock().answered {
+        if self.way.poll_cancelled(place, cx).is_ready() && !self.lock().answered {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Whether its caller has given up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.way.is_cancelled() && !self.lock().answered
     }
 }
 
@@ -90,16 +99,17 @@ pub(crate) struct Watch {
     core: Arc<EnvCore>,
     way: Way,
     deadline: Timestamp,
+    place: Option<usize>,
     bell: Option<(Arc<Bell>, TimerKey)>,
 }
 
 impl Watch {
     pub(crate) fn new(core: Arc<EnvCore>, way: Way, deadline: Timestamp) -> Self {
-        Self { core, way, deadline, bell: None }
+        Self { core, way, deadline, place: None, bell: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.way.poll_cancelled(cx).is_ready() {
+        if self.way.poll_cancelled(&mut self.place, cx).is_ready() {
             return Poll::Ready(());
         }
         // A caller in this process has a timer of its own.
@@ -120,6 +130,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Some((_, timer)) = self.bell.take() {
             self.core.cancel_timer(timer);
+        }
+        if let Some(place) = self.place.take() {
+            self.way.forget(place);
         }
     }
 }

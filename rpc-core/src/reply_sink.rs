@@ -121,10 +121,22 @@ impl Way {
         })
     }
 
-    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_cancelled(
+        &self,
+        place: &mut Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         match self {
-            Self::Local(call) => call.poll_cancelled(cx),
-            Self::Wire(origin, id) => origin.poll_cancelled(*id, cx),
+            Self::Local(call) => call.poll_cancelled(place, cx),
+            Self::Wire(origin, id) => origin.poll_cancelled(*id, place, cx),
+        }
+    }
+
+    /// Whoever has that place waits no more.
+    pub(crate) fn forget(&self, place: usize) {
+        match self {
+            Self::Local(call) => call.forget(place),
+            Self::Wire(origin, id) => origin.forget(*id, place),
         }
     }
 

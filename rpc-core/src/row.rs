@@ -141,7 +141,7 @@ mod tests {
             Ok(())
         }
         fn fail(&self, _: u64, _: &RpcError) {}
-        fn poll_cancelled(&self, _: u64, _: &mut Context<'_>) -> Poll<()> {
+        fn poll_cancelled(&self, _: u64, _: &mut Option<usize>, _: &mut Context<'_>) -> Poll<()> {
             Poll::Pending
         }
         fn is_cancelled(&self, _: u64) -> bool {

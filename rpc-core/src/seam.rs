@@ -378,8 +378,15 @@ pub trait Origin: Send + Sync {
     /// Sends a failure as the answer to call `id`.
     fn fail(&self, id: u64, error: &RpcError);
 
-    /// Ready when the caller of `id` gave up or is gone.
-    fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when the caller of `id` gave up or is gone. Until then the waker is kept: several tasks may
+    /// wait, and come and go. `place` is `None` at first; what is put there is where the waker lies, for
+    /// the next poll, and for [`forget`](Self::forget).
+    fn poll_cancelled(&self, id: u64, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whoever has that place waits no more.
+    fn forget(&self, id: u64, place: usize) {
+        let _ = (id, place);
+    }
 
     /// Whether the caller of `id` gave up or is gone.
     fn is_cancelled(&self, id: u64) -> bool;

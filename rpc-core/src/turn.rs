@@ -259,12 +259,38 @@ impl Behalf {
         }
     }
 
-    /// Ready when that caller has given up: so is everything that is done for it.
-    pub(crate) fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when that caller has given up: so is everything that is done for it. Until then the task
+    /// is to be woken; `place` is what [`forget`](Self::forget) needs, if it has to be called.
+    pub(crate) fn poll_cancelled(
+        &self,
+        place: &mut Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         match (&self.call, &self.asker) {
-            (Some(call), _) => call.poll_cancelled(cx),
-            (None, Some(asker)) => asker.inbox.poll_turn_cancelled(asker.turn, cx),
+            (Some(call), _) => call.poll_cancelled(place, cx),
+            (None, Some(asker)) => asker.inbox.poll_turn_cancelled(asker.turn, place, cx),
             (None, None) => Poll::Pending,
+        }
+    }
+
+    /// Whether that caller has given up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match (&self.call, &self.asker) {
+            (Some(call), _) => call.is_cancelled(),
+            (None, Some(asker)) => asker.inbox.is_turn_cancelled(asker.turn),
+            (None, None) => false,
+        }
+    }
+
+    /// What was done for it is over: its task need not be told any more.
+    pub(crate) fn forget(&self, place: usize) {
+        match (&self.call, &self.asker) {
+            (Some(call), _) => call.way().forget(place),
+            // If its turn is over, so is its call, and nothing is kept of that.
+            (None, Some(asker)) => {
+                asker.inbox.way_of(asker.turn).into_iter().for_each(|way| way.forget(place));
+            }
+            (None, None) => {}
         }
     }
 }
@@ -394,16 +420,29 @@ impl Inbox {
 
     /// Ready when the caller of the handler with that turn has given up; the task is woken then.
     /// Pending for ever once the handler is done.
-    pub(crate) fn poll_turn_cancelled(&self, turn: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let state = self.lock();
-        let way = if state.turn == turn { state.way.clone() } else { None };
-        drop(state);
-        match way {
-            Some(way) if way.poll_cancelled(cx).is_ready() && self.is_awaited(turn) => {
+    pub(crate) fn poll_turn_cancelled(
+        &self,
+        turn: u64,
+        place: &mut Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        match self.way_of(turn) {
+            Some(way) if way.poll_cancelled(place, cx).is_ready() && self.is_awaited(turn) => {
                 Poll::Ready(())
             }
             _ => Poll::Pending,
         }
+    }
+
+    /// Whether the caller of the handler with that turn has given up.
+    fn is_turn_cancelled(&self, turn: u64) -> bool {
+        self.way_of(turn).is_some_and(|way| way.is_cancelled()) && self.is_awaited(turn)
+    }
+
+    /// The way back to the caller of the handler with that turn; none once it has its answer.
+    fn way_of(&self, turn: u64) -> Option<Way> {
+        let state = self.lock();
+        if state.turn == turn { state.way.clone() } else { None }
     }
 
     /// Whether a caller waits for the handler with that turn. To be asked after its way has said

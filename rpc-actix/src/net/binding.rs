@@ -195,8 +195,12 @@ impl Origin for Binding {
         self.with(|session| session.fail(id, error));
     }
 
-    fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
-        self.with(|session| session.poll_cancelled(id, cx)).unwrap_or(Poll::Ready(()))
+    fn poll_cancelled(&self, id: u64, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<()> {
+        self.with(|session| session.poll_cancelled(id, place, cx)).unwrap_or(Poll::Ready(()))
+    }
+
+    fn forget(&self, id: u64, place: usize) {
+        drop(self.with(|session| session.forget(id, place)));
     }
 
     fn is_cancelled(&self, id: u64) -> bool {

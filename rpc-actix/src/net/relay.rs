@@ -254,7 +254,8 @@ impl Passing {
             return self.answer(end);
         }
         let call = self.call;
-        let cancelled = back.with(|session| session.poll_cancelled(call, &cx).is_ready());
+        let cancelled =
+            back.with(|session| session.poll_cancelled(call, &mut None, &cx).is_ready());
         if cancelled.unwrap_or(true) {
             self.over.store(true, Ordering::Release);
             if !planted!(CancelHeld) {

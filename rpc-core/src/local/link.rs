@@ -198,14 +198,21 @@ impl Origin for Link {
         }
     }
 
-    fn poll_cancelled(&self, id: u64, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_cancelled(&self, id: u64, place: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<()> {
         match self.lock().calls.get_mut(&id) {
             Some(call) if call.end.is_none() => {
-                call.waiting.add(cx);
+                call.waiting.add(place, cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
         }
+    }
+
+    fn forget(&self, id: u64, place: usize) {
+        let mut state = self.lock();
+        let waker = state.calls.get_mut(&id).and_then(|call| call.waiting.remove(place));
+        drop(state);
+        drop(waker);
     }
 
     fn is_cancelled(&self, id: u64) -> bool {

@@ -14,7 +14,7 @@ use crate::wire::rope::Rope;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 impl Session {
     /// Answers a call of the peer.
@@ -102,9 +102,20 @@ impl Session {
         }
     }
 
-    /// Ready when the caller of `id` gave up or is gone, or has its answer.
-    pub fn poll_cancelled(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
-        self.serving.poll_closed(id, cx)
+    /// Ready when the caller of `id` gave up or is gone, or has its answer. Until then the waker is
+    /// kept; `place` is where, if it has to be taken back.
+    pub fn poll_cancelled(
+        &mut self,
+        id: u64,
+        place: &mut Option<usize>,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
+        self.serving.poll_closed(id, place, cx)
+    }
+
+    /// Takes the waker back that [`poll_cancelled`](Self::poll_cancelled) has kept.
+    pub fn forget(&mut self, id: u64, place: usize) -> Option<Waker> {
+        self.serving.forget(id, place)
     }
 
     /// Set once a caller of this connection gave up, or the connection is gone: until then nobody

@@ -84,14 +84,24 @@ impl Serving {
     }
 
     /// Ready once the call is not open any more.
-    pub(crate) fn poll_closed(&mut self, id: u64, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_closed(
+        &mut self,
+        id: u64,
+        place: &mut Option<usize>,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
         match self.entry(id) {
             Some(Some(served)) => {
-                served.waiting.add(cx);
+                served.waiting.add(place, cx);
                 Poll::Pending
             }
             _ => Poll::Ready(()),
         }
+    }
+
+    /// Takes back the waker that was kept there.
+    pub(crate) fn forget(&mut self, id: u64, place: usize) -> Option<Waker> {
+        self.entry(id)?.as_mut()?.waiting.remove(place)
     }
 
     pub(crate) fn is_open(&self, id: u64) -> bool {

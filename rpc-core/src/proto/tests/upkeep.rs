@@ -364,7 +364,7 @@ fn whoever_serves_a_call_may_wait_for_its_end() {
         let mut woken = Vec::new();
         session.take_wakes(&mut woken);
         assert_eq!(!woken.is_empty(), wakes);
-        [asked[0], asked[1], 99].map(|call| session.poll_cancelled(call, &cx).is_ready())
+        [asked[0], asked[1], 99].map(|call| session.poll_cancelled(call, &mut None, &cx).is_ready())
     };
     assert_eq!(ended(&mut pair, false), [false, false, true]);
     pair.nodes[A].session.abandon(pair.now, calls[1]);
