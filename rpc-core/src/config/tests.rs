@@ -25,7 +25,15 @@ fn every_known_key_can_be_set_and_its_default_changes_nothing() {
                 let config = plain().set(key, default).unwrap();
                 assert_eq!(config.ask_timeout(), plain().ask_timeout());
                 assert_eq!(config.lookup_timeout(), plain().lookup_timeout());
-                let unset = RpcEnvConfig { ask_timeout: None, lookup_timeout: None, ..config };
+                // A backend's own key is kept as it was written.
+                let mut kept = config.backend_options.clone();
+                assert!(kept.remove(key).is_none_or(|kept| kept == default) && kept.is_empty());
+                let unset = RpcEnvConfig {
+                    ask_timeout: None,
+                    lookup_timeout: None,
+                    backend_options: kept,
+                    ..config
+                };
                 assert_eq!(format!("{unset:?}"), format!("{:?}", plain()), "{key}");
                 unset
             }
