@@ -7,7 +7,7 @@ use crate::endpoint::RpcEndpoint;
 use crate::env::EnvShared;
 use crate::error::{ErrorKind, RpcError};
 use crate::gate::Gate;
-use crate::guard::{Value, construct, guarded, poll_handler};
+use crate::guard::{Value, bounded, construct, guarded, poll_handler};
 use crate::handlers::HandlerSet;
 use crate::inbox::{Inbox, Item, Kind};
 use crate::later;
@@ -139,7 +139,7 @@ async fn begin<E: RpcEndpoint>(
     let mut endpoint = construct(inbox, make)?;
     let used = || RpcError::new(ErrorKind::Internal, "the endpoint was made before");
     let value = endpoint.get().ok_or_else(used)?;
-    guarded("on_start", inbox, async { value.on_start(cx).await }).await?;
+    bounded("on_start", inbox, async { value.on_start(cx).await }).await?;
     inbox.behind.take_panic();
     Ok(endpoint)
 }
@@ -217,12 +217,7 @@ async fn serve<E: RpcEndpoint>(
             }
             Next::Event(kind) => {
                 inbox.behind.handles(HOOK);
-                let result = {
-                    let mut hook = std::pin::pin!(told(endpoint, &kind, inbox, cx));
-                    let poll =
-                        |cx: &mut Context<'_>| poll_handler("a hook", inbox, hook.as_mut(), cx);
-                    std::future::poll_fn(poll).await
-                };
+                let result = bounded("a hook", inbox, told(endpoint, &kind, inbox, cx)).await;
                 inbox.end_turn();
                 complain_of(result, endpoint, inbox, cx).await
             }
@@ -451,7 +446,7 @@ async fn complain<E: RpcEndpoint>(
     inbox: &Inbox,
     cx: &mut EndpointContext<E>,
 ) {
-    let told = guarded("on_error", inbox, async { endpoint.on_error(error, cx).await }).await;
+    let told = bounded("on_error", inbox, async { endpoint.on_error(error, cx).await }).await;
     if let Err(ignored) = told {
         tracing::warn!(endpoint = %cx.name(), error = %ignored, "Ignoring error");
     }

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Runs a hook; a panic becomes an error.
+/// Runs a hook to its end, however long that takes; a panic becomes an error.
 pub(crate) async fn guarded(
     what: &str,
     inbox: &Inbox,
@@ -55,7 +55,17 @@ pub(crate) fn poll_handler(
     if polled.is_ready() {
         return polled;
     }
-    inbox.poll_overdue(cx).map(|()| Err(inbox.overdue()))
+    inbox.poll_overdue(cx).map(|()| Err(inbox.overdue(what)))
+}
+
+/// Runs a handler, or a hook, that is dropped in this way.
+pub(crate) async fn bounded(
+    what: &str,
+    inbox: &Inbox,
+    future: impl Future<Output = HandlerResult<()>>,
+) -> Result<(), RpcError> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| poll_handler(what, inbox, future.as_mut(), cx)).await
 }
 
 /// Makes an endpoint.

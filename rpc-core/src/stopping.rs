@@ -29,9 +29,11 @@ impl Inbox {
         )
     }
 
-    /// The error of a handler that was given up.
-    pub(crate) fn overdue(&self) -> RpcError {
-        let error = self.stopped_after("the handler still ran", HANDLER_GRACE);
+    /// The error of a handler, or a hook, that was given up.
+    pub(crate) fn overdue(&self, what: &str) -> RpcError {
+        let known = what.strip_prefix("a ").map(|what| format!("the {what}"));
+        let ran = format!("{} still ran", known.as_deref().unwrap_or(what));
+        let error = self.stopped_after(&ran, HANDLER_GRACE);
         error.with_outcome(Outcome::Unknown)
     }
 
@@ -271,13 +273,26 @@ mod tests {
     use super::*;
     use crate::address::RpcAddress;
     use crate::config::RpcEnvConfig;
+    use crate::context::EndpointContext;
     use crate::endpoint::RpcEndpoint;
     use crate::factory::RpcEnvFactory;
     use crate::local::LocalWorld;
+    use crate::message::{OneWay, RpcMessage};
+    use crate::raw::{HandlerResult, RawMessage};
     use crate::reply_sink::Way;
     use crate::seam::Origin;
     use crate::wire::encoded::Encoded;
+    use serde::{Deserialize, Serialize};
     use std::sync::atomic::AtomicBool;
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    impl RpcMessage for Nothing {
+        const NAME: &'static str = "Nothing";
+    }
+
+    impl OneWay for Nothing {}
 
     struct Idle;
 
@@ -333,5 +348,63 @@ mod tests {
         inbox.lock().way = Some(Way::Wire(last, 1));
         inbox.close(Termination::Stopped);
         assert!(free.load(Ordering::Relaxed));
+    }
+
+    /// Its hooks never end.
+    struct Endless {
+        starts: bool,
+    }
+
+    impl RpcEndpoint for Endless {
+        type Handlers = ();
+
+        async fn on_start(&mut self, _cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
+            if self.starts { Ok(()) } else { std::future::pending().await }
+        }
+
+        async fn receive(
+            &mut self,
+            _msg: RawMessage,
+            _cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            Err(RpcError::new(ErrorKind::HandlerFailed, "no").into())
+        }
+
+        async fn on_error(
+            &mut self,
+            _error: RpcError,
+            _cx: &mut EndpointContext<Self>,
+        ) -> HandlerResult<()> {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn hooks_that_never_end_do_not_hold_the_env() {
+        for starts in [false, true] {
+            let world = LocalWorld::new();
+            let env = world.block_on(world.factory().create(RpcEnvConfig::client("env"))).unwrap();
+            let mut setup = Box::pin(env.setup_endpoint("endless", Endless { starts }));
+            let mut cx = Context::from_waker(Waker::noop());
+            let set_up = setup.as_mut().poll(&mut cx);
+            assert_eq!(set_up.is_ready(), starts);
+            if let Poll::Ready(endpoint) = set_up {
+                endpoint.unwrap().into_untyped().send(Nothing).unwrap();
+                world.run();
+            }
+            let mut over = Box::pin(env.shutdown());
+            assert!(over.as_mut().poll(&mut cx).is_pending());
+            world.advance(Duration::from_secs(9));
+            assert!(over.as_mut().poll(&mut cx).is_pending(), "{starts}");
+            world.advance(Duration::from_secs(1));
+            assert!(over.as_mut().poll(&mut cx).is_ready(), "{starts}");
+            if !starts {
+                let Poll::Ready(Err(error)) = setup.as_mut().poll(&mut cx) else {
+                    panic!("no end")
+                };
+                let text = "on_start still ran after 10s. This timeout is controlled by rpc.shutdown.drainTimeout";
+                assert!(error.text().contains(text), "{error}");
+            }
+        }
     }
 }

@@ -325,8 +325,8 @@ impl Node {
     /// closes.
     pub(crate) async fn watch(self: Arc<Self>) {
         let limits = self.config.limits();
-        let often = (limits.heartbeat() / LOOKS_PER_HEARTBEAT).max(SHORTEST_LOOK);
-        let (mut before, mut looks) = (self.clock.now(), 0_u32);
+        let often = look_every(limits);
+        let (mut before, mut rested) = (self.clock.now(), self.clock.now());
         loop {
             tokio::select! {
                 biased;
@@ -337,10 +337,11 @@ impl Node {
             let links = self.peers.connections();
             let now = self.clock.now();
             // A process that was stopped, or a machine that slept, has heard nothing either.
-            let stood_still = now.since(before) > limits.heartbeat().saturating_add(often);
+            let most = limits.heartbeat().min(limits.dead_after());
+            let stood_still = now.since(before) > most.saturating_add(often);
             before = now;
-            looks = looks.wrapping_add(1);
-            if looks % LOOKS_PER_HEARTBEAT == 0 {
+            if now.since(rested) >= limits.heartbeat() {
+                rested = now;
                 spare::rest();
             }
             for link in links {
@@ -450,9 +451,15 @@ pub(super) fn address_taken() -> Close {
     Close::new(CloseCode::Shutdown, "another env has taken the address of this one")
 }
 
-/// How often connections are looked at: the tenth part of a heartbeat is the error of all that
-/// follows from silence.
-const LOOKS_PER_HEARTBEAT: u32 = 10;
+/// How often connections are looked at: the tenth part of the shortest time that is kept by looking is
+/// the error of all of them.
+fn look_every(limits: &Limits) -> Duration {
+    let silence = limits.heartbeat().min(limits.dead_after());
+    let shortest = silence.min(limits.write_stall()).min(limits.frame_timeout());
+    (shortest / LOOKS).max(SHORTEST_LOOK)
+}
+
+const LOOKS: u32 = 10;
 const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 
 fn unreachable(address: &EndpointAddress, why: &str) -> RpcError {
@@ -470,4 +477,22 @@ pub(crate) fn require_loopback(address: &RpcAddress, what: &str) -> Result<(), R
             "cannot {what} {address} without security: a plaintext RpcEnv listens on and dials loopback addresses only (127.0.0.0/8, ::1, localhost), unless it is built with the feature `dangerous-plaintext` for a network that nobody else can reach"
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_looked_at_as_often_as_the_shortest_limit_needs() {
+        let limits = || Limits::default().with_heartbeat(Duration::from_secs(600)).unwrap();
+        let second = Duration::from_secs(1);
+        let dead = limits().with_dead_after(second).unwrap();
+        let stalls = limits().with_write_stall(second).unwrap();
+        let frames = limits().with_frame_timeout(second).unwrap();
+        let short = limits().with_write_stall(Duration::from_millis(1)).unwrap();
+        let every = [Limits::default(), limits(), dead, stalls, frames, short];
+        let every = every.map(|limits| look_every(&limits).as_millis());
+        assert_eq!(every, [100, 300, 100, 100, 100, 5]);
+    }
 }
