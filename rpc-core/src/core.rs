@@ -8,6 +8,7 @@ use crate::error::RpcError;
 use crate::seam::{EnvBackend, Expire, Incarnation};
 use crate::timers::{TimerKey, Timers};
 use crate::trace::{self, TraceContext};
+use crate::wakers::Wakers;
 use crate::wire::prescan::PrescanLimits;
 use std::any::Any;
 use std::fmt;
@@ -58,7 +59,7 @@ pub struct EnvCore {
 #[derive(Default)]
 struct Termination {
     over: bool,
-    waiting: Vec<Waker>,
+    waiting: Wakers,
 }
 
 impl EnvCore {
@@ -199,15 +200,22 @@ impl EnvCore {
         self.termination.lock().unwrap_or_else(PoisonError::into_inner).over
     }
 
-    pub(crate) fn poll_terminated(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Keeps the waker at `place`, to be taken back from there.
+    pub(crate) fn poll_terminated(&self, place: &mut Option<usize>, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.termination.lock().unwrap_or_else(PoisonError::into_inner);
         if state.over {
             return Poll::Ready(());
         }
-        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.waiting.push(cx.waker().clone());
-        }
+        state.waiting.add(place, cx);
         Poll::Pending
+    }
+
+    /// The waker of [`poll_terminated`](Self::poll_terminated) is needed no more.
+    pub(crate) fn waits_no_more(&self, place: usize) {
+        let mut state = self.termination.lock().unwrap_or_else(PoisonError::into_inner);
+        let waker = state.waiting.remove(place);
+        drop(state);
+        drop(waker);
     }
 
     /// A span id that this env has not given before.

@@ -17,6 +17,7 @@ use crate::seam::{EnvBackend, EnvParts, Incarnation};
 use crate::status::EndpointStatus;
 use crate::trace::TraceContext;
 use crate::turn;
+use crate::wakers::Place;
 use crate::wire::payload;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -206,9 +207,10 @@ impl RpcEnv {
     pub async fn stopped<P>(&self, endpoint: &RpcEndpointRef<P>) -> Result<(), RpcError> {
         if let Some(inbox) = self.own(endpoint)? {
             let core = &self.0.shared.core;
+            let mut place = Place::new(|place| inbox.waits_no_more(place));
             std::future::poll_fn(|cx| {
                 drive(core, cx);
-                inbox.poll_closed(cx)
+                inbox.poll_closed(&mut place.kept, cx)
             })
             .await;
         }
@@ -246,9 +248,10 @@ impl RpcEnv {
     /// It may be dropped at any time.
     pub async fn await_termination(&self) {
         let core = &self.0.shared.core;
+        let mut place = Place::new(|place| core.waits_no_more(place));
         std::future::poll_fn(|cx| {
             drive(core, cx);
-            core.poll_terminated(cx)
+            core.poll_terminated(&mut place.kept, cx)
         })
         .await;
     }

@@ -25,6 +25,7 @@ use crate::ticket::{Placed, Ticket};
 use crate::timers::TimerKey;
 use crate::trace::TraceContext;
 use crate::turns::{HERE, Turns, Weigh};
+use crate::wakers::Wakers;
 use crate::watches::Watches;
 use std::any::TypeId;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,7 +166,7 @@ pub(crate) struct State {
     pub(crate) trace: Option<TraceContext>,
     /// Peers to tell when the endpoint is gone.
     pub(crate) origins: Vec<Weak<dyn Origin>>,
-    pub(crate) closed: Vec<Waker>,
+    pub(crate) closed: Wakers,
     /// Those who wait for its end, by a number, to be told how it ended.
     pub(crate) watchers: BTreeMap<u64, Waker>,
     pub(crate) last_watcher: u64,
@@ -217,7 +218,7 @@ impl Inbox {
             open: None,
             trace: None,
             origins: Vec::new(),
-            closed: Vec::new(),
+            closed: Wakers::default(),
             watchers: BTreeMap::new(),
             last_watcher: 0,
             watches: Watches::default(),

@@ -235,16 +235,21 @@ impl Inbox {
         drop(waker);
     }
 
-    /// Ready when the endpoint is gone and its `on_stop` has run.
-    pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready when the endpoint is gone and its `on_stop` has run. Keeps the waker at `place`, to be
+    /// taken back from there.
+    pub(crate) fn poll_closed(&self, place: &mut Option<usize>, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.phase == Phase::Closed {
             return Poll::Ready(());
         }
-        if !state.closed.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.closed.push(cx.waker().clone());
-        }
+        state.closed.add(place, cx);
         Poll::Pending
+    }
+
+    /// The waker of [`poll_closed`](Self::poll_closed) is needed no more.
+    pub(crate) fn waits_no_more(&self, place: usize) {
+        let waker = self.lock().closed.remove(place);
+        drop(waker);
     }
 }
 

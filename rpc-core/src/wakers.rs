@@ -41,6 +41,24 @@ impl Wakers {
     }
 }
 
+/// A place of one who waits, which is taken back however that ends.
+pub(crate) struct Place<F: Fn(usize)> {
+    pub(crate) kept: Option<usize>,
+    take_back: F,
+}
+
+impl<F: Fn(usize)> Place<F> {
+    pub(crate) fn new(take_back: F) -> Self {
+        Self { kept: None, take_back }
+    }
+}
+
+impl<F: Fn(usize)> Drop for Place<F> {
+    fn drop(&mut self) {
+        self.kept.take().into_iter().for_each(&self.take_back);
+    }
+}
+
 impl Others {
     fn put(&mut self, place: &mut Option<usize>, waker: &Waker) {
         let kept = place.and_then(|place| self.slots.get_mut(place)).and_then(Option::as_mut);

@@ -7,7 +7,9 @@ use rpc_core::proto::CloseCode;
 use rpc_tests::harness::{Probe, ProbeWatch, Wait};
 use rpc_tests::raw_peer::{self, RawPeer, frame, hello, kind};
 use serde::Deserialize;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use tokio::sync::Semaphore;
 
 const UNRESOLVED: u8 = 0x04;
@@ -123,5 +125,32 @@ async fn nobody_connects_while_news_of_the_network_is_not_heard() {
         }
     };
     tokio::task::spawn_blocking(back).await.unwrap();
+    env.shutdown().await;
+}
+
+/// A task that waits for the end of something beside its work, and has done it: it is not kept until that end.
+#[tokio::test]
+async fn who_waited_for_an_end_is_forgotten() {
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    let (env, _) = server().await;
+    let (_watch, probe) = Probe::at(&env, "probe").await.unwrap();
+    let poll = || {
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(pin!(env.await_termination()).as_mut().poll(&mut cx).is_pending());
+        assert!(pin!(env.stopped(&probe)).as_mut().poll(&mut cx).is_pending());
+        drop(waker);
+        task
+    };
+    let _first = poll();
+    for _ in 0..100 {
+        assert_eq!(Arc::strong_count(&poll()), 1);
+    }
     env.shutdown().await;
 }
