@@ -1,6 +1,8 @@
 //! The endpoints that checks talk to, in this process or in another.
 
-use rpc_actix::{HandlerResult, RpcMessage, endpoint};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rpc_actix::{HandlerResult, RpcEndpointRef, RpcMessage, endpoint};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -142,6 +144,44 @@ impl Mirror {
     #[receive_and_reply]
     async fn notes(&mut self, _msg: Notes) -> HandlerResult<u64> {
         Ok(self.notes)
+    }
+}
+
+/// Asks a mirror so many times, so many times at once.
+#[derive(Debug, Serialize, Deserialize, RpcMessage)]
+#[rpc(reply = u64)]
+pub(crate) struct AskMirror {
+    pub mirror: RpcEndpointRef<Mirror>,
+    pub messages: u64,
+    pub at_once: usize,
+}
+
+/// Asks in its handlers. It answers how many replies it got.
+#[derive(Debug, Default)]
+pub(crate) struct Asker;
+
+#[endpoint]
+impl Asker {
+    #[receive_and_reply]
+    async fn ask_mirror(&mut self, msg: AskMirror) -> HandlerResult<u64> {
+        let AskMirror { mirror, messages, at_once } = msg;
+        if at_once == 1 {
+            for id in 0..messages {
+                mirror.ask(Msg::new(id)).await?;
+            }
+            return Ok(messages);
+        }
+        let (mut replies, mut asks) = (0, FuturesUnordered::new());
+        for id in 0..messages {
+            asks.push(mirror.ask(Msg::new(id)));
+            if asks.len() == at_once {
+                replies += u64::from(asks.next().await.transpose()?.is_some());
+            }
+        }
+        while asks.next().await.transpose()?.is_some() {
+            replies += 1;
+        }
+        Ok(replies)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What is counted. Caller and endpoint are envs of mode `inline` on one thread of one process, and
 //! remote ones talk over loopback: a figure is that of both sides, without the system's share.
 
-use crate::messages::{CompactMsg, Measure, MeasureInPlace, Mirror, Msg, Note, Notes};
+use crate::messages::{
+    AskMirror, Asker, CompactMsg, Measure, MeasureInPlace, Mirror, Msg, Note, Notes,
+};
 use anyhow::Context;
 use bytes::Bytes;
 use rpc_actix::{RpcEndpointRef, RpcEnvConfig};
@@ -28,6 +30,8 @@ enum What {
     LargeAsk(u64),
     /// The same without a copy.
     SharedAsk(u64),
+    /// Asks that a handler makes, so many in flight, each with a waker of its own if that is not one.
+    HandlerAsk(usize),
     /// One-way messages in a row.
     Send,
 }
@@ -35,6 +39,8 @@ enum What {
 pub(crate) const SCENARIOS: &[Scenario] = &[
     small("local-ask-1", false, What::Ask(1)),
     small("local-ask-128", false, What::Ask(128)),
+    small("handler-ask-1", false, What::HandlerAsk(1)),
+    small("handler-ask-128", false, What::HandlerAsk(128)),
     small("local-send", false, What::Send),
     small("remote-ask-1", true, What::Ask(1)),
     small("remote-ask-128", true, What::Ask(128)),
@@ -60,7 +66,11 @@ pub(crate) async fn send(args: &[&str]) -> anyhow::Result<()> {
     let scenario = scenario.with_context(|| format!("there is no scenario {name}"))?;
     let server = rpc_actix::create(config(RpcEnvConfig::server("server", "127.0.0.1:0"))?).await?;
     let here = server.setup_endpoint("mirror", Mirror::default()).await?;
-    if scenario.remote {
+    if let What::HandlerAsk(at_once) = scenario.what {
+        let asker = server.setup_endpoint("asker", Asker).await?;
+        let replies = asker.ask(AskMirror { mirror: here, messages, at_once }).await?;
+        anyhow::ensure!(replies == messages, "{replies} of {messages} asks were answered");
+    } else if scenario.remote {
         let client = rpc_actix::create(config(RpcEnvConfig::client("client"))?).await?;
         let address = server.address().context("the server has an address")?;
         let there = client.endpoint_ref(&format!("rpc://mirror@{address}")).await?;
@@ -90,6 +100,7 @@ type Ref = RpcEndpointRef<Mirror>;
 
 async fn run(what: What, mirror: &Ref, messages: u64) -> anyhow::Result<()> {
     match what {
+        What::HandlerAsk(_) => anyhow::bail!("a handler makes them"),
         What::Send => send_in_a_row(mirror, messages).await,
         What::Ask(flight) => in_flight(mirror, messages, flight, 64, ask).await,
         What::CompactAsk(flight) => in_flight(mirror, messages, flight, 64, compact_ask).await,
