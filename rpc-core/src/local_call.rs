@@ -9,6 +9,7 @@ use crate::wire::payload;
 use crate::wire::prescan::PrescanLimits;
 use bytes::Bytes;
 use std::any::{Any, TypeId};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -180,23 +181,24 @@ impl<M: Ask> LocalCall<M> {
     }
 
     /// The first answer counts; a later one is dropped.
-    fn end(&self, end: Phase<M>) {
-        self.end_if(|phase| !phase.has_ended(), end);
+    fn end(&self, end: Phase<M>, why: &dyn Display) {
+        self.end_if(|phase| !phase.has_ended(), end, why);
     }
 
-    fn end_if(&self, such: impl FnOnce(&Phase<M>) -> bool, end: Phase<M>) {
+    fn end_if(&self, such: impl FnOnce(&Phase<M>) -> bool, end: Phase<M>, why: &dyn Display) {
         let mut state = self.lock();
-        if !such(&state.phase) {
+        if such(&state.phase) {
+            let before = std::mem::replace(&mut state.phase, end);
+            Self::wake(state, before, why);
+        } else {
             drop(state);
-            return;
+            drop_quietly(M::NAME, end);
         }
-        let before = std::mem::replace(&mut state.phase, end);
-        Self::wake(state, before);
     }
 
-    /// Tells everyone who waits, and then drops what is over, both outside of the lock.
+    /// Tells everyone who waits, and then drops what is over, both outside of the lock. `why` is for the log.
     #[inline]
-    fn wake(mut state: MutexGuard<'_, State<M>>, before: Phase<M>) {
+    fn wake(mut state: MutexGuard<'_, State<M>>, before: Phase<M>, why: &dyn Display) {
         let (asker, waiting) = (state.asker.take(), state.waiting.take());
         drop(state);
         if let Some(asker) = asker {
@@ -207,13 +209,17 @@ impl<M: Ask> LocalCall<M> {
         }
         // A message, or a reply that nobody wants.
         if !matches!(before, Phase::Handling) {
-            drop_quietly(M::NAME, before);
+            drop_quietly(format_args!("{}: {why}", M::NAME), before);
         }
     }
 
     /// The asker stops waiting: the handler, if any, is told.
     fn give_up(&self, why: GaveUp) {
         let mut state = self.lock();
+        let text = match why {
+            GaveUp::Dropped => "its caller gave up",
+            GaveUp::TimedOut => "its time was over",
+        };
         let next = match (&state.phase, why) {
             (phase, GaveUp::Dropped) if phase.has_ended() => phase.seen(),
             (_, GaveUp::Dropped) => Phase::GaveUp,
@@ -225,7 +231,7 @@ impl<M: Ask> LocalCall<M> {
             }
         };
         let before = std::mem::replace(&mut state.phase, next);
-        Self::wake(state, before);
+        Self::wake(state, before, &text);
     }
 }
 
@@ -247,11 +253,12 @@ impl<M: Ask> LocalAsk for LocalCall<M> {
     }
 
     fn fail(&self, error: RpcError) {
-        self.end(Phase::Failed(CallEnd::reported(error)));
+        let why = error.clone();
+        self.end(Phase::Failed(CallEnd::reported(error)), &why);
     }
 
     fn reply_bytes(&self, body: &[u8], limits: &PrescanLimits) -> Result<(), RpcError> {
-        self.end(Phase::Replied(payload::decode(body, limits)?));
+        self.end(Phase::Replied(payload::decode(body, limits)?), &"answered");
         Ok(())
     }
 
@@ -296,7 +303,7 @@ impl<M: Ask> LocalAnswer<M::Reply> for LocalCall<M> {
         let mut state = self.lock();
         if let Phase::Handling = state.phase {
             state.phase = Phase::Replied(reply);
-            Self::wake(state, Phase::Handling);
+            Self::wake(state, Phase::Handling, &"answered");
         } else {
             drop(state);
             drop_quietly(M::NAME, reply);
@@ -348,7 +355,7 @@ impl<M: Ask> Expire for LocalCall<M> {
     }
 
     fn refuse(&self, error: &RpcError) {
-        self.end_if(Phase::is_queued, Phase::Failed(CallEnd::reported(error.clone())));
+        self.end_if(Phase::is_queued, Phase::Failed(CallEnd::reported(error.clone())), error);
     }
 }
 

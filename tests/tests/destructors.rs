@@ -8,11 +8,12 @@ use rpc_core::{
     RpcEndpointRef, RpcEnv, RpcEnvConfig, RpcError, RpcMessage, ScheduledSend, endpoint,
 };
 use rpc_tests::both;
-use rpc_tests::harness::{Gate, Harness, Log};
+use rpc_tests::harness::{Backend, Gate, Harness, Log};
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -290,6 +291,36 @@ both! {
     a_send_wait_that_is_given_up,
     what_is_sent_later,
     what_is_sent_later_when_its_env_ends,
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_log_says_what_panicked_and_where() {
+    let written = Written::default();
+    let writer = written.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    tracing::subscriber::with_default(log.finish(), || {
+        let harness = Harness::new(Backend::Local);
+        harness.block_on(an_ask_whose_endpoint_ends_before_its_turn(&harness)).unwrap();
+    });
+    let log = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let panics: Vec<_> = log.lines().filter(|line| line.contains("panic in")).collect();
+    let [ask, tell] = panics[..] else { panic!("{log}") };
+    assert!(ask.contains("what=Ask: the endpoint rpc-client://keeper@"), "{ask}");
+    assert!(ask.ends_with("has panicked and ends (PanicPolicy)"), "{ask}");
+    assert!(tell.contains("what=Tell to rpc-client://keeper@"), "{tell}");
 }
 
 /// Its turn comes before the env's clock has looked: so the endpoint finds it.
