@@ -28,9 +28,13 @@ struct Line {
     waiters: VecDeque<Waiter>,
 }
 
-/// Those who wait: to others, and to endpoints of the system.
+/// Those who wait. Most connections never have one: the rest is apart from what each message touches.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct Waiting(Option<Box<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// To others, and to endpoints of the system.
     lines: [Line; 2],
     last: u64,
     /// Those in a lane's buffer, by where their frames begin.
@@ -84,20 +88,29 @@ impl Line {
 }
 
 impl Waiting {
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.0.iter().flat_map(|waiting| &waiting.lines)
+    }
+
+    fn line(&self, system: bool) -> Option<&Line> {
+        self.0.as_ref()?.lines.get(usize::from(system))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.lines.iter().all(|line| line.waiters.is_empty())
+        self.lines().all(|line| line.waiters.is_empty())
     }
 
     /// The messages that wait, and their bytes: to endpoints of the system, or to others.
     pub(crate) fn of(&self, system: bool) -> (usize, usize) {
-        self.lines.get(usize::from(system)).map_or((0, 0), |line| (line.messages, line.bytes))
+        self.line(system).map_or((0, 0), |line| (line.messages, line.bytes))
     }
 
     /// Adds a message at the end of its line. `call` is told when there is room.
     pub(crate) fn add(&mut self, system: bool, bytes: usize, call: Option<u64>) -> Option<Place> {
-        self.last = self.last.wrapping_add(1);
-        let place = Place(NonZeroU64::new(self.last)?);
-        let line = self.lines.get_mut(usize::from(system))?;
+        let Lines { lines, last, .. } = &mut **self.0.get_or_insert_default();
+        *last = last.wrapping_add(1);
+        let place = Place(NonZeroU64::new(*last)?);
+        let line = lines.get_mut(usize::from(system))?;
         line.count(bytes);
         line.waiters.push_back(Waiter { place, bytes, call, gone: false });
         Some(place)
@@ -105,13 +118,12 @@ impl Waiting {
 
     /// The bytes of the next one of a line.
     pub(crate) fn next(&self, system: bool) -> Option<usize> {
-        let line = self.lines.get(usize::from(system))?;
-        line.waiters.front().map(|waiter| waiter.bytes)
+        self.line(system)?.waiters.front().map(|waiter| waiter.bytes)
     }
 
     /// There is room for the next one of a line; whom to tell.
     pub(crate) fn pop(&mut self, system: bool) -> Option<u64> {
-        let line = self.lines.get_mut(usize::from(system))?;
+        let line = self.0.as_mut()?.lines.get_mut(usize::from(system))?;
         let waiter = line.waiters.pop_front()?;
         line.uncount(waiter.bytes);
         line.trim();
@@ -121,12 +133,12 @@ impl Waiting {
     /// The message waits no more: it has left the queue. Its bytes, and whom to tell if that is
     /// because it has been sent.
     pub(crate) fn take(&mut self, place: Place) -> Option<(usize, Option<u64>)> {
-        self.lines.iter_mut().find_map(|line| line.take(place))
+        self.0.as_mut()?.lines.iter_mut().find_map(|line| line.take(place))
     }
 
     /// Its frame is in a lane's buffer.
     pub(super) fn is_ready(&mut self, lane: usize, offset: u64, place: Place) {
-        if let Some(ready) = self.ready.get_mut(lane) {
+        if let Some(ready) = self.0.as_mut().and_then(|waiting| waiting.ready.get_mut(lane)) {
             ready.push_back((offset, place));
         }
     }
@@ -137,7 +149,7 @@ impl Waiting {
         lane: usize,
         has_gone: impl Fn(u64) -> bool,
     ) -> Option<Place> {
-        let ready = self.ready.get_mut(lane)?;
+        let ready = self.0.as_mut()?.ready.get_mut(lane)?;
         let (offset, place) = ready.front().copied()?;
         has_gone(offset).then(|| ready.pop_front())?;
         free(ready);
@@ -146,17 +158,18 @@ impl Waiting {
 
     /// Whether there was one that waited in a lane's buffer.
     pub(super) fn is_in(&self, lane: usize) -> bool {
-        self.ready.get(lane).is_some_and(|ready| !ready.is_empty())
+        let ready = self.0.as_ref().and_then(|waiting| waiting.ready.get(lane));
+        ready.is_some_and(|ready| !ready.is_empty())
     }
 
     /// The lanes' buffers are empty, and nothing of them has gone.
     pub(crate) fn lanes_cleared(&mut self) {
-        self.ready.iter_mut().for_each(VecDeque::clear);
+        self.0.iter_mut().flat_map(|waiting| &mut waiting.ready).for_each(VecDeque::clear);
     }
 
     /// Forgets all but those with these places, which are in order.
     pub(crate) fn keep(&mut self, places: &[Place]) {
-        for line in &mut self.lines {
+        for line in self.0.iter_mut().flat_map(|waiting| &mut waiting.lines) {
             line.waiters
                 .retain(|waiter| !waiter.gone && places.binary_search(&waiter.place).is_ok());
             line.messages = line.waiters.len();
@@ -167,26 +180,27 @@ impl Waiting {
     /// The places of those who wait, and whom they tell.
     #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn places(&self) -> impl Iterator<Item = (Place, Option<u64>)> {
-        let waiters = self.lines.iter().flat_map(|line| &line.waiters);
+        let waiters = self.lines().flat_map(|line| &line.waiters);
         waiters.filter(|waiter| !waiter.gone).map(|waiter| (waiter.place, waiter.call))
     }
 
     /// The places of those in the lanes' buffers.
     #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn in_lanes(&self) -> impl Iterator<Item = Place> {
-        self.ready.iter().flatten().map(|(_, place)| *place)
+        let ready = self.0.iter().flat_map(|waiting| &waiting.ready);
+        ready.flatten().map(|(_, place)| *place)
     }
 
     /// How many are remembered, those included that have gone.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
-        self.lines.iter().map(|line| line.waiters.len()).sum()
+        self.lines().map(|line| line.waiters.len()).sum()
     }
 
     /// Whether the sums are those of the waiters, and few have gone.
     #[cfg(any(test, fuzzing, feature = "audit"))]
     pub(crate) fn is_counted(&self) -> bool {
-        self.lines.iter().all(|line| {
+        self.lines().all(|line| {
             let live = || line.waiters.iter().filter(|waiter| !waiter.gone);
             live().count() == line.messages
                 && live().map(|waiter| waiter.bytes).sum::<usize>() == line.bytes
