@@ -299,10 +299,10 @@ limits! {
         "Pings that a peer may send faster than four a second. One that sends more wants to be answered and nothing else, and is disconnected.";
     outbox_max_waiting, with_outbox_max_waiting: usize = "rpc.outbox.maxWaiting", Count, "65536",
         65_536, in 0, MOST; "L8, R42";
-        "Asks that wait for room in the queue to one peer. More than that are refused at once.";
+        "Asks and one-way messages (`send_wait`) that wait for room in the queue to one peer, or in an inbox. More than that are refused at once.";
     outbox_max_waiting_bytes, with_outbox_max_waiting_bytes: usize = "rpc.outbox.maxWaitingBytes", Bytes, "128MiB",
         128 * MIB, in 0, LARGEST; "L8, R42";
-        "The bytes of asks that wait for room in the queue to one peer, or in an inbox, above what those may hold. More than that are refused at once.";
+        "The bytes of asks and one-way messages that wait for room in the queue to one peer, or in an inbox, above what those may hold. More than that are refused at once.";
     outbox_max_reply_bytes, with_outbox_max_reply_bytes: usize = "rpc.outbox.maxReplyBytes", Bytes, "128MiB",
         128 * MIB, in 0, LARGEST; "P2, R43";
         "The bytes of the replies that wait to be sent to one peer: eight of the greatest size. One that finds others there and no room is not sent, and its caller hears Overloaded.";

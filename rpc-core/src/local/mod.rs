@@ -26,6 +26,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 /// A clock, a scheduler, and the envs that can reach each other.
+///
+/// There is no queue between two of them: a message to another env is in the endpoint's inbox at once. So a
+/// `send_wait` to another env has not to wait, and is refused only where what may wait is too much.
 #[derive(Clone)]
 pub struct LocalWorld(Arc<World>);
 
