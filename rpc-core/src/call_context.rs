@@ -21,6 +21,7 @@ use std::time::Duration;
 /// Dropped without an answer, the caller gets "no reply" at once; while the handler that got it
 /// still runs, that waits for the handler's end, so that an error or a panic is what the caller
 /// sees.
+#[must_use = "dropped without an answer, the caller gets the error NoReply"]
 pub struct RpcCallContext<R> {
     inbox: Arc<Inbox>,
     answer: Option<Answer<R>>,

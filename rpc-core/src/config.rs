@@ -160,7 +160,7 @@ impl RpcEnvConfig {
 
     /// Sets the host, or `host:port`, under which others reach the env. Without a port it is the one that is bound.
     #[must_use]
-    pub fn advertise(mut self, address: impl AsRef<str>) -> Self {
+    pub fn with_advertise(mut self, address: impl AsRef<str>) -> Self {
         self.advertise = Some(parse_advertised(address.as_ref()));
         self
     }

@@ -1,5 +1,6 @@
 //! Registering endpoints.
 
+use crate::address::EndpointName;
 use crate::behind::Policy;
 use crate::cell::Started;
 use crate::cell::{Ended, EndpointCell};
@@ -76,6 +77,18 @@ impl From<&str> for EndpointOptions {
 impl From<String> for EndpointOptions {
     fn from(name: String) -> Self {
         Self::new(name)
+    }
+}
+
+impl From<&String> for EndpointOptions {
+    fn from(name: &String) -> Self {
+        Self::new(name)
+    }
+}
+
+impl From<EndpointName> for EndpointOptions {
+    fn from(name: EndpointName) -> Self {
+        Self::new(name.as_str())
     }
 }
 

@@ -1,5 +1,8 @@
 //! The seams between the env and whatever runs it: what a backend implements, and what it is
 //! given. Everything here is object-safe and free of any runtime's types.
+//!
+//! For backends, and for whoever looks at the protocol: it may change in any release before 1.0, and what programs use
+//! is at the top of the crate.
 
 pub use crate::beat::{Beat, Watchdog};
 pub use crate::call_alarm::CallAlarm;

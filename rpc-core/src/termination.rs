@@ -1,5 +1,7 @@
 //! How an endpoint's life ends, as whoever watches it is told.
 
+use std::fmt;
+
 /// Why an endpoint's life is over, or nobody can tell whether it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -17,6 +19,19 @@ pub enum Termination {
     /// It has ended, and its env does not say how; or it could not be watched, and
     /// [`Terminated::cause`](crate::Terminated::cause) says why.
     Unknown,
+}
+
+/// As whoever watches would say it: "stopped", "crashed".
+impl fmt::Display for Termination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Crashed => "crashed",
+            Self::NodeLost => "node lost",
+            Self::NotFound => "not found",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// The number of [`Termination::Stopped`] on the wire, and so on.

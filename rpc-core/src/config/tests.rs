@@ -59,7 +59,7 @@ fn s1_s6_server_and_client() {
 
 #[test]
 fn s2_s5_advertised_address() {
-    let config = |advertise| RpcEnvConfig::server("m", "0.0.0.0:7077").advertise(advertise);
+    let config = |advertise| RpcEnvConfig::server("m", "0.0.0.0:7077").with_advertise(advertise);
     let address = |advertise| config(advertise).advertised_address(7080).unwrap().to_string();
     assert_eq!(address("example.com"), "example.com:7080");
     assert_eq!(address("example.com:443"), "example.com:443");

@@ -1,5 +1,8 @@
 //! The protocol without I/O: what two envs say to each other, as a machine that is given bytes
 //! and the time and gives back bytes and events.
+//!
+//! For backends, and for whoever looks at the protocol: it may change in any release before 1.0, and what programs use
+//! is at the top of the crate.
 
 mod admitting;
 mod answering;

@@ -23,7 +23,7 @@ async fn s1_s4_a_server_is_at_its_bound_port_and_a_client_nowhere(
 }
 
 async fn s2_s5_another_host_than_the_bound_one_is_advertised(h: &Harness) -> anyhow::Result<()> {
-    let config = h.server_config("master").advertise("example.com");
+    let config = h.server_config("master").with_advertise("example.com");
     let env = h.create(config).await?;
     let address = env.address().expect("a server has an address").clone();
     assert_eq!(address.host(), "example.com");
@@ -31,7 +31,7 @@ async fn s2_s5_another_host_than_the_bound_one_is_advertised(h: &Harness) -> any
     let (_, endpoint) = Probe::at(&env, "m").await?;
     assert_eq!(endpoint.endpoint_address().to_string(), format!("rpc://m@{address}"));
     assert_eq!(endpoint.ask(Echo::of("here")).await?, "here", "its own endpoints stay local");
-    let both = h.server_config("other").advertise("example.com:443");
+    let both = h.server_config("other").with_advertise("example.com:443");
     assert_eq!(h.create(both).await?.address().map(RpcAddress::port), Some(443));
     Ok(())
 }

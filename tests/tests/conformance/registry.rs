@@ -189,7 +189,7 @@ async fn s33_a_lookup_does_not_wait_for_on_start(h: &Harness) -> anyhow::Result<
 
 async fn s34_a_lookup_in_the_own_env_needs_no_network(h: &Harness) -> anyhow::Result<()> {
     // Nobody could connect to the advertised address.
-    let env = h.create(h.server_config("m").advertise("example.com:1")).await?;
+    let env = h.create(h.server_config("m").with_advertise("example.com:1")).await?;
     let (_, endpoint) = Probe::at(&env, "p").await?;
     let found = env.endpoint_ref::<Probe>("rpc://p@example.com:1").await?;
     assert_eq!(found, endpoint);
