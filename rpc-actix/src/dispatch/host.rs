@@ -46,8 +46,12 @@ impl Arbiters {
 }
 
 impl ActixHost {
-    /// What the threads of the arbiters show of themselves. Nothing in inline mode: there is no
-    /// thread that could look.
+    /// Whether everything is on the caller's thread.
+    pub(crate) fn is_inline(&self) -> bool {
+        self.inner.mode == Mode::Inline
+    }
+
+    /// What the threads of the arbiters show of themselves.
     pub(crate) fn beats(&self) -> Vec<Arc<Beat>> {
         self.lock().shown.iter().filter_map(Shown::beat).collect()
     }

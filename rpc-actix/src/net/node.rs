@@ -303,8 +303,12 @@ impl Node {
         }
     }
 
-    /// Names endpoints that block their thread, until the env closes.
+    /// Names endpoints that block their thread, until the env closes. In inline mode there is no thread
+    /// that could look.
     pub(crate) async fn watch_threads(self: Arc<Self>) {
+        if self.host.is_inline() {
+            return;
+        }
         let mut watchdog = Watchdog::new(self.config.limits().blocked_after());
         loop {
             tokio::select! {
@@ -313,11 +317,8 @@ impl Node {
                 () = self.clock.sleep(watchdog.interval()) => {}
                 () = self.closed.cancelled() => return,
             }
-            let threads = self.host.beats();
-            if threads.is_empty() {
-                return;
-            }
-            watchdog.look(self.clock.now(), &threads, &self.dispatcher);
+            // There may be none for a moment, while an arbiter starts or has a successor.
+            watchdog.look(self.clock.now(), &self.host.beats(), &self.dispatcher);
         }
     }
 
