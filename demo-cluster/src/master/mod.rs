@@ -19,7 +19,7 @@ use rpc_actix::{
 use serde::{Deserialize, Serialize};
 use state::{AppInfo, Books, Consequence, Placed, WorkerState};
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// The master's settings.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Master {
         if let Some(known) = self.books.workers.get_mut(&id)
             && known.state == WorkerState::Alive
         {
-            known.last_heartbeat = Instant::now();
+            known.last_heartbeat = cx.now();
             return Ok(WorkerRegistration::Registered { duplicate: true, heartbeat_ms });
         }
         if let Some(other) = self.books.alive_at(worker.address()) {
@@ -74,16 +74,16 @@ impl Master {
             return Ok(WorkerRegistration::Failed { message });
         }
         tracing::info!(worker = %id, cores, memory_mb, "registering worker");
-        self.books.add_worker(id, worker, (cores, memory_mb), Instant::now());
+        self.books.add_worker(id, worker, (cores, memory_mb), cx.now());
         tell(&cx.self_ref(), Schedule);
         Ok(WorkerRegistration::Registered { duplicate: false, heartbeat_ms })
     }
 
     #[receive]
-    fn heartbeat(&mut self, msg: Heartbeat) -> HandlerResult<()> {
+    fn heartbeat(&mut self, msg: Heartbeat, cx: &mut EndpointContext<Self>) -> HandlerResult<()> {
         match self.books.workers.get_mut(&msg.id) {
             Some(worker) if worker.state == WorkerState::Alive => {
-                worker.last_heartbeat = Instant::now();
+                worker.last_heartbeat = cx.now();
             }
             Some(worker) => {
                 tracing::warn!(worker = %msg.id, "heartbeat of a dead worker: it must register");
@@ -107,9 +107,13 @@ impl Master {
     }
 
     #[receive]
-    fn check_for_worker_timeout(&mut self, _msg: CheckForWorkerTimeout) -> HandlerResult<()> {
+    fn check_for_worker_timeout(
+        &mut self,
+        _msg: CheckForWorkerTimeout,
+        cx: &mut EndpointContext<Self>,
+    ) -> HandlerResult<()> {
         let timeout = self.options.worker_timeout;
-        for id in self.books.silent(timeout, Instant::now()) {
+        for id in self.books.silent(timeout, cx.now()) {
             let message = format!("Not receiving heartbeat for {} seconds", timeout.as_secs());
             self.remove_worker(&id, &message);
         }

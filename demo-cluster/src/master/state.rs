@@ -5,9 +5,9 @@ use crate::ids::{AppId, ExecutorId, WorkerId};
 use crate::protocol::{
     AppDescription, DriverApi, ExecutorState, MasterSummary, WorkerApi, WorkerSummary,
 };
-use rpc_actix::{RpcAddress, RpcEndpointRef};
+use rpc_actix::{RpcAddress, RpcEndpointRef, Timestamp};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// D25: how many timeouts a dead worker stays listed.
 const DEAD_WORKER_PERSISTENCE: u32 = 15;
@@ -22,7 +22,7 @@ pub(crate) enum WorkerState {
 pub(crate) struct WorkerInfo {
     pub(crate) worker: RpcEndpointRef<WorkerApi>,
     pub(crate) state: WorkerState,
-    pub(crate) last_heartbeat: Instant,
+    pub(crate) last_heartbeat: Timestamp,
     cores: u32,
     memory_mb: u64,
     cores_used: u32,
@@ -82,7 +82,7 @@ impl Books {
         id: WorkerId,
         worker: RpcEndpointRef<WorkerApi>,
         (cores, memory_mb): (u32, u64),
-        now: Instant,
+        now: Timestamp,
     ) {
         self.workers.retain(|_, known| {
             known.state == WorkerState::Alive || known.worker.address() != worker.address()
@@ -124,8 +124,8 @@ impl Books {
     }
 
     /// Forgets workers that have been dead for long, and names those that are silent (D24, D25).
-    pub(crate) fn silent(&mut self, timeout: Duration, now: Instant) -> Vec<WorkerId> {
-        let silence = |worker: &WorkerInfo| now.saturating_duration_since(worker.last_heartbeat);
+    pub(crate) fn silent(&mut self, timeout: Duration, now: Timestamp) -> Vec<WorkerId> {
+        let silence = |worker: &WorkerInfo| now.since(worker.last_heartbeat);
         let forget = timeout.saturating_mul(DEAD_WORKER_PERSISTENCE + 1);
         self.workers
             .retain(|_, worker| worker.state == WorkerState::Alive || silence(worker) < forget);
@@ -283,8 +283,7 @@ mod tests {
 
     /// A ref to an endpoint that nobody has looked for.
     fn at<P>(env: &RpcEnv, port: u16) -> RpcEndpointRef<P> {
-        let uri = BTreeMap::from([("at", format!("rpc://someone@127.0.0.1:{port}"))]);
-        env.decode(&rmp_serde::to_vec_named(&uri).unwrap()).unwrap()
+        env.unresolved_ref(format!("rpc://someone@127.0.0.1:{port}").parse().unwrap()).unwrap()
     }
 
     fn worker_id(port: u16) -> WorkerId {
@@ -292,7 +291,7 @@ mod tests {
     }
 
     /// Two workers of four cores each, and an application that wants executors of two.
-    fn books(env: &RpcEnv, now: Instant) -> (Books, AppId) {
+    fn books(env: &RpcEnv, now: Timestamp) -> (Books, AppId) {
         let mut books = Books::default();
         for port in [1, 2] {
             books.add_worker(worker_id(port), at(env, port), (4, 1000), now);
@@ -314,7 +313,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_executor_used_comes_back() {
-        let (env, now) = (env().await, Instant::now());
+        let (env, now) = (env().await, Timestamp::START);
         let (mut books, app) = books(&env, now);
         assert_eq!(books.place(Placement::Pack).len(), 3);
         assert_eq!((free(&books), books.place(Placement::Pack).len()), (vec![0, 2], 0));
@@ -334,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_worker_loses_its_executors_and_gets_no_work() {
-        let (env, now) = (env().await, Instant::now());
+        let (env, now) = (env().await, Timestamp::START);
         let (mut books, app) = books(&env, now);
         books.place(Placement::SpreadOut);
         let lost = books.worker_lost(&worker_id(1));
@@ -350,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn silent_workers_are_named_then_forgotten() {
-        let (env, start) = (env().await, Instant::now());
+        let (env, start) = (env().await, Timestamp::START);
         let (mut books, _) = books(&env, start);
         assert_eq!(books.silent(SECOND, start + SECOND), []);
         let later = start + 3 * SECOND;
@@ -367,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn failures_in_a_row_end_the_application() {
         let env = env().await;
-        let (mut books, app) = books(&env, Instant::now());
+        let (mut books, app) = books(&env, Timestamp::START);
         let most = Some(2);
         let mut fail = |id, state| books.executor_changed(&app, ExecutorId(id), state, most);
         assert_eq!(fail(0, ExecutorState::Failed), Consequence::Unknown, "not placed yet");
