@@ -215,15 +215,12 @@ impl Node {
         ))
     }
 
-    /// Lets endpoints hear, and whoever reads the log, of a connection that has ended; of the peer as well, if that
-    /// was the last one with it.
+    /// Lets endpoints hear of a connection that has ended; of the peer as well, if that was the last one with it.
     fn tell_of_end(&self, whose: &EndpointLocation, peer: RpcAddress, error: RpcError, last: bool) {
         if self.is_closed() {
             return;
         }
-        if error.kind() == ErrorKind::Disconnected {
-            self.complain(&peer, &error, "a connection was lost");
-        } else {
+        if error.kind() != ErrorKind::Disconnected {
             self.dispatcher.network_event(whose, &NetworkEvent::Error(error, peer.clone()));
         }
         if last {
