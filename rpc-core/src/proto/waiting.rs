@@ -209,3 +209,77 @@ impl Waiting {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many that wait, of as many bytes each as come before them.
+    fn line_of(count: usize) -> (Waiting, Vec<Place>) {
+        let mut waiting = Waiting::default();
+        let places = (0..count).map(|bytes| waiting.add(false, bytes, None).unwrap()).collect();
+        (waiting, places)
+    }
+
+    /// How many are remembered, and for how many there is memory.
+    fn held(waiting: &Waiting) -> (usize, usize) {
+        let line = waiting.line(false).unwrap();
+        (line.waiters.len(), line.waiters.capacity())
+    }
+
+    #[test]
+    fn those_that_have_gone_from_the_middle_are_thrown_out_when_they_are_most() {
+        for (count, left) in [(FEW + 4, FEW + 4), (FEW + 5, 2)] {
+            let (mut waiting, places) = line_of(count);
+            for place in &places[1..count - 1] {
+                assert!(waiting.take(*place).is_some());
+                assert!(waiting.take(*place).is_none(), "once");
+            }
+            assert_eq!(held(&waiting).0, left);
+            assert_eq!(waiting.of(false), (2, count - 1));
+            assert_eq!(waiting.next(false), Some(0));
+            waiting.pop(false);
+            assert_eq!((waiting.next(false), held(&waiting).0), (Some(count - 1), 1));
+            assert!(!waiting.is_empty());
+            waiting.pop(false);
+            assert!(waiting.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_long_gives_its_memory_back_when_it_is_empty() {
+        for (count, kept) in [(8, true), (FEW, true), (2 * FEW, false)] {
+            let (mut waiting, _) = line_of(count);
+            for left in (0..count).rev() {
+                waiting.pop(false);
+                assert_eq!(waiting.of(false).0, left);
+            }
+            let (length, capacity) = held(&waiting);
+            assert_eq!((length, capacity > 0), (0, kept), "{count}: {capacity}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_all_there_is() {
+        let (mut waiting, places) = line_of(5);
+        waiting.take(places[2]);
+        waiting.keep(&[places[1], places[2], places[4]]);
+        assert_eq!(waiting.of(false), (2, 1 + 4), "the third has gone");
+        let left: Vec<_> = waiting.places().map(|(place, _)| place).collect();
+        assert_eq!(left, [places[1], places[4]]);
+    }
+
+    #[test]
+    fn nobody_waits_in_a_buffer_that_was_emptied() {
+        let (mut waiting, places) = line_of(2);
+        assert!(!waiting.is_in(0));
+        waiting.is_ready(0, 100, places[0]);
+        assert!(waiting.is_in(0) && !waiting.is_in(1));
+        assert_eq!(waiting.next_sent(0, |offset| offset < 100), None);
+        waiting.lanes_cleared();
+        assert!(!waiting.is_in(0));
+        assert_eq!(waiting.next_sent(0, |_| true), None);
+        waiting.is_ready(0, 7, places[1]);
+        assert_eq!(waiting.next_sent(0, |offset| offset < 100), Some(places[1]));
+    }
+}
