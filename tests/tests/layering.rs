@@ -161,6 +161,7 @@ const ACTIX: &[&[&str]] = &[
         "net/dialing",
         "net/listening",
         "net/resolving",
+        "net/telling",
         "net/mod",
     ],
     &["backend"],

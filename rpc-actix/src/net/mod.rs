@@ -22,5 +22,6 @@ pub(crate) mod relay;
 pub(crate) mod resolving;
 pub(crate) mod target;
 pub(crate) mod tcp;
+mod telling;
 pub mod transport;
 mod writing;

@@ -19,7 +19,6 @@ use rpc_core::{
 };
 #[cfg(feature = "sim")]
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,6 +43,8 @@ pub(crate) struct Node {
     pub(super) tasks: TaskTracker,
     pub(super) admission: Arc<Admission>,
     pub(super) complaints: Complaints,
+    /// The same for peers that come and go.
+    pub(super) news: Complaints,
     /// For what is random about a link: follows from the env's number.
     seeds: AtomicU64,
     /// What the next connection that is dialled is called. The first is that of the env, which is random.
@@ -83,6 +84,7 @@ impl Node {
             tasks: TaskTracker::new(),
             admission: Arc::default(),
             complaints: Complaints::default(),
+            news: Complaints::default(),
             seeds: AtomicU64::new(id),
             numbers: AtomicU64::new(id),
         })
@@ -133,14 +135,6 @@ impl Node {
         let session = Session::new(self.limits.clone(), peer).counting(&self.tally);
         let seed = self.seeds.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         Link::new(self.clock, address, session, self.limits.clone(), seed)
-    }
-
-    /// Logs what is wrong with a peer, if that was not done just now.
-    pub(super) fn complain(&self, peer: &RpcAddress, error: &dyn Display, what: &str) {
-        match self.complaints.may_say(peer.host(), self.clock.now()) {
-            Some(untold) => tracing::warn!(%peer, %error, untold, "{what}"),
-            None => tracing::debug!(%peer, %error, "{what}"),
-        }
     }
 
     /// A way to an endpoint of another env.
@@ -215,19 +209,6 @@ impl Node {
         ))
     }
 
-    /// Lets endpoints hear of a connection that has ended; of the peer as well, if that was the last one with it.
-    fn tell_of_end(&self, whose: &EndpointLocation, peer: RpcAddress, error: RpcError, last: bool) {
-        if self.is_closed() {
-            return;
-        }
-        if error.kind() != ErrorKind::Disconnected {
-            self.dispatcher.network_event(whose, &NetworkEvent::Error(error, peer.clone()));
-        }
-        if last {
-            self.dispatcher.network_event(whose, &NetworkEvent::Disconnected(peer));
-        }
-    }
-
     /// Drives a connection to its end.
     pub(super) async fn run(
         self: Arc<Self>,
@@ -258,7 +239,7 @@ impl Node {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);
         }
-        tracing::info!(env = self.config.name(), peer = %sender, "connected");
+        self.announce(&sender, &"its hello was taken", "connected");
         if first {
             self.dispatcher.network_event(&whose, &NetworkEvent::Connected(sender.clone()));
         }
@@ -277,7 +258,8 @@ impl Node {
         let broke = error.kind() == ErrorKind::Disconnected;
         let keep = link.address().is_some() && broke;
         let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));
-        tracing::info!(env = self.config.name(), peer = %sender, ?ended, %error, "disconnected");
+        tracing::debug!(peer = %sender, ?ended, "a connection has ended");
+        self.announce(&sender, &error, "disconnected");
         let missing = driver.lost && planted!(DisconnectedMissing);
         self.tell_of_end(&whose, sender, error, last && !missing);
         // Only now may a successor come: its events follow these.

@@ -99,7 +99,8 @@ async fn descriptors(report: &mut Report) -> anyhow::Result<()> {
         ),
     );
     report.require(
-        most <= DESCRIPTORS - RESERVE + 1,
+        // One that is just refused, and one of those others: a library reads a file now and then.
+        most <= DESCRIPTORS - RESERVE + 2,
         &format!("the server had {most} descriptors at most: {RESERVE} stay for others"),
     );
     drop(strangers);
