@@ -176,9 +176,9 @@ fn bind(
     let Some(wanted) = config.bind_address() else { return Ok(None) };
     require_loopback(wanted, "listen on")?;
     let known_as = config.advertised_address(wanted.port());
-    if known_as.is_some_and(|address| ["0.0.0.0", "::"].contains(&address.host())) {
+    if let Some(nowhere) = known_as.filter(|at| ["0.0.0.0", "::"].contains(&at.host())) {
         let text = format!(
-            "the RpcEnv {} would be known as {wanted}, by which nobody reaches it: say what its address is (rpc.advertise)",
+            "the RpcEnv {} would be known as {nowhere}, by which nobody reaches it: say what its address is (rpc.advertise)",
             config.name()
         );
         return Err(RpcError::new(ErrorKind::InvalidConfig, text));

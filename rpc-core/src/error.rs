@@ -207,8 +207,9 @@ impl fmt::Display for Outcome {
 
 /// Why a call, a registration or a start failed. A clone is one reference count.
 ///
-/// `Display` says what went wrong, the cause included, and with `{error:#}` the kind and the outcome behind it; so [`source`](std::error::Error::source) is what is behind the
-/// cause, and a chain of errors is printed without doubles. The cause itself is [`cause`](Self::cause).
+/// `Display` says what went wrong, the cause included; so [`source`](std::error::Error::source) is what is behind the
+/// cause, and a chain of errors is printed without doubles. The cause itself is [`cause`](Self::cause). `{error:#}`
+/// has the kind and the outcome as well.
 #[derive(Clone)]
 pub struct RpcError {
     inner: Arc<Inner>,

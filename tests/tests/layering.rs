@@ -143,6 +143,7 @@ const ACTIX: &[&[&str]] = &[
         "net/pen",
         "net/link",
         "net/beside",
+        "net/taken",
         "net/calls",
         "net/binding",
         "net/relay",

@@ -241,6 +241,19 @@ async fn a_restart_that_fails_counts_as_one(h: &Harness) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is wrong with the next value is not blamed on the message that the last one ended in.
+async fn a_new_value_is_at_no_message(h: &Harness) -> anyhow::Result<()> {
+    let env = h.server("server").await?;
+    let (seen, endpoint) = Bomb::at(&env, PanicPolicy::Restart, Worst::default()).await?;
+    assert_eq!(endpoint.ask(Count).await?, (0, 1));
+    let at = || env.endpoints().into_iter().map(|endpoint| endpoint.message).collect::<Vec<_>>();
+    assert_eq!(at(), [Some("Count".to_owned())]);
+    assert!(endpoint.ask(Boom).await.is_err());
+    seen.log.has(|entry| entry == "start 1").await;
+    assert_eq!(at(), [None]);
+    Ok(())
+}
+
 async fn an_endpoint_may_be_stopped_between_two_values(h: &Harness) -> anyhow::Result<()> {
     let env = h.server("server").await?;
     let seen = Seen::default();
@@ -433,6 +446,7 @@ both! {
     restart_makes_a_new_value_and_keeps_the_queue,
     too_many_restarts_end_the_endpoint,
     a_restart_that_fails_counts_as_one,
+    a_new_value_is_at_no_message,
     an_endpoint_may_be_stopped_between_two_values,
     what_the_old_value_had_set_for_later_is_gone_with_it,
     a_restart_needs_a_constructor,

@@ -3,10 +3,9 @@
 use super::backoff::Backoff;
 use super::beside::wake_all;
 use super::pen::{Pen, SideWrite};
-use super::transport::SideDoor;
-use crate::rt::{self, Clock};
-use rpc_core::proto::{Close, Hello, PeerInfo, Session, Vital};
-use rpc_core::spi::{CallAlarm, Tally};
+use crate::rt::Clock;
+use rpc_core::proto::{Close, Hello, Session, Vital};
+use rpc_core::spi::CallAlarm;
 use rpc_core::{EndpointLocation, ErrorKind, Limits, RpcAddress, RpcError, Timestamp};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,27 +40,27 @@ pub(super) struct State {
     /// Something was written in part beside the driver, which has to go on with it.
     pub(super) begun: bool,
     /// Set by the env's shutdown: no connection is taken any more.
-    closing: bool,
-    phase: Phase,
+    pub(super) closing: bool,
+    pub(super) phase: Phase,
     /// Dials in a row that gave way to the peer's.
-    declines: u32,
-    orders: Option<Orders>,
+    pub(super) declines: u32,
+    pub(super) orders: Option<Orders>,
     pub(super) session: Session,
     /// Counts the tries and connections: what belongs to an earlier one has no say any more.
-    turn: u64,
-    backoff: Backoff,
-    limits: Arc<Limits>,
+    pub(super) turn: u64,
+    pub(super) backoff: Backoff,
+    pub(super) limits: Arc<Limits>,
     /// Since when there is a connection.
-    connected: Timestamp,
+    pub(super) connected: Timestamp,
     /// What this side has called the connection, and what the peer has: whoever has dialled it.
-    number: Option<u64>,
-    theirs: Option<u64>,
+    pub(super) number: Option<u64>,
+    pub(super) theirs: Option<u64>,
     /// As whose messages those of the peer are queued.
     whose: Option<EndpointLocation>,
     /// The same as `driver`, awake or asleep: whoever has orders for it wakes it.
-    watcher: Option<Waker>,
+    pub(super) watcher: Option<Waker>,
     /// Whoever waits for the end of the connection.
-    successors: Vec<Waker>,
+    pub(super) successors: Vec<Waker>,
 }
 
 /// What a driver is told from outside.
@@ -76,12 +75,21 @@ pub(crate) enum Orders {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Idle,
     /// To be dialled when its time has come.
     Waiting,
     Dialing,
     Connected,
+}
+
+/// A link that is being dialled or driven. However that ends, the link becomes idle, and what
+/// waits for it ends; unless another connection has taken its place.
+pub(crate) struct Busy {
+    pub(super) link: Arc<Link>,
+    pub(super) turn: u64,
+    /// Whether it has ended in order: what waits was told, or may wait on.
+    pub(super) settled: bool,
 }
 
 /// What became of a connection that has come in for a link.
@@ -387,116 +395,6 @@ impl fmt::Debug for Link {
     }
 }
 
-/// A link that is being dialled or driven. However that ends, the link becomes idle, and what
-/// waits for it ends; unless another connection has taken its place.
-pub(crate) struct Busy {
-    link: Arc<Link>,
-    turn: u64,
-    /// Whether it has ended in order: what waits was told, or may wait on.
-    settled: bool,
-}
-
-impl Busy {
-    /// The link, and its state if it is still this one's.
-    fn held(&self) -> Option<MutexGuard<'_, State>> {
-        let state = self.link.lock();
-        (state.turn == self.turn).then_some(state)
-    }
-
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
-    /// The time to dial has come. `false` if a connection has come in meanwhile.
-    pub(crate) fn dials(&self) -> bool {
-        let Some(mut state) = self.held() else { return false };
-        state.phase = Phase::Dialing;
-        true
-    }
-
-    /// The last connection here, as the peer has called it, if it was the peer that had dialled. `None` as well
-    /// if a connection has come in meanwhile, which is not lost.
-    pub(crate) fn follows(&self) -> Option<u64> {
-        self.held()?.theirs
-    }
-
-    /// The hellos are exchanged. `false` if this connection is not wanted any more.
-    pub(crate) fn connects(&mut self, peer: PeerInfo, number: Option<u64>) -> bool {
-        let Some(mut state) = self.held() else { return false };
-        if state.closing {
-            return false;
-        }
-        let now = self.link.now();
-        state.phase = Phase::Connected;
-        state.connected = now;
-        state.declines = 0;
-        (state.number, state.theirs) = (number, peer.hello.number);
-        state.session.attach(now, peer);
-        drop(state);
-        self.settled = false;
-        true
-    }
-
-    /// The connection may be written to: by this thread's driver, and through `door`; by whoever
-    /// has something to say if `beside` says so, and not only for signs of life.
-    pub(crate) fn opens(&self, door: Option<Arc<dyn SideDoor>>, tally: &Arc<Tally>, beside: bool) {
-        let beside = beside && door.is_some();
-        self.link.pen.open(self.turn, door, tally.clone());
-        if let Some(mut state) = self.held() {
-            state.home = beside.then(rt::thread);
-            (state.put_off, state.begun) = (false, false);
-        }
-    }
-
-    /// The connection is not written to any more.
-    pub(crate) fn closes(&self) {
-        self.link.pen.close(self.turn);
-    }
-
-    /// Works on the session when the connection is lost; the link stays taken until this is
-    /// dropped.
-    pub(crate) fn lost<R>(&mut self, f: impl FnOnce(&mut Session) -> R) -> Option<R> {
-        self.settled = true;
-        let mut state = self.held()?;
-        let (now, State { connected, limits, backoff, .. }) = (self.link.now(), &mut *state);
-        backoff.lost(*connected, now, limits);
-        let result = f(&mut state.session);
-        wake_all(state);
-        Some(result)
-    }
-
-    /// The peer could not be reached: what waits for it ends by `f`.
-    pub(crate) fn failed<R>(
-        &mut self,
-        error: &RpcError,
-        f: impl FnOnce(&mut Session) -> R,
-    ) -> Option<R> {
-        self.settled = true;
-        let mut state = self.held()?;
-        state.declines = 0;
-        let (now, State { limits, backoff, .. }) = (self.link.now(), &mut *state);
-        if error.kind() == ErrorKind::VersionMismatch {
-            backoff.refused(now, limits);
-        } else {
-            backoff.failed(now, limits);
-        }
-        let result = f(&mut state.session);
-        wake_all(state);
-        Some(result)
-    }
-
-    /// The peer dials as well, and its dial is the one that counts. How often in a row that
-    /// was so.
-    pub(crate) fn declined(&mut self) -> u32 {
-        self.settled = true;
-        let Some(mut state) = self.held() else { return 0 };
-        let (now, State { limits, backoff, declines, .. }) = (self.link.now(), &mut *state);
-        backoff.failed(now, limits);
-        *declines = declines.saturating_add(1);
-        *declines
-    }
-}
-
 /// The error of what is for an env that does not listen, and is not connected.
 pub(super) fn nobody_to_dial() -> RpcError {
     let text = "Cannot send message to client endpoint with no listen address.";
@@ -506,21 +404,4 @@ pub(super) fn nobody_to_dial() -> RpcError {
 /// The error of everything that is begun on a link whose env has ended.
 pub(crate) fn env_stopped() -> RpcError {
     RpcError::new(ErrorKind::EnvStopped, "RpcEnv has been stopped")
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.closes();
-        let Some(mut state) = self.held() else { return };
-        state.phase = Phase::Idle;
-        (state.driver, state.watcher, state.orders, state.home) = (None, None, None, None);
-        if !self.settled {
-            let text = "the thread of the connection has ended";
-            let error = RpcError::new(ErrorKind::EnvStopped, text);
-            state.session.detach(&error, false);
-        }
-        let successors = std::mem::take(&mut state.successors);
-        wake_all(state);
-        successors.into_iter().for_each(Waker::wake);
-    }
 }

@@ -20,6 +20,7 @@ pub(crate) mod peers;
 pub(crate) mod pen;
 pub(crate) mod relay;
 pub(crate) mod resolving;
+mod taken;
 pub(crate) mod target;
 pub(crate) mod tcp;
 mod telling;

@@ -11,7 +11,7 @@ use super::transport::{ByteStream, Transport};
 use crate::dispatch::host::ActixHost;
 use crate::planted::planted;
 use crate::rt::{self, Clock};
-use rpc_core::proto::{Close, CloseCode, Hello, Session, TargetKey};
+use rpc_core::proto::{Close, CloseCode, Detached, Hello, Session, TargetKey};
 use rpc_core::spi::{Count, Dispatcher, Incarnation, NetworkEvent, RemoteTarget, Tally, Watchdog};
 use rpc_core::wire::spare;
 use rpc_core::{
@@ -239,7 +239,7 @@ impl Node {
             // `close` may have looked at the peers just before this one was among them.
             link.close(Orders::Shutdown);
         }
-        self.announce(&sender, &"its hello was taken", "connected");
+        self.announce(&sender, &"connected");
         if first {
             self.dispatcher.network_event(&whose, &NetworkEvent::Connected(sender.clone()));
         }
@@ -258,8 +258,9 @@ impl Node {
         let broke = error.kind() == ErrorKind::Disconnected;
         let keep = link.address().is_some() && broke;
         let ended = busy.lost(|session| session.detach(&error, keep && !self.is_closed()));
-        tracing::debug!(peer = %sender, ?ended, "a connection has ended");
-        self.announce(&sender, &error, "disconnected");
+        let Detached { unknown, never_sent, .. } = ended.unwrap_or_default();
+        let calls = format_args!("{unknown} calls unknown, {never_sent} never sent");
+        self.announce(&sender, &format_args!("disconnected: {error} ({calls})"));
         let missing = driver.lost && planted!(DisconnectedMissing);
         self.tell_of_end(&whose, sender, error, last && !missing);
         // Only now may a successor come: its events follow these.

@@ -16,11 +16,11 @@ impl Node {
 
     /// Logs that a peer comes or goes, as rarely as it is complained of: who comes and goes all the time
     /// does not fill the log.
-    pub(super) fn announce(&self, peer: &RpcAddress, why: &dyn Display, what: &str) {
+    pub(super) fn announce(&self, peer: &RpcAddress, what: &dyn Display) {
         let env = self.config.name();
         match self.news.may_say(peer.host(), self.clock.now()) {
-            Some(untold) => tracing::info!(%env, %peer, %why, untold, "{what}"),
-            None => tracing::debug!(%env, %peer, %why, "{what}"),
+            Some(untold) => tracing::info!(%env, %peer, untold, "{what}"),
+            None => tracing::debug!(%env, %peer, "{what}"),
         }
     }
 

@@ -186,16 +186,19 @@ impl World {
     /// Finds where to listen, as a socket would; each name of a host is a machine of its own.
     fn bind(state: &mut State, config: &RpcEnvConfig) -> Result<Option<RpcAddress>, RpcError> {
         let Some(wanted) = config.bind_address() else { return Ok(None) };
-        let taken =
-            |state: &State, at: &RpcAddress| state.envs.values().any(|env| env.is_bound_to(at));
+        let taken = |state: &State, port| {
+            let at = wanted.with_port(port);
+            state.envs.values().any(|env| env.is_bound_to(&at))
+        };
         for port in config.candidate_ports() {
-            let mut at = wanted.with_port(if port == 0 { state.last_port } else { port });
-            while port == 0 && taken(state, &at) {
-                state.last_port = state.last_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
-                at = wanted.with_port(state.last_port);
+            if port == 0 {
+                while taken(state, state.last_port) {
+                    state.last_port = state.last_port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+                }
+                return Ok(Some(wanted.with_port(state.last_port)));
             }
-            if !taken(state, &at) {
-                return Ok(Some(at));
+            if !taken(state, port) {
+                return Ok(Some(wanted.with_port(port)));
             }
         }
         Err(config.bind_error(wanted, "the port is taken"))
